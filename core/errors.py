@@ -1,0 +1,276 @@
+"""The error tree that server and client share.
+
+Each leaf has a stable `code` (what goes over the wire as google.rpc.ErrorInfo.reason) and a gRPC `status` by name, so that
+one table, made from the tree, turns errors into statuses and back. Fields are typed attributes; nobody parses prose.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+DOMAIN = "trunkline"
+"""google.rpc.ErrorInfo.domain of every error that Trunkline raises."""
+
+
+class Violation(NamedTuple):
+    """One broken rule: which field, which rule, and the value that broke it (shortened)."""
+
+    field: str
+    rule: str
+    value: str
+
+
+class TrunklineError(Exception):
+    """The root. Only leaves are raised; a leaf has a `code` of its own."""
+
+    code: ClassVar[str] = "INTERNAL"
+    status: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, **fields: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+        """What stands in google.rpc.ErrorInfo.metadata."""
+
+
+class InvalidArgument(TrunklineError):
+    """The request breaks rules, each named in `violations`. Nothing was changed."""
+
+    code = "INVALID_ARGUMENT"
+    status = "INVALID_ARGUMENT"
+
+    def __init__(self, *violations: Violation) -> None:
+        shown = "; ".join(f"{v.field}: {v.rule}, got {v.value}" for v in violations)
+        super().__init__(shown)
+        self.violations = violations
+
+    @classmethod
+    def of(cls, field: str, rule: str, value: object) -> InvalidArgument:
+        """One violation, its value shortened to 80 characters."""
+        text = repr(value) if isinstance(value, str | bytes) else str(value)
+        return cls(Violation(field, rule, text if len(text) <= 80 else text[:77] + "..."))
+
+
+class Unauthenticated(TrunklineError):
+    """No principal could be made of the call's credentials."""
+
+    code = "UNAUTHENTICATED"
+    status = "UNAUTHENTICATED"
+
+
+class PermissionDenied(TrunklineError):
+    """The principal may not do this."""
+
+    code = "PERMISSION_DENIED"
+    status = "PERMISSION_DENIED"
+
+
+class InstanceNotFound(TrunklineError):
+    """No such instance is registered."""
+
+    code = "INSTANCE_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
+class NoInstance(TrunklineError):
+    """There is nothing to pick: no instance of the service matches."""
+
+    code = "NO_INSTANCE"
+    status = "UNAVAILABLE"
+
+
+class LeaseNotFound(TrunklineError):
+    """No such lease, or not any more: register again."""
+
+    code = "LEASE_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
+class StreamNotFound(TrunklineError):
+    """No such stream in the namespace."""
+
+    code = "STREAM_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
+class SubscriptionNotFound(TrunklineError):
+    """No such durable subscription of the stream."""
+
+    code = "SUBSCRIPTION_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
+class TokenNotFound(TrunklineError):
+    """No token has this id."""
+
+    code = "TOKEN_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
+class InstanceAlive(TrunklineError):
+    """The instance id is alive under another lease secret; `take_over` would replace it."""
+
+    code = "INSTANCE_ALIVE"
+    status = "ALREADY_EXISTS"
+
+
+class StreamExists(TrunklineError):
+    """The stream is there with another configuration."""
+
+    code = "STREAM_EXISTS"
+    status = "ALREADY_EXISTS"
+
+
+class SubscriptionExists(TrunklineError):
+    """The subscription is there with another configuration."""
+
+    code = "SUBSCRIPTION_EXISTS"
+    status = "ALREADY_EXISTS"
+
+
+class RevisionMismatch(TrunklineError):
+    """The caller named a revision that is not the entity's last."""
+
+    code = "REVISION_MISMATCH"
+    status = "ABORTED"
+
+
+class WriteConflict(TrunklineError):
+    """Another control plane wrote first, and trying again did not succeed within the deadline."""
+
+    code = "WRITE_CONFLICT"
+    status = "ABORTED"
+
+
+class RevisionCompacted(TrunklineError):
+    """What is asked for lies before the oldest revision that is kept: start from a snapshot."""
+
+    code = "REVISION_COMPACTED"
+    status = "OUT_OF_RANGE"
+
+
+class RevisionInFuture(TrunklineError):
+    """What is asked for has not happened yet."""
+
+    code = "REVISION_IN_FUTURE"
+    status = "OUT_OF_RANGE"
+
+
+class PositionOutOfRange(TrunklineError):
+    """An event position that the stream does not hold."""
+
+    code = "POSITION_OUT_OF_RANGE"
+    status = "OUT_OF_RANGE"
+
+
+class TokenMalformed(TrunklineError):
+    """A resume token that was not made by Trunkline, or was damaged."""
+
+    code = "TOKEN_MALFORMED"
+    status = "INVALID_ARGUMENT"
+
+
+class TokenForeign(TrunklineError):
+    """A resume token of another journal or another stream or watch."""
+
+    code = "TOKEN_FOREIGN"
+    status = "FAILED_PRECONDITION"
+
+
+class DurabilityUnmet(TrunklineError):
+    """The stream or the engine does not promise what was required."""
+
+    code = "DURABILITY_UNMET"
+    status = "FAILED_PRECONDITION"
+
+
+class NotSupported(TrunklineError):
+    """Asked for something that this method, stream or engine does not do."""
+
+    code = "NOT_SUPPORTED"
+    status = "FAILED_PRECONDITION"
+
+
+class LimitExceeded(TrunklineError):
+    """A named limit is reached; `fields` has `limit` and `value`."""
+
+    code = "LIMIT_EXCEEDED"
+    status = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, limit: str, value: int) -> None:
+        super().__init__(f"limit {limit} = {value} is reached", limit=limit, value=str(value))
+
+
+class OutcomeUnknown(TrunklineError):
+    """The write may or may not have been kept: repeat it with the same id."""
+
+    code = "OUTCOME_UNKNOWN"
+    status = "UNAVAILABLE"
+
+
+class NotReady(TrunklineError):
+    """The control plane has not caught up with its journal, or is about to stop."""
+
+    code = "NOT_READY"
+    status = "UNAVAILABLE"
+
+
+class DeadlineExceeded(TrunklineError):
+    """The call's deadline passed before it was done."""
+
+    code = "DEADLINE_EXCEEDED"
+    status = "DEADLINE_EXCEEDED"
+
+
+class DiskFull(TrunklineError):
+    """No space for the journal. Reading and keep-alives go on."""
+
+    code = "DISK_FULL"
+    status = "UNAVAILABLE"
+
+
+class DiskReadOnly(TrunklineError):
+    """The journal's disk does not take writes."""
+
+    code = "DISK_READ_ONLY"
+    status = "UNAVAILABLE"
+
+
+class StreamClosed(TrunklineError):
+    """The stream was closed after its disk failed and is being recovered."""
+
+    code = "STREAM_CLOSED"
+    status = "UNAVAILABLE"
+
+
+class JournalLocked(TrunklineError):
+    """Another process has the journal's folder open."""
+
+    code = "JOURNAL_LOCKED"
+    status = "FAILED_PRECONDITION"
+
+
+class JournalCorrupt(TrunklineError):
+    """Bytes that were synced do not read back as they were written."""
+
+    code = "JOURNAL_CORRUPT"
+    status = "DATA_LOSS"
+
+
+class JournalTooNew(TrunklineError):
+    """The folder was written by a newer Trunkline."""
+
+    code = "JOURNAL_TOO_NEW"
+    status = "FAILED_PRECONDITION"
+
+
+def leaf_errors() -> dict[str, type[TrunklineError]]:
+    """Every error by its code."""
+    found: dict[str, type[TrunklineError]] = {}
+    pending = list(TrunklineError.__subclasses__())
+    while pending:
+        error = pending.pop()
+        pending.extend(error.__subclasses__())
+        assert error.code not in found, f"two errors have the code {error.code}"
+        found[error.code] = error
+    return found
