@@ -71,7 +71,7 @@ cdef class Rng:
         cdef uint64_t z
         cdef int i
         for i in range(2):
-            state += 0x9E3779B97F4A7C15
+            state += <uint64_t>0x9E3779B97F4A7C15
             z = state
             z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
             z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB

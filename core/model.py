@@ -98,7 +98,7 @@ class Instance:
     version: str = ""
     weight: int = WEIGHT_DEFAULT
     locality: Locality = Locality()
-    labels: Mapping[str, str] = field(default=NO_LABELS, hash=False)
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS, hash=False)
     declared: Declared = Declared.SERVING
     health_check: GrpcHealthCheck | None = None
 
