@@ -1,0 +1,93 @@
+# Everything a contributor types. `make demo` and `make test` are enough for a newcomer; each makes what it needs.
+SHELL := /bin/sh
+PY := .venv/bin/python
+BIN := .venv/bin
+SOURCES := core server client protos tests bench examples setup.py
+JOBS ?= 2
+
+.PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke simulate mutants fuzz trace annotate baseline clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+build/.environment: pyproject.toml setup.py tools/bootstrap.sh
+	@mkdir -p build
+	tools/bootstrap.sh
+	@touch $@
+
+build/.protos: build/.environment $(shell find protos -name '*.proto')
+	$(PY) setup.py --quiet build_protos
+	@touch $@
+
+build/.core: build/.environment $(wildcard core/*.pyx core/*.pxd)
+	$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+build: build/.environment build/.protos build/.core  ## environment, generated code, compiled core
+
+demo: build  ## a small shop on real processes: crashes, drains, a control plane that dies
+	$(PY) -m examples.shop.demo
+
+test: build  ## unit, property, simulation and integration tests
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -q
+
+check: lint types stubs arrows protos tidy  ## everything that reads the code without running it
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint core
+
+types: build
+	$(BIN)/mypy -p trunkline.core -p trunkline.api -p trunkline.server -p trunkline.client
+	$(BIN)/mypy bench examples tests
+
+stubs: build
+	$(PY) -m mypy.stubtest --allowlist tests/repository/stubtest-allow.txt $(patsubst core/%.pyx,trunkline.core.%,$(wildcard core/*.pyx))
+
+arrows: build
+	PYTHONPATH=build/pkgroot $(BIN)/lint-imports
+
+protos: build
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/released.json
+
+tidy: build
+	$(BIN)/pytest -q tests/repository
+
+fix: build  ## what can be mended by a machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: build  ## every benchmark beside its peers; installs the peers it can
+	bench/peers/install.sh
+	$(PY) -m bench run --json build/bench.json
+	$(PY) -m bench report build/bench.json
+
+wheel: build  ## build the wheel
+	rm -rf dist && $(PY) -m build --wheel --sdist --outdir dist . >build/wheel.log 2>&1 || { tail -n 40 build/wheel.log; exit 1; }
+
+smoke: wheel  ## install the wheel in a clean environment; run the smoke tests and the demo against it
+	tools/smoke.sh
+
+simulate: build  ## thousands of simulated histories
+	SIMULATION_SEEDS=5000 $(BIN)/pytest -n $(JOBS) -q tests/simulation
+
+mutants: build  ## named faults patched into shipped code; each must be caught
+	$(PY) -m tests.simulation.mutants
+
+fuzz: build  ## longer differential fuzzing of the wire scanner
+	FUZZ_CASES=2000000 $(BIN)/pytest -q tests/property/test_wire.py
+
+trace:  ## core with line tracing, for coverage; `make build` afterwards goes back
+	TRUNKLINE_CYTHON_TRACE=1 $(PY) setup.py build_ext --inplace --force && rm -f build/.core
+
+annotate:  ## build/cython/core/*.html: where Cython talks to Python
+	TRUNKLINE_CYTHON_ANNOTATE=1 $(PY) setup.py build_ext --inplace --force
+
+baseline: build  ## at a release: the contract that later changes must not break
+	$(BIN)/buf build -o protos/released.json
+
+clean:
+	rm -rf build dist .venv *.egg-info core/*.so core/*.c
+	find protos \( -name '*_pb2*.py' -o -name '*_pb2*.pyi' \) -delete

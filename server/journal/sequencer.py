@@ -1,0 +1,374 @@
+"""One line for all of control: decide, append in groups, fold, answer.
+
+A write is decided against the durable folds with the node's own pending records on top, appended together with what
+gathered meanwhile, and answered when its record has been folded. What rests on a pending record (a refusal, or 'nothing to
+do') waits until that record is durable and is decided again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trunkline.core.clock import Clock
+from trunkline.core.errors import (
+    DeadlineExceeded,
+    LimitExceeded,
+    NotReady,
+    OutcomeUnknown,
+    TrunklineError,
+    WriteConflict,
+)
+
+from .admission import NODE_STARTED, Admission
+from .block import Batch, Block, Draft
+from .fold import Change, Decide, Folds
+from .log import Log
+from .overlay import Overlay
+from .record import Record, Version
+from .requests import RecentRequests
+
+log = logging.getLogger(__name__)
+
+GROUP_RECORDS_MAX = 4_096
+"""Records of one append; the rest goes with the next."""
+QUEUE_RECORDS_MAX = 65_536
+"""Records decided and not yet durable; further writes are refused."""
+WRITE_TIMEOUT_NS = 10_000_000_000
+"""How long a write without a deadline of its own may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """On whose behalf a write is made: what stands in its records' heads."""
+
+    author: str
+    reason: str = ""
+    request_id: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write's answer: the revision at which it is in force, and its records (none if nothing was written)."""
+
+    revision: int
+    records: tuple[Record, ...] = ()
+    repeated: bool = False
+    """The request id was seen before: `revision` is that of the first time, `records` is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Records that were folded in one step."""
+
+    revision: int
+    time_ns: int
+    applied: tuple[Record, ...]
+    skipped: int
+
+
+@dataclass(slots=True, eq=False)
+class _Write:
+    """A decided write on its way: its records' sequences, and what became of them."""
+
+    drafts: list[Draft]
+    settled: asyncio.Future[bool]
+    """True: all folded. False: one was skipped, or nothing was appended; decide again."""
+    outstanding: int
+    records: list[Record] = field(default_factory=list)
+    skipped: bool = False
+
+
+class _View:
+    """The state a decision reads; notes which pending keys it rests on."""
+
+    __slots__ = ("_overlay", "read", "revision")
+
+    def __init__(self, overlay: Overlay, revision: int) -> None:
+        self._overlay = overlay
+        self.revision = revision
+        self.read: list[str] = []
+
+    def get(self, key: str) -> Any | None:
+        if key in self._overlay:
+            self.read.append(key)
+        return self._overlay.get(key)
+
+
+class Sequencer:
+    """The control stream's writer on this node, and the folding of every writer's records.
+
+    `node_id` and `epoch` name this start of this node; `start` appends the record that fences older ones.
+    """
+
+    def __init__(
+        self,
+        folds: Folds,
+        control: Log,
+        clock: Clock,
+        *,
+        node_id: int,
+        program_version: str,
+        admission: Admission | None = None,
+        revision: int = -1,
+    ) -> None:
+        self.folds = folds
+        self.admission = admission or Admission()
+        self.requests = RecentRequests()
+        self.revision = revision
+        """Position of the last record that is folded; -1 before the first."""
+        self.time_ns = 0
+        self.epoch = 0
+        self.skipped = 0
+        self.failure: TrunklineError | None = None
+        self._node_id = node_id
+        self._program_version = program_version
+        self._log = control
+        self._clock = clock
+        self._overlay = Overlay(folds)
+        self._sequence = 0
+        self._queue: deque[_Write] = deque()
+        self._queued_records = 0
+        self._by_sequence: dict[int, _Write] = {}
+        self._by_request: dict[str, _Write] = {}
+        self._work = asyncio.Event()
+        self._listeners: list[Callable[[Group], None]] = []
+        self._stopping = False
+
+    # Folding: what is durable, in order, from every writer.
+
+    def on_group(self, listener: Callable[[Group], None]) -> None:
+        """Call `listener` after every group, when all folds have taken it in and before any write is answered."""
+        self._listeners.append(listener)
+
+    def fold_block(self, block: Block) -> None:
+        """Fold a durable block in one step, tell the listeners, then settle the writes that wait for it."""
+        applied: list[Record] = []
+        settled: list[tuple[_Write, Record | None]] = []
+        for index in range(block.count):
+            record = block.record(index)
+            if record.offset <= self.revision:
+                continue  # told twice around a recovery
+            admitted = self._fold(record)
+            if admitted:
+                applied.append(record)
+            write = self._own_write(record)
+            if write is not None:
+                settled.append((write, record if admitted else None))
+            self.revision = record.offset
+        self.time_ns = block.time_ns
+        skipped = block.count - len(applied)
+        self.skipped += skipped
+        group = Group(self.revision, block.time_ns, tuple(applied), skipped)
+        for listener in self._listeners:
+            listener(group)
+        for write, folded in settled:
+            self._settle_one(write, folded)
+
+    def _fold(self, record: Record) -> bool:
+        if not self.admission.admit(record):
+            return False
+        self.folds.apply(record)
+        if record.topic != NODE_STARTED and self.folds.get(record.key) is None:
+            self.admission.forget(record.key)
+        if record.id:
+            self.requests.add(record.id, record.offset, record.time_ns)
+        return True
+
+    def _own_write(self, record: Record) -> _Write | None:
+        if record.version.writer != self._node_id or record.version.epoch != self.epoch:
+            return None
+        self._overlay.pop(record.key)
+        return self._by_sequence.pop(record.version.sequence, None)
+
+    def _settle_one(self, write: _Write, folded: Record | None) -> None:
+        write.outstanding -= 1
+        if folded is None:
+            write.skipped = True
+        else:
+            write.records.append(folded)
+        if not write.outstanding and not write.settled.done():
+            write.settled.set_result(not write.skipped)
+
+    # Writing.
+
+    async def write(self, decide: Decide, origin: Origin, *, deadline_ns: int | None = None) -> Written:
+        """Decide, append and fold; return when that is durable.
+
+        `deadline_ns` is monotonic. Raises what `decide` refuses with; DeadlineExceeded (the write may still happen),
+        WriteConflict (other writers kept winning), LimitExceeded (too much is pending), OutcomeUnknown, DiskFull,
+        DiskReadOnly, NotReady.
+        """
+        if deadline_ns is None:
+            deadline_ns = self._clock.now_ns() + WRITE_TIMEOUT_NS
+        conflicts = 0
+        while True:
+            if self._clock.now_ns() >= deadline_ns:
+                raise WriteConflict(f"lost to other writers {conflicts} times") if conflicts else _late()
+            repeated = await self._repeated(origin.request_id, deadline_ns)
+            if repeated is not None:
+                return repeated
+            write = await self._decide(decide, origin, deadline_ns)
+            if write is None:
+                return Written(max(self.revision, 0))
+            if await self._until(write.settled, deadline_ns):
+                return Written(write.records[-1].offset, tuple(write.records))
+            conflicts += write.skipped
+
+    async def _repeated(self, request_id: str, deadline_ns: int) -> Written | None:
+        """The answer to a request id that was seen before, once it is durable."""
+        if not request_id:
+            return None
+        write = self._by_request.get(request_id)
+        if write is not None:
+            await self._until(write.settled, deadline_ns)
+        revision = self.requests.get(request_id)
+        return None if revision is None else Written(revision, repeated=True)
+
+    async def _decide(self, decide: Decide, origin: Origin, deadline_ns: int) -> _Write | None:
+        """Run the decision and queue its records; None when there is nothing to write."""
+        while True:
+            self._refuse_when_closed()
+            view = _View(self._overlay, self.revision)
+            try:
+                changes = decide(view)
+            except TrunklineError:
+                if not view.read:
+                    raise
+                changes = ()
+            else:
+                if changes:
+                    return self._enqueue(changes, origin)
+                if not view.read:
+                    return None
+            # Refused, or nothing to do, because of what is not durable yet: wait, look again.
+            await self._until_durable(view.read, deadline_ns)
+
+    def _refuse_when_closed(self) -> None:
+        if self._stopping:
+            raise NotReady("the control plane is stopping")
+        if self.failure is not None:
+            raise self.failure
+        if self._queued_records >= QUEUE_RECORDS_MAX:
+            raise LimitExceeded("control_queue_records_max", QUEUE_RECORDS_MAX)
+
+    def _enqueue(self, changes: Sequence[Change], origin: Origin) -> _Write:
+        loop = asyncio.get_running_loop()
+        write = _Write([], loop.create_future(), len(changes))
+        now_ns = self._clock.time_ns()
+        for change in changes:
+            self._sequence += 1
+            version = Version(self._node_id, self.epoch, self._sequence)
+            write.drafts.append(
+                Draft(
+                    topic=change.topic,
+                    body=change.body,
+                    key=change.key,
+                    id=origin.request_id,
+                    namespace=change.namespace,
+                    schema=change.schema,
+                    version=version,
+                    expects=self._overlay.version(change.key) or self.admission.last.get(change.key),
+                    author=origin.author,
+                    reason=origin.reason,
+                    traceparent=origin.traceparent,
+                )
+            )
+            self._overlay.push(change, version, revision=self.revision + 1, time_ns=now_ns)
+            self._by_sequence[self._sequence] = write
+        if origin.request_id:
+            self._by_request[origin.request_id] = write
+            write.settled.add_done_callback(lambda _: self._by_request.pop(origin.request_id, None))
+        self._queue.append(write)
+        self._queued_records += len(changes)
+        self._work.set()
+        return write
+
+    async def _until_durable(self, keys: Sequence[str], deadline_ns: int) -> None:
+        """Wait until what was pending for these keys is folded or dropped."""
+        versions = [version for key in keys if (version := self._overlay.version(key)) is not None]
+        waited = {id(write): write for v in versions if (write := self._by_sequence.get(v.sequence)) is not None}
+        for write in waited.values():
+            await self._until(write.settled, deadline_ns)
+
+    async def _until(self, settled: asyncio.Future[bool], deadline_ns: int) -> bool:
+        seconds = max(0.0, (deadline_ns - self._clock.now_ns()) / 1e9)
+        done, _ = await asyncio.wait([settled], timeout=seconds)
+        if not done:
+            raise _late()
+        return settled.result()
+
+    # Appending.
+
+    async def start(self) -> None:
+        """Begin this node's next epoch; older ones are fenced from its record on. `run` must be running."""
+        from trunkline.api.journal.v1 import control_pb2
+
+        self.epoch = self.admission.epochs.get(self._node_id, 0) + 1
+        body = control_pb2.NodeStarted(
+            epoch=self.epoch, program_version=self._program_version, time_ns=self._clock.time_ns()
+        )
+        change = Change(topic=NODE_STARTED, key=f"node/{self._node_id:016x}", body=body.SerializeToString())
+        await self.write(lambda _: [change], Origin(author=f"node/{self._node_id:016x}"))
+
+    async def run(self) -> None:
+        """Append what is queued, group after group, until cancelled or stopped."""
+        while not (self._stopping and not self._queue):
+            await self._work.wait()
+            self._work.clear()
+            while self._queue:
+                await self._append_group()
+
+    def stop(self) -> None:
+        """Take no more writes; `run` ends when what is queued is durable."""
+        self._stopping = True
+        self._work.set()
+
+    async def _append_group(self) -> None:
+        writes: list[_Write] = []
+        drafts: list[Draft] = []
+        while self._queue and len(drafts) + len(self._queue[0].drafts) <= max(
+            GROUP_RECORDS_MAX, len(self._queue[0].drafts)
+        ):
+            write = self._queue.popleft()
+            writes.append(write)
+            drafts.extend(write.drafts)
+        time_ns = max(self._clock.time_ns(), self.time_ns)
+        try:
+            await self._log.append(Batch.of_records(drafts), time_ns=time_ns)
+        except TrunklineError as error:
+            self._fail(writes, error)
+        finally:
+            self._queued_records -= len(drafts)
+
+    def _fail(self, writes: Sequence[_Write], error: TrunklineError) -> None:
+        """An append failed: those writes are told, and what was decided on top of them is decided again."""
+        log.warning("control append failed", extra={"reason": error.code, "writes": len(writes)})
+        self._overlay.drop()
+        for write in writes:
+            self._forget_sequences(write)
+            if not write.settled.done():
+                write.settled.set_exception(error)
+                write.settled.exception()  # nobody may be waiting any more
+        while self._queue:
+            write = self._queue.popleft()
+            self._queued_records -= len(write.drafts)
+            self._forget_sequences(write)
+            if not write.settled.done():
+                write.settled.set_result(False)
+        if isinstance(error, OutcomeUnknown) or self._log.failed is not None:
+            self.failure = NotReady(f"the control stream is being recovered: {error.message}")
+
+    def _forget_sequences(self, write: _Write) -> None:
+        for draft in write.drafts:
+            assert draft.version is not None
+            self._by_sequence.pop(draft.version.sequence, None)
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("the write was not durable before the deadline; it may still be written")

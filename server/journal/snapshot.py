@@ -1,0 +1,172 @@
+"""A snapshot: the folds, the admission and the request ids as of one revision, in one file with a hash.
+
+    "TLSNAP01"  then frames of  kind u8, length u32 (little endian), payload:
+    H  header: revision u64, time_ns i64
+    S  a section begins: version u32, name
+    P  a piece of the section
+    E  the end: SHA-256 of everything before this frame
+
+The copy that a snapshot is made from is taken when `frames` is called; encoding goes on piece by piece, so that the caller
+decides how much of it is done at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from trunkline.api.journal.v1 import admission_pb2
+from trunkline.core.errors import JournalCorrupt, JournalTooNew
+
+from .admission import Admission
+from .fold import Folds
+from .record import Version
+from .requests import RecentRequests
+
+MAGIC = b"TLSNAP01"
+PIECE_ITEMS = 500
+ADMISSION_VERSION = 1
+
+T = TypeVar("T")
+
+_FRAME = struct.Struct("<cI")
+_HEADER = struct.Struct("<Qq")
+_SECTION = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One fold's part of a snapshot."""
+
+    name: str
+    version: int
+    pieces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A decoded snapshot whose hash was right."""
+
+    revision: int
+    time_ns: int
+    sections: tuple[Section, ...]
+
+
+def frames(
+    revision: int, time_ns: int, folds: Folds, admission: Admission, requests: RecentRequests
+) -> Iterator[bytes]:
+    """Encode the state as of this call; each item is a bounded amount of work."""
+    sections = [(fold.name, fold.version, fold.dump()) for fold in folds.folds]
+    sections.append(("admission", ADMISSION_VERSION, _dump_admission(admission, requests)))
+    return _hashed(_frames(revision, time_ns, sections))
+
+
+def _frames(revision: int, time_ns: int, sections: Iterable[tuple[str, int, Iterator[bytes]]]) -> Iterator[bytes]:
+    yield MAGIC
+    yield _frame(b"H", _HEADER.pack(revision, time_ns))
+    for name, version, pieces in sections:
+        yield _frame(b"S", _SECTION.pack(version) + name.encode())
+        for piece in pieces:
+            yield _frame(b"P", piece)
+
+
+def _frame(kind: bytes, payload: bytes) -> bytes:
+    return _FRAME.pack(kind, len(payload)) + payload
+
+
+def _hashed(parts: Iterator[bytes]) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+        yield part
+    yield _frame(b"E", digest.digest())
+
+
+def decode(data: bytes) -> Snapshot:
+    """Read a snapshot back. JournalCorrupt when it is not whole, JournalTooNew when it is of another form."""
+    if data[: len(MAGIC)] != MAGIC:
+        if data[:6] == MAGIC[:6]:
+            raise JournalTooNew(f"snapshot of form {data[6:8]!r}; this program reads {MAGIC[6:8]!r}")
+        raise JournalCorrupt("not a snapshot")
+    found: list[tuple[str, int, list[bytes]]] = []
+    at = len(MAGIC)
+    revision = time_ns = 0
+    while True:
+        if at + _FRAME.size > len(data):
+            raise JournalCorrupt("snapshot is cut short")
+        kind, length = _FRAME.unpack_from(data, at)
+        payload = data[at + _FRAME.size : at + _FRAME.size + length]
+        if len(payload) != length:
+            raise JournalCorrupt("snapshot is cut short")
+        if kind == b"E":
+            if payload != hashlib.sha256(data[:at]).digest():
+                raise JournalCorrupt("snapshot does not have the hash it should")
+            return Snapshot(revision, time_ns, tuple(Section(n, v, tuple(p)) for n, v, p in found))
+        if kind == b"H":
+            revision, time_ns = _HEADER.unpack(payload)
+        elif kind == b"S":
+            found.append((payload[_SECTION.size :].decode(), _SECTION.unpack_from(payload)[0], []))
+        else:
+            found[-1][2].append(payload)
+        at += _FRAME.size + length
+
+
+def restore(snapshot: Snapshot, folds: Folds, admission: Admission, requests: RecentRequests) -> None:
+    """Load a snapshot into empty folds. ValueError when a section is of a version that is not known."""
+    by_name = {section.name: section for section in snapshot.sections}
+    for fold in folds.folds:
+        section = by_name.get(fold.name)
+        if section is not None:  # a fold that is newer than the snapshot begins empty
+            fold.load(section.version, section.pieces)
+    _load_admission(by_name["admission"], admission, requests)
+
+
+def _dump_admission(admission: Admission, requests: RecentRequests) -> Iterator[bytes]:
+    keys = sorted(admission.last.items())
+    epochs = sorted(admission.epochs.items())
+    carried_out = requests.items()
+    return _admission_pieces(keys, epochs, carried_out)
+
+
+def _admission_pieces(
+    keys: list[tuple[str, Version]], epochs: list[tuple[int, int]], carried_out: list[tuple[str, int, int]]
+) -> Iterator[bytes]:
+    head = admission_pb2.AdmissionPiece()
+    for writer, epoch in epochs:
+        head.writers.add(writer=writer, epoch=epoch)
+    yield head.SerializeToString(deterministic=True)
+    for chunk in _chunks(keys):
+        piece = admission_pb2.AdmissionPiece()
+        for key, (writer, epoch, sequence) in chunk:
+            entry = piece.keys.add(key=key)
+            entry.version.writer, entry.version.epoch, entry.version.sequence = writer, epoch, sequence
+        yield piece.SerializeToString(deterministic=True)
+    for request_chunk in _chunks(carried_out):
+        piece = admission_pb2.AdmissionPiece()
+        for request_id, revision, time_ns in request_chunk:
+            piece.requests.add(request_id=request_id, revision=revision, time_ns=time_ns)
+        yield piece.SerializeToString(deterministic=True)
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, PIECE_ITEMS)):
+        yield chunk
+
+
+def _load_admission(section: Section, admission: Admission, requests: RecentRequests) -> None:
+    if section.version != ADMISSION_VERSION:
+        raise ValueError(f"admission section of version {section.version}")
+    for data in section.pieces:
+        piece = admission_pb2.AdmissionPiece.FromString(data)
+        for writer in piece.writers:
+            admission.epochs[writer.writer] = writer.epoch
+        for entry in piece.keys:
+            version = entry.version
+            admission.last[entry.key] = Version(version.writer, version.epoch, version.sequence)
+        for done in piece.requests:
+            requests.add(done.request_id, done.revision, done.time_ns)
