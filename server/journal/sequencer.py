@@ -19,7 +19,6 @@ from trunkline.core.errors import (
     DeadlineExceeded,
     LimitExceeded,
     NotReady,
-    OutcomeUnknown,
     TrunklineError,
     WriteConflict,
 )
@@ -115,17 +114,19 @@ class Sequencer:
         node_id: int,
         program_version: str,
         admission: Admission | None = None,
+        requests: RecentRequests | None = None,
         revision: int = -1,
     ) -> None:
         self.folds = folds
         self.admission = admission or Admission()
-        self.requests = RecentRequests()
+        self.requests = requests or RecentRequests()
         self.revision = revision
         """Position of the last record that is folded; -1 before the first."""
         self.time_ns = 0
         self.epoch = 0
         self.skipped = 0
-        self.failure: TrunklineError | None = None
+        self.failed = asyncio.Event()
+        """Set while the control stream is closed after a failed append; `recovered` clears it."""
         self._node_id = node_id
         self._program_version = program_version
         self._log = control
@@ -252,8 +253,8 @@ class Sequencer:
     def _refuse_when_closed(self) -> None:
         if self._stopping:
             raise NotReady("the control plane is stopping")
-        if self.failure is not None:
-            raise self.failure
+        if self.failed.is_set():
+            raise NotReady("the control stream is being recovered")
         if self._queued_records >= QUEUE_RECORDS_MAX:
             raise LimitExceeded("control_queue_records_max", QUEUE_RECORDS_MAX)
 
@@ -361,8 +362,13 @@ class Sequencer:
             self._forget_sequences(write)
             if not write.settled.done():
                 write.settled.set_result(False)
-        if isinstance(error, OutcomeUnknown) or self._log.failed is not None:
-            self.failure = NotReady(f"the control stream is being recovered: {error.message}")
+        if self._log.failed is not None:
+            self.failed.set()
+
+    def recovered(self) -> None:
+        """The log is open again and everything durable is folded: take writes."""
+        assert self._log.failed is None
+        self.failed.clear()
 
     def _forget_sequences(self, write: _Write) -> None:
         for draft in write.drafts:
