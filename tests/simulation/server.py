@@ -1,0 +1,252 @@
+"""The server's side of the simulated network: takes what generated code registers, as grpc.aio.Server does, and runs the
+handlers with a context that has grpc.aio.ServicerContext's interface."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+from simulation.network import Broken, Link, Network, Pipe
+
+END = object()
+"""What a half-closed stream delivers last."""
+
+
+class _Details:
+    """grpc.HandlerCallDetails."""
+
+    def __init__(self, method: str, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        self.method = method
+        self.invocation_metadata = metadata
+
+
+class Finished(Exception):
+    """Raised inside a handler by `abort`."""
+
+
+class Server:
+    """Registered handlers at an address of the simulated network."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._methods: dict[str, grpc.RpcMethodHandler] = {}
+        self._generic: list[grpc.GenericRpcHandler] = []
+        self._calls: set[asyncio.Task[None]] = set()
+        self._address: str | None = None
+
+    # What generated code and the chain call.
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._generic.extend(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+        for name, handler in handlers.items():
+            self._methods[f"/{service}/{name}"] = handler
+
+    # Life.
+
+    def start(self, address: str) -> None:
+        """Take connections."""
+        self._address = address
+        self.network.listen(address, self)
+
+    def kill(self) -> None:
+        """Vanish: every connection is reset, every handler ends where it stands."""
+        if self._address is not None:
+            self.network.unlisten(self._address)
+            self._address = None
+        for call in list(self._calls):
+            call.cancel()
+
+    async def wait_killed(self) -> None:
+        """Return when no handler is left."""
+        while self._calls:
+            await asyncio.wait(list(self._calls))
+
+    # Calls.
+
+    def accept(
+        self, link: Link, method: str, metadata: tuple[tuple[str, str | bytes], ...], deadline_s: float | None
+    ) -> ServerCall:
+        """A call has arrived on a connection."""
+        call = ServerCall(self.network, link, method, metadata, deadline_s)
+        task = asyncio.get_running_loop().create_task(self._run(call))
+        call.task = task
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        link.on_break.append(task.cancel)
+        return call
+
+    def _find(self, call: ServerCall) -> grpc.RpcMethodHandler | None:
+        handler = self._methods.get(call.method)
+        if handler is not None:
+            return handler
+        details = _Details(call.method, call.metadata)
+        return next((h for g in self._generic if (h := g.service(details)) is not None), None)
+
+    async def _run(self, call: ServerCall) -> None:
+        handler = self._find(call)
+        if handler is None:
+            call.finish(grpc.StatusCode.UNIMPLEMENTED, f"no method {call.method}")
+            return
+        try:
+            await _invoke(handler, call)
+            call.finish(call.code_set or grpc.StatusCode.OK, call.details_set)
+        except Finished:
+            call.finish(call.code_set or grpc.StatusCode.UNKNOWN, call.details_set)
+        except Broken:
+            pass
+        except asyncio.CancelledError:
+            call.finish(grpc.StatusCode.CANCELLED, "")
+            raise
+        except Exception as error:
+            call.finish(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
+        finally:
+            call.done()
+
+
+async def _invoke(handler: grpc.RpcMethodHandler, call: ServerCall) -> None:
+    call.deserialize = handler.request_deserializer or bytes
+    call.serialize = handler.response_serializer or bytes
+    if handler.request_streaming:
+        behaviour: Callable[..., Any] = handler.stream_stream if handler.response_streaming else handler.stream_unary
+        argument: Any = call.requests()
+    else:
+        behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        argument = await call.read()
+    result = behaviour(argument, call)
+    if inspect.isasyncgen(result):
+        async for response in result:
+            await call.write(response)
+        return
+    answer = await result
+    if not handler.response_streaming:
+        await call.write(answer)
+
+
+class ServerCall:
+    """One call at the server; handlers take it for a grpc.aio.ServicerContext."""
+
+    def __init__(
+        self,
+        network: Network,
+        link: Link,
+        method: str,
+        metadata: tuple[tuple[str, str | bytes], ...],
+        deadline_s: float | None,
+    ) -> None:
+        self.method = method
+        self.metadata = metadata
+        self.to_server = Pipe(network, link)
+        self.to_client = Pipe(network, link)
+        self.task: asyncio.Task[None] | None = None
+        self.code_set: grpc.StatusCode | None = None
+        self.details_set = ""
+        self.deserialize: Callable[[bytes], Any] = bytes
+        self.serialize: Callable[[Any], bytes] = bytes
+        self._link = link
+        self._deadline_s = deadline_s
+        self._trailing: tuple[tuple[str, str | bytes], ...] = ()
+        self._callbacks: list[Callable[[Any], None]] = []
+        self._finished = False
+        self._half_closed = False
+        link.on_break.append(self.to_server.snap)
+        link.on_break.append(self.to_client.snap)
+
+    # grpc.aio.ServicerContext.
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self.metadata
+
+    def peer(self) -> str:
+        return f"ipv4:127.0.0.1:{self._link.client}"
+
+    def auth_context(self) -> dict[str, Sequence[bytes]]:
+        return {}
+
+    def time_remaining(self) -> float | None:
+        return None if self._deadline_s is None else max(0.0, self._deadline_s - asyncio.get_running_loop().time())
+
+    def set_trailing_metadata(self, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        self._trailing = tuple(metadata)
+
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self._trailing
+
+    async def send_initial_metadata(self, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """Carried by no test."""
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.code_set = code
+
+    def set_details(self, details: str) -> None:
+        self.details_set = details
+
+    def code(self) -> grpc.StatusCode | None:
+        return self.code_set
+
+    def details(self) -> str:
+        return self.details_set
+
+    def cancelled(self) -> bool:
+        return not self._link.alive
+
+    def done_(self) -> bool:
+        return self._finished
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._callbacks.append(callback)
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> None:
+        self.code_set, self.details_set = code, details
+        if trailing_metadata:
+            self._trailing = tuple(trailing_metadata)
+        raise Finished
+
+    async def abort_with_status(self, status: Any) -> None:
+        await self.abort(status.code, status.details, status.trailing_metadata)
+
+    async def read(self) -> Any:
+        """The next request; grpc.aio.EOF when the client has half-closed."""
+        if self._half_closed:
+            return grpc.aio.EOF
+        message = await self.to_server.receive()
+        if message is END:
+            self._half_closed = True
+            return grpc.aio.EOF
+        return self.deserialize(message)
+
+    async def requests(self) -> Any:
+        while (request := await self.read()) is not grpc.aio.EOF:
+            yield request
+
+    async def write(self, response: Any) -> None:
+        # HTTP/2's flow control lets a window's worth go; the simulation's window is a count of messages.
+        while len(self.to_client.arrived) > 64 and not self.to_client.broken:
+            await asyncio.sleep(0.001)
+        self.to_client.send(("message", self.serialize(response)))
+
+    # The end.
+
+    def finish(self, code: grpc.StatusCode, details: str) -> None:
+        if not self._finished:
+            self._finished = True
+            if not self.to_client.broken:
+                self.to_client.send(("status", code, details, self._trailing))
+
+    def done(self) -> None:
+        for callback in self._callbacks:
+            callback(self)
+
+    def cancel(self) -> None:
+        """The client has cancelled."""
+        if self.task is not None:
+            self.task.cancel()
+
+
+Behaviour = Callable[[Any, ServerCall], Awaitable[Any]]
