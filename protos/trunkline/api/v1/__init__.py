@@ -1,0 +1,1 @@
+"""trunkline.api.v1, generated from the .proto files beside this one."""
