@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 import semantic_version
+from trunkline.core.fanout import filter_is_valid, topic_is_valid
 from trunkline.core.ranges import RANGE_BYTES_MAX, parse_range
 
 from .v1 import rules_pb2
@@ -29,27 +30,6 @@ _HOST_NAME = re.compile(
 # A name whose last label looks like a number is read as an IPv4 address by resolvers, "0" and "0x0" as 0.0.0.0.
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.I)
 _STREAM = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-
-_TOPIC_BYTES_MAX = 256
-_TOPIC_WORDS_MAX = 16
-
-
-def _words_are_valid(words: list[str]) -> bool:
-    return len(words) <= _TOPIC_WORDS_MAX and all(
-        word and word.isprintable() and not any(c.isspace() or c in "*>" for c in word) for word in words
-    )
-
-
-def topic_is_valid(text: str) -> bool:
-    return len(text.encode()) <= _TOPIC_BYTES_MAX and _words_are_valid(text.split("."))
-
-
-def filter_is_valid(text: str) -> bool:
-    words = text.split(".")
-    if words[-1] == ">":
-        words[-1] = "any"
-    return len(text.encode()) <= _TOPIC_BYTES_MAX and _words_are_valid(["any" if w == "*" else w for w in words])
-
 
 Test = Callable[[str], object]
 """Takes a string; true when it has the form."""

@@ -1,8 +1,8 @@
 """The rules of fields (trunkline/api/v1/rules.proto), compiled to one plain function per message type.
 
 Python source is written for each type and compiled once, at start-up: a check stands before every call, and straight
-code without a loop over fields or a call per rule takes half as long as closures. A good message costs its tests
-and nothing else; paths and violations are made only for what is wrong.
+code without a loop over fields or a call per rule takes two thirds of what closures take. A good message costs its
+tests and nothing else; paths and violations are made only for what is wrong.
 """
 
 from __future__ import annotations
