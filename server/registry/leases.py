@@ -1,0 +1,103 @@
+"""When leases run out. Soft state: nothing here is a record, and after a start each lease has its full time.
+
+One structure times them all: buckets of leases by deadline. Renewing only moves a lease's own deadline; the bucket that
+still lists it finds that out when its time comes, and lists it where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trunkline.core.clock import Rng
+
+JITTER_MS_MAX = 500
+"""Added to a TTL at random, so that leases granted together do not run out together. Less than 1 s less what expiry
+takes."""
+BUCKET_NS = 64_000_000
+"""Width of a bucket. Deadlines are kept exactly; this bounds how many leases are looked at too early."""
+
+
+class _Timed:
+    """A lease's time: how long it lives after a renewal, and until when. Listed in exactly one bucket."""
+
+    __slots__ = ("deadline_ns", "lease_id", "span_ns")
+
+    def __init__(self, lease_id: int, span_ns: int, deadline_ns: int) -> None:
+        self.lease_id = lease_id
+        self.span_ns = span_ns
+        self.deadline_ns = deadline_ns
+
+
+class LeaseTable:
+    """Deadlines of the leases that this node keeps and that have not lapsed.
+
+    Times are monotonic nanoseconds and do not go back. After each renewal a lease lives for its TTL and a jitter that was
+    drawn when it was granted.
+    """
+
+    def __init__(self, rng: Rng, *, jitter_ms_max: int = JITTER_MS_MAX) -> None:
+        assert 0 < jitter_ms_max < 1_000
+        self._rng = rng
+        self._jitter_ns = jitter_ms_max * 1_000_000
+        self._leases: dict[int, _Timed] = {}
+        self._buckets: dict[int, list[_Timed]] = {}
+        self._shifted_ns = 0  # how long the server has stood still: deadlines count time without it
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __contains__(self, lease_id: int) -> bool:
+        return lease_id in self._leases
+
+    def grant(self, lease_id: int, *, ttl_ms: int, now_ns: int) -> None:
+        """Time a lease from now on; one that is known begins anew with this TTL."""
+        span_ns = ttl_ms * 1_000_000 + 1 + self._rng.below(self._jitter_ns)
+        timed = _Timed(lease_id, span_ns, now_ns - self._shifted_ns + span_ns)
+        self._leases[lease_id] = timed  # the bucket that lists an older one finds out
+        self._list(timed, timed.deadline_ns // BUCKET_NS)
+
+    def drop(self, lease_id: int) -> None:
+        """Time it no longer; nothing happens if it is not there."""
+        self._leases.pop(lease_id, None)
+
+    def renew(self, lease_ids: Iterable[int], now_ns: int) -> tuple[int, list[int]]:
+        """Give leases their full time from now. How many, and which are not in the table."""
+        base_ns = now_ns - self._shifted_ns
+        get = self._leases.get
+        renewed = 0
+        missing = []
+        for lease_id in lease_ids:
+            timed = get(lease_id)
+            if timed is None:
+                missing.append(lease_id)
+            else:
+                timed.deadline_ns = base_ns + timed.span_ns
+                renewed += 1
+        return renewed, missing
+
+    def deadline_ns(self, lease_id: int) -> int | None:
+        """When a lease runs out as things stand; None if it is not in the table."""
+        timed = self._leases.get(lease_id)
+        return None if timed is None else timed.deadline_ns + self._shifted_ns
+
+    def shift(self, by_ns: int) -> None:
+        """The server stood still for so long: every deadline moves by that."""
+        assert by_ns >= 0
+        self._shifted_ns += by_ns
+
+    def due(self, now_ns: int) -> list[int]:
+        """Leases that have run out. They stay due until they are renewed or dropped."""
+        at_ns = now_ns - self._shifted_ns
+        last = at_ns // BUCKET_NS
+        due: list[int] = []
+        for bucket in sorted(bucket for bucket in self._buckets if bucket <= last):
+            for timed in self._buckets.pop(bucket):
+                if self._leases.get(timed.lease_id) is not timed:
+                    continue  # dropped or granted anew
+                if timed.deadline_ns <= at_ns:
+                    due.append(timed.lease_id)
+                self._list(timed, max(timed.deadline_ns // BUCKET_NS, last))
+        return due
+
+    def _list(self, timed: _Timed, bucket: int) -> None:
+        self._buckets.setdefault(bucket, []).append(timed)

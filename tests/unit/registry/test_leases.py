@@ -1,0 +1,77 @@
+"""When leases run out."""
+
+from __future__ import annotations
+
+from trunkline.core.clock import Rng
+from trunkline.server.registry.leases import JITTER_MS_MAX, LeaseTable
+
+S = 1_000_000_000
+MS = 1_000_000
+
+
+def table() -> LeaseTable:
+    return LeaseTable(Rng(1))
+
+
+def test_a_lease_lives_its_ttl_and_a_jitter_under_a_second() -> None:
+    leases = table()
+    for lease_id in range(1_000):
+        leases.grant(lease_id, ttl_ms=10_000, now_ns=5 * S)
+    assert leases.due(15 * S) == []
+    deadlines = [leases.deadline_ns(lease_id) or 0 for lease_id in range(1_000)]
+    assert min(deadlines) > 15 * S
+    assert max(deadlines) <= 15 * S + JITTER_MS_MAX * MS < 16 * S
+    assert len(set(deadlines)) > 990, "leases granted together do not run out together"
+    assert sorted(leases.due(16 * S)) == list(range(1_000))
+
+
+def test_a_deadline_is_exact() -> None:
+    leases = table()
+    leases.grant(1, ttl_ms=1_000, now_ns=0)
+    deadline = leases.deadline_ns(1)
+    assert deadline is not None
+    assert leases.due(deadline - 1) == []
+    assert leases.due(deadline) == [1]
+
+
+def test_a_due_lease_stays_due_until_renewed_or_dropped() -> None:
+    leases = table()
+    leases.grant(1, ttl_ms=1_000, now_ns=0)
+    leases.grant(2, ttl_ms=1_000, now_ns=0)
+    assert leases.due(2 * S) == leases.due(3 * S)
+    leases.renew([1], 3 * S)
+    leases.drop(2)
+    assert leases.due(3 * S) == []
+    assert leases.due(10 * S) == [1]
+
+
+def test_renewing_says_which_are_not_there() -> None:
+    leases = table()
+    leases.grant(1, ttl_ms=1_000, now_ns=0)
+    assert leases.renew([1, 9, 1], S // 2) == (2, [9])
+    assert leases.due(S + JITTER_MS_MAX * MS) == []
+    assert leases.due(2 * S) == [1]
+
+
+def test_a_lease_granted_anew_is_timed_once() -> None:
+    leases = table()
+    leases.grant(1, ttl_ms=300_000, now_ns=0)
+    leases.grant(1, ttl_ms=1_000, now_ns=0)
+    assert leases.due(2 * S) == [1]
+    leases.drop(1)
+    leases.grant(1, ttl_ms=1_000, now_ns=2 * S)
+    leases.grant(1, ttl_ms=300_000, now_ns=2 * S)
+    assert leases.due(100 * S) == []
+    assert leases.due(303 * S) == [1]
+
+
+def test_a_stall_moves_every_deadline_by_its_length() -> None:
+    leases = table()
+    leases.grant(1, ttl_ms=10_000, now_ns=0)
+    before = leases.deadline_ns(1) or 0
+    leases.shift(60 * S)
+    assert leases.deadline_ns(1) == before + 60 * S
+    assert leases.due(before + 60 * S - 1) == []
+    assert leases.due(before + 60 * S) == [1]
+    leases.renew([1], 80 * S)
+    assert (leases.deadline_ns(1) or 0) - 80 * S == before, "a renewal after the stall gives its usual time"
