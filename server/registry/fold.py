@@ -98,6 +98,16 @@ class RegistryFold:
         """None when none of its services is known."""
         return self._namespaces.get(namespace)
 
+    def leases(self, namespace: str) -> tuple[int, int]:
+        """How many leases a namespace has, and how many of them have lapsed."""
+        of_namespace = self._namespaces.get(namespace)
+        return (0, 0) if of_namespace is None else (of_namespace.instances, of_namespace.lapsed)
+
+    def serving(self, namespace: str, service: str) -> int:
+        """How many instances of a service are SERVING or DEGRADED."""
+        state = self.service(namespace, service)
+        return 0 if state is None else state.serving
+
     def services(self, namespace: str) -> Iterable[str]:
         """Names of a namespace's services that `service` answers for."""
         of_namespace = self._namespaces.get(namespace)

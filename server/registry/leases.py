@@ -7,8 +7,10 @@ still lists it finds that out when its time comes, and lists it where it belongs
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from trunkline.core.clock import Rng
+from trunkline.core.model import TTL_MS_MAX
 
 JITTER_MS_MAX = 500
 """Added to a TTL at random, so that leases granted together do not run out together. Less than 1 s less what expiry
@@ -20,19 +22,30 @@ BUCKET_NS = 64_000_000
 class _Timed:
     """A lease's time: how long it lives after a renewal, and until when. Listed in exactly one bucket."""
 
-    __slots__ = ("deadline_ns", "lease_id", "span_ns")
+    __slots__ = ("deadline_ns", "lease_id", "span_ns", "ttl_ms")
 
-    def __init__(self, lease_id: int, span_ns: int, deadline_ns: int) -> None:
+    def __init__(self, lease_id: int, ttl_ms: int, span_ns: int, deadline_ns: int) -> None:
         self.lease_id = lease_id
+        self.ttl_ms = ttl_ms
         self.span_ns = span_ns
         self.deadline_ns = deadline_ns
+
+
+class Renewal(NamedTuple):
+    """What a keep-alive did."""
+
+    renewed: int
+    missing: list[int]
+    """Leases that are not in the table."""
+    ttl_ms_shortest: int
+    """Of those renewed; the longest there is when none was."""
 
 
 class LeaseTable:
     """Deadlines of the leases that this node keeps and that have not lapsed.
 
-    Times are monotonic nanoseconds and do not go back. After each renewal a lease lives for its TTL and a jitter that was
-    drawn when it was granted.
+    Times are monotonic nanoseconds and do not go back. After each renewal a lease lives for its TTL and a jitter that
+    was drawn when it was granted.
     """
 
     def __init__(self, rng: Rng, *, jitter_ms_max: int = JITTER_MS_MAX) -> None:
@@ -52,7 +65,7 @@ class LeaseTable:
     def grant(self, lease_id: int, *, ttl_ms: int, now_ns: int) -> None:
         """Time a lease from now on; one that is known begins anew with this TTL."""
         span_ns = ttl_ms * 1_000_000 + 1 + self._rng.below(self._jitter_ns)
-        timed = _Timed(lease_id, span_ns, now_ns - self._shifted_ns + span_ns)
+        timed = _Timed(lease_id, ttl_ms, span_ns, now_ns - self._shifted_ns + span_ns)
         self._leases[lease_id] = timed  # the bucket that lists an older one finds out
         self._list(timed, timed.deadline_ns // BUCKET_NS)
 
@@ -60,20 +73,23 @@ class LeaseTable:
         """Time it no longer; nothing happens if it is not there."""
         self._leases.pop(lease_id, None)
 
-    def renew(self, lease_ids: Iterable[int], now_ns: int) -> tuple[int, list[int]]:
-        """Give leases their full time from now. How many, and which are not in the table."""
+    def renew(self, lease_ids: Iterable[int], now_ns: int) -> Renewal:
+        """Give leases their full time from now."""
         base_ns = now_ns - self._shifted_ns
         get = self._leases.get
         renewed = 0
+        shortest_ms = TTL_MS_MAX
         missing = []
         for lease_id in lease_ids:
             timed = get(lease_id)
             if timed is None:
                 missing.append(lease_id)
-            else:
-                timed.deadline_ns = base_ns + timed.span_ns
-                renewed += 1
-        return renewed, missing
+                continue
+            timed.deadline_ns = base_ns + timed.span_ns
+            renewed += 1
+            if timed.ttl_ms < shortest_ms:
+                shortest_ms = timed.ttl_ms
+        return Renewal(renewed, missing, shortest_ms)
 
     def deadline_ns(self, lease_id: int) -> int | None:
         """When a lease runs out as things stand; None if it is not in the table."""

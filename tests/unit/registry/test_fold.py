@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 from reference.registry_facts import HERE, Journal, instance
-
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.model import Declared, Endpoint, GrpcHealthCheck, Status
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig

@@ -48,7 +48,7 @@ def test_a_due_lease_stays_due_until_renewed_or_dropped() -> None:
 def test_renewing_says_which_are_not_there() -> None:
     leases = table()
     leases.grant(1, ttl_ms=1_000, now_ns=0)
-    assert leases.renew([1, 9, 1], S // 2) == (2, [9])
+    assert leases.renew([1, 9, 1], S // 2) == (2, [9], 1_000)
     assert leases.due(S + JITTER_MS_MAX * MS) == []
     assert leases.due(2 * S) == [1]
 
