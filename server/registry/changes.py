@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trunkline.core.model import RegisteredInstance
 
@@ -40,8 +41,7 @@ class RegistryStep:
     """Records that did not count; they are never shown, a bookmark covers them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """An instance before and after a whole step: several changes of one instance made one."""
 
     before: RegisteredInstance | None

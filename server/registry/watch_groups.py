@@ -1,0 +1,58 @@
+"""The groups of equal watches, found by the service that a change touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from . import wire
+from .registry_view import RegistryView
+from .tokens import TokenMaker
+from .watch_config import WatchConfig
+from .watch_group import Scope, WatchGroup
+
+EVERY_SERVICE = ""
+
+
+class WatchGroups:
+    """Groups come with their first watch and go with their last."""
+
+    def __init__(
+        self, registry: RegistryView, encoded: wire.EncodedInstances, tokens: TokenMaker, config: WatchConfig
+    ) -> None:
+        self._registry = registry
+        self._encoded = encoded
+        self._tokens = tokens
+        self._config = config
+        self._by_service: dict[tuple[str, str], dict[str, WatchGroup]] = {}
+
+    def __iter__(self) -> Iterator[WatchGroup]:
+        for of_service in self._by_service.values():
+            yield from of_service.values()
+
+    def of(self, scope: Scope) -> WatchGroup:
+        """The group of a scope, made if there is none."""
+        namespace, service, selector = scope.key
+        of_service = self._by_service.setdefault((namespace, service), {})
+        group = of_service.get(selector)
+        if group is None:
+            group = of_service[selector] = WatchGroup(
+                scope, registry=self._registry, encoded=self._encoded, tokens=self._tokens, config=self._config
+            )
+        return group
+
+    def drop_if_empty(self, group: WatchGroup) -> None:
+        """Forget a group that nobody is in."""
+        if group.members:
+            return
+        namespace, service, selector = group.scope.key
+        of_service = self._by_service.get((namespace, service), {})
+        if of_service.get(selector) is group:
+            del of_service[selector]
+            if not of_service:
+                del self._by_service[namespace, service]
+
+    def holding(self, namespace: str, service: str) -> list[WatchGroup]:
+        """Those whose scope holds this service."""
+        found = list(self._by_service.get((namespace, service), {}).values())
+        found.extend(self._by_service.get((namespace, EVERY_SERVICE), {}).values())
+        return found

@@ -1,0 +1,118 @@
+"""The guarantees by name, each a checker that says what broke it. The numbers are ARCHITECTURE.md's.
+
+A checker takes what a client saw and what was true, and returns one line per violation: none is a kept promise.
+Simulation, integration and property tests run the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+View = Mapping[tuple[str, str], int]
+"""What a watch shows: (service, instance id) to the revision of the instance's last change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A watching client after one event that it swapped in: a whole snapshot, changes, or a bookmark."""
+
+    kind: Literal["snapshot", "changes", "bookmark"]
+    revision: int
+    view: View
+    upserted: View
+    removed: frozenset[tuple[str, str]]
+    resumed: bool = False
+    """The first event of a stream that was opened with a resume token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What a watch should show: the view after every revision at which a group of records ended, in order."""
+
+    views: Mapping[int, View]
+
+    def at(self, revision: int) -> View:
+        """The view at the last of these revisions up to this one."""
+        known = [r for r in self.views if r <= revision]
+        return self.views[max(known)] if known else {}
+
+
+def broke_watch_ordered(seen: Sequence[Seen]) -> list[str]:
+    """G1 Ordered: what a watch is told never goes back to an earlier revision."""
+    return [
+        f"revision {later.revision} was told after {earlier.revision}"
+        for earlier, later in pairwise(seen)
+        if later.revision < earlier.revision
+    ]
+
+
+def broke_watch_unique(seen: Sequence[Seen]) -> list[str]:
+    """G2 Unique: no change is told twice; only a snapshot, which replaces everything, tells it again."""
+    broken: list[str] = []
+    told: dict[tuple[str, str], int] = {}
+    for event in seen:
+        if event.kind == "snapshot":
+            told = dict(event.view)
+            continue
+        for instance, revision in event.upserted.items():
+            if told.get(instance, -1) >= revision:
+                broken.append(f"{instance} of revision {revision} was told twice, again at {event.revision}")
+            told[instance] = revision
+    return broken
+
+
+def broke_watch_reliable(seen: Sequence[Seen], truth: Truth) -> list[str]:
+    """G3 Reliable: after every event a watch shows exactly what was true at the event's revision."""
+    return [
+        f"at {event.revision} after {event.kind}: shows {dict(event.view)}, true is {dict(truth.at(event.revision))}"
+        for event in seen
+        if dict(event.view) != dict(truth.at(event.revision))
+    ]
+
+
+def broke_watch_atomic(seen: Sequence[Seen], truth: Truth) -> list[str]:
+    """G4 Atomic: the changes of one group of records are told in one event, which ends where the group did."""
+    return [
+        f"an event ended at {event.revision}, inside a group"
+        for event in seen
+        if event.kind == "changes" and event.revision not in truth.views
+    ]
+
+
+def broke_watch_resumable(before: Sequence[Seen], after: Sequence[Seen]) -> list[str]:
+    """G5 Resumable: a watch that was resumed goes on from its token: the first thing it is told is not older than that,
+    and unless it was told to resync it is told only what changed since."""
+    if not before or not after:
+        return []
+    last, first = before[-1], after[0]
+    broken = []
+    if first.revision < last.revision:
+        broken.append(f"resumed at {last.revision}, told of {first.revision}")
+    if first.kind == "changes":
+        broken += [
+            f"resumed at {last.revision}, told of {instance} as of {revision}"
+            for instance, revision in first.upserted.items()
+            if revision <= last.revision
+        ]
+    return broken
+
+
+def broke_watch_bookmarkable(seen: Sequence[Seen]) -> list[str]:
+    """G6 Bookmarkable: a bookmark says that nothing changed up to its revision, and so changes nothing."""
+    return [
+        f"the bookmark of {event.revision} changed the view"
+        for earlier, event in pairwise(seen)
+        if event.kind == "bookmark" and dict(earlier.view) != dict(event.view)
+    ]
+
+
+def broke_never_empty_by_accident(seen: Sequence[Seen], truth: Truth) -> list[str]:
+    """G7 Never empty by accident: a view is empty only where the registry was."""
+    return [
+        f"empty at {event.revision}, where {sorted(truth.at(event.revision))} were registered"
+        for event in seen
+        if not event.view and truth.at(event.revision)
+    ]
