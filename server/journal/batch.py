@@ -1,0 +1,247 @@
+"""Records on their way into a log, as columns.
+
+A body lies in `payload` behind the tag of a protobuf field (number 15, length-delimited) and its length, so that the
+bytes of a stored event are the bytes of the field `event` of a Delivery.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol, TypeVar
+
+from trunkline.api.journal.v1 import record_pb2
+from trunkline.core.errors import InvalidArgument
+
+from .record import NO_VERSION, Record, Version
+
+FRAME_TAG = 0x7A
+"""Field 15, wire type 2."""
+BODY_BYTES_MAX = 1 << 20
+BLOCK_RECORDS_MAX = 1 << 16
+BLOCK_PAYLOAD_BYTES_MAX = 8 << 20
+_FRAME_BYTES_MAX = BODY_BYTES_MAX + 8
+assert _FRAME_BYTES_MAX <= BLOCK_PAYLOAD_BYTES_MAX, "a record fits into a block"
+
+T = TypeVar("T", int, str)
+
+
+class Scan(Protocol):
+    """What trunkline.core.wire.scan_publish found: the columns of the events of one request."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def payload(self) -> bytes | memoryview: ...
+    @property
+    def ends(self) -> array[int]: ...
+    @property
+    def topic_ids(self) -> array[int]: ...
+    @property
+    def topics(self) -> Sequence[str]: ...
+    @property
+    def key_hashes(self) -> array[int]: ...
+    @property
+    def id_hashes(self) -> array[int]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A control record or a checkpoint before it has a position. Fields are those of Record."""
+
+    topic: str
+    body: bytes
+    key: str = ""
+    id: str = ""
+    namespace: str = ""
+    schema: int = 0
+    version: Version | None = None
+    expects: Version | None = None
+    author: str = ""
+    reason: str = ""
+    traceparent: str = ""
+
+    def record(self, offset: int, time_ns: int) -> Record:
+        """The record that this becomes at a position."""
+        return Record(
+            offset=offset,
+            time_ns=time_ns,
+            topic=self.topic,
+            body=self.body,
+            key=self.key,
+            id=self.id,
+            namespace=self.namespace,
+            schema=self.schema,
+            version=self.version or NO_VERSION,
+            expects=self.expects,
+            author=self.author,
+            reason=self.reason,
+            traceparent=self.traceparent,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Columns of `count` records, in order. What is in it must not be changed any more."""
+
+    count: int
+    payload: bytes | memoryview
+    """Framed bodies, one after the other."""
+    ends: array[int]
+    """'I': where each frame ends in `payload`."""
+    topic_ids: array[int]
+    """'H': index of each record's topic in `topics`."""
+    topics: tuple[str, ...]
+    key_hashes: array[int]
+    """'Q': 64-bit hash of each key, 0 for none; empty when no record has one."""
+    id_hashes: array[int]
+    """'Q': two per record, the 128-bit hash of source and id; empty when records have none."""
+    drafts: tuple[Draft, ...] = ()
+    """Of control records and checkpoints: what the heads are made of."""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes this occupies, in memory and on disk."""
+        columns = len(self.ends) * 4 + len(self.topic_ids) * 2 + (len(self.key_hashes) + len(self.id_hashes)) * 8
+        return len(self.payload) + columns + 128 * len(self.drafts) + 128
+
+    @staticmethod
+    def of_scan(scan: Scan, keep: Sequence[int] | None = None) -> Batch:
+        """The events of a scanned request; with `keep`, only those at these ascending indexes."""
+        whole = Batch(
+            scan.count,
+            scan.payload,
+            scan.ends,
+            scan.topic_ids,
+            tuple(scan.topics),
+            scan.key_hashes,
+            scan.id_hashes,
+        )
+        return whole if keep is None or len(keep) == scan.count else _join([whole._slice(a, b) for a, b in _runs(keep)])
+
+    @staticmethod
+    def of_records(drafts: Sequence[Draft]) -> Batch:
+        """Control records or checkpoints. InvalidArgument when a body is over 1 MiB or a topic has a line break."""
+        topics: dict[str, int] = {}
+        topic_ids = array("H")
+        frames: list[bytes] = []
+        for draft in drafts:
+            if len(draft.body) > BODY_BYTES_MAX:
+                raise InvalidArgument.of("body", f"at most {BODY_BYTES_MAX} bytes", len(draft.body))
+            if "\n" in draft.topic:
+                raise InvalidArgument.of("topic", "no line break", draft.topic)
+            frames.append(frame_head(len(draft.body)) + draft.body)
+            topic_ids.append(topics.setdefault(draft.topic, len(topics)))
+        ends = array("I", accumulate(map(len, frames)))
+        return Batch(
+            len(drafts), b"".join(frames), ends, topic_ids, tuple(topics), array("Q"), array("Q"), tuple(drafts)
+        )
+
+    def split(self) -> Iterator[Batch]:
+        """This batch in pieces that each fit into one block."""
+        if self.count <= BLOCK_RECORDS_MAX and len(self.payload) <= BLOCK_PAYLOAD_BYTES_MAX:
+            yield self
+            return
+        first = 0
+        begin = 0
+        for index in range(1, self.count + 1):
+            full = index - first == BLOCK_RECORDS_MAX
+            if index == self.count or full or self.ends[index] - begin > BLOCK_PAYLOAD_BYTES_MAX:
+                yield self._slice(first, index)
+                first = index
+                begin = self.ends[index - 1]
+
+    def _slice(self, first: int, last: int) -> Batch:
+        """Records [first, last) as a batch of their own; topics stay as they are."""
+        begin = self.ends[first - 1] if first else 0
+        ends = self.ends[first:last]
+        if begin:
+            ends = array("I", [end - begin for end in ends])
+        payload = memoryview(self.payload)[begin : begin + ends[-1]]
+        return Batch(
+            last - first,
+            payload,
+            ends,
+            self.topic_ids[first:last],
+            self.topics,
+            self.key_hashes[first:last],
+            self.id_hashes[2 * first : 2 * last],
+            self.drafts[first:last],
+        )
+
+
+def _runs(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending indexes as half-open ranges."""
+    first = previous = None
+    for index in indexes:
+        if previous is None or first is None:
+            first = index
+        elif index != previous + 1:
+            yield first, previous + 1
+            first = index
+        previous = index
+    if first is not None and previous is not None:
+        yield first, previous + 1
+
+
+def _join(pieces: Sequence[Batch]) -> Batch:
+    """Slices of one batch put together again."""
+    ends = array("I")
+    topic_ids, key_hashes, id_hashes = array("H"), array("Q"), array("Q")
+    size = 0
+    for piece in pieces:
+        ends.extend([size + end for end in piece.ends] if size else piece.ends)
+        topic_ids.extend(piece.topic_ids)
+        key_hashes.extend(piece.key_hashes)
+        id_hashes.extend(piece.id_hashes)
+        size += len(piece.payload)
+    payload = b"".join([piece.payload for piece in pieces])
+    topics = pieces[0].topics if pieces else ()
+    return Batch(len(ends), payload, ends, topic_ids, topics, key_hashes, id_hashes)
+
+
+def frame_head(size: int) -> bytes:
+    """What stands before a body of `size` bytes: the field's tag and the length as a varint."""
+    head = bytearray((FRAME_TAG,))
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
+
+
+def encode_heads(drafts: Sequence[Draft]) -> tuple[bytes, list[bytes]]:
+    """Heads as RecordHead messages: what they have in common, and each one's own rest.
+
+    Common and rest, concatenated, are the whole head (protobuf merges the parts of a message).
+    """
+    common = record_pb2.RecordHead()
+    for field in ("schema", "namespace", "key", "id", "author", "reason", "traceparent"):
+        first = getattr(drafts[0], field)
+        if all(getattr(draft, field) == first for draft in drafts):
+            setattr(common, field, first)
+    if len({draft.version and draft.version[:2] for draft in drafts}) == 1 and drafts[0].version is not None:
+        common.version.writer, common.version.epoch, _ = drafts[0].version
+    return common.SerializeToString(), [_own_head(draft, common) for draft in drafts]
+
+
+def _own_head(draft: Draft, common: record_pb2.RecordHead) -> bytes:
+    head = record_pb2.RecordHead(
+        schema=0 if common.schema else draft.schema,
+        namespace="" if common.namespace else draft.namespace,
+        key="" if common.key else draft.key,
+        id="" if common.id else draft.id,
+        author="" if common.author else draft.author,
+        reason="" if common.reason else draft.reason,
+        traceparent="" if common.traceparent else draft.traceparent,
+    )
+    if draft.version is not None:
+        if not common.HasField("version"):
+            head.version.writer, head.version.epoch, _ = draft.version
+        head.version.sequence = draft.version.sequence
+    if draft.expects is not None:
+        head.expects.SetInParent()
+        head.expects.writer, head.expects.epoch, head.expects.sequence = draft.expects
+    return head.SerializeToString()

@@ -1,0 +1,283 @@
+"""Blocks: records that are in a log. Columns are views into one buffer; nothing is parsed before it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Literal
+
+import google_crc32c
+from google.protobuf.message import DecodeError
+from trunkline.api.journal.v1 import record_pb2
+from trunkline.core.errors import JournalCorrupt
+
+from .batch import Batch as Batch
+from .batch import Draft as Draft
+from .batch import encode_heads
+from .block_layout import (
+    FORMAT,
+    HEADER_BYTES,
+    HEADS,
+    IDS,
+    KEYS,
+    MAGIC,
+    TOPIC_IDS,
+    BlockDamaged,
+    Header,
+    pack_header,
+    padded,
+)
+from .record import NO_VERSION, Record, Version
+
+assert sys.byteorder == "little", "columns are written as they lie in memory"
+
+Column = memoryview
+"""A view of integers: 'Q', 'I' or 'H'."""
+Code = Literal["Q", "I", "H"]
+_WIDTH = {"Q": 8, "I": 4, "H": 2}
+
+
+class Block:
+    """Consecutive records of one time. What is in it must not be changed."""
+
+    __slots__ = (
+        "_drafts",
+        "_head_ends",
+        "_heads",
+        "_topics",
+        "base_offset",
+        "count",
+        "ends",
+        "id_hashes",
+        "incarnation",
+        "key_hashes",
+        "payload",
+        "size",
+        "time_ns",
+        "topic_ids",
+    )
+
+    base_offset: int
+    """Position of the first record; the others follow without gaps."""
+    count: int
+    time_ns: int
+    """Nanoseconds since the epoch, for all its records."""
+    incarnation: int
+    ends: Column
+    """'I': where each frame ends in `payload`."""
+    topic_ids: Column
+    """'H': index of each record's topic in `topics`."""
+    key_hashes: Column
+    """'Q': 0 for no key."""
+    id_hashes: Column
+    """'Q': two per record, zeros where records have no ids."""
+    payload: memoryview
+    size: int
+    """Bytes that this takes in memory, about."""
+
+    def __init__(self, base_offset: int, count: int, time_ns: int, incarnation: int) -> None:
+        self.base_offset = base_offset
+        self.count = count
+        self.time_ns = time_ns
+        self.incarnation = incarnation
+        self._drafts: Sequence[Draft] = ()
+        self._topics: tuple[str, ...] | bytes = ()
+        self._heads: tuple[bytes, memoryview] | None = None
+        self._head_ends: Column | None = None
+
+    @staticmethod
+    def of_batch(batch: Batch, *, base_offset: int, time_ns: int, incarnation: int) -> Block:
+        """The block that a batch becomes, without a detour over its bytes."""
+        block = Block(base_offset, batch.count, time_ns, incarnation)
+        block.payload = memoryview(batch.payload)
+        block.ends = memoryview(batch.ends)
+        block.topic_ids = memoryview(batch.topic_ids)
+        block.key_hashes = memoryview(batch.key_hashes) if batch.key_hashes else zeros("Q", batch.count)
+        block.id_hashes = memoryview(batch.id_hashes) if batch.id_hashes else zeros("Q", 2 * batch.count)
+        block._topics = batch.topics
+        block._drafts = batch.drafts
+        block.size = batch.size
+        return block
+
+    @property
+    def end_offset(self) -> int:
+        """The position behind the last record."""
+        return self.base_offset + self.count
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that `topic_ids` refers to; some may be of no record."""
+        if isinstance(self._topics, bytes):
+            try:
+                self._topics = tuple(self._topics.decode().split("\n"))
+            except UnicodeDecodeError as error:
+                raise self._corrupt(error) from error
+        return self._topics
+
+    def frame(self, index: int) -> memoryview:
+        """Tag, length and body of one record."""
+        return self.payload[self.ends[index - 1] if index else 0 : self.ends[index]]
+
+    def body(self, index: int) -> memoryview:
+        """The body of one record."""
+        frame = self.frame(index)
+        at = 1
+        while at < len(frame) and frame[at] & 0x80:
+            at += 1
+        return frame[at + 1 :]
+
+    def topic(self, index: int) -> str:
+        """The topic of one record."""
+        try:
+            return self.topics[self.topic_ids[index]]
+        except IndexError as error:
+            raise self._corrupt(error) from error
+
+    def record(self, index: int) -> Record:
+        """One record with its head. Heads are kept of control records and checkpoints; an event stands in its body."""
+        offset = self.base_offset + index
+        if self._drafts:
+            return self._drafts[index].record(offset, self.time_ns)
+        topic, body = self.topic(index), bytes(self.body(index))
+        if self._heads is None or self._head_ends is None:
+            return Record(offset=offset, time_ns=self.time_ns, topic=topic, body=body)
+        common, own = self._heads
+        begin = self._head_ends[index - 1] if index else 0
+        try:
+            head = record_pb2.RecordHead.FromString(common + bytes(own[begin : self._head_ends[index]]))
+        except DecodeError as error:
+            raise self._corrupt(error) from error
+        return Record(
+            offset=offset,
+            time_ns=self.time_ns,
+            topic=topic,
+            body=body,
+            key=head.key,
+            id=head.id,
+            namespace=head.namespace,
+            schema=head.schema,
+            version=_version(head.version) if head.HasField("version") else NO_VERSION,
+            expects=_version(head.expects) if head.HasField("expects") else None,
+            author=head.author,
+            reason=head.reason,
+            traceparent=head.traceparent,
+        )
+
+    def _corrupt(self, error: Exception) -> JournalCorrupt:
+        """The checksums are right and the content is not: no writer of ours made this."""
+        return JournalCorrupt(f"block of offsets {self.base_offset} to {self.end_offset - 1}: {error}")
+
+
+def _version(version: record_pb2.RecordVersion) -> Version:
+    return Version(version.writer, version.epoch, version.sequence)
+
+
+def zeros(code: Code, count: int) -> Column:
+    """A column of zeros: 'Q', 'I' or 'H'."""
+    return memoryview(bytes(_WIDTH[code] * count)).cast(code)
+
+
+def encode_block(
+    batch: Batch, *, segment_id: int, incarnation: int, base_offset: int, durable_end: int, time_ns: int
+) -> bytes:
+    """A batch as a block's bytes. It must fit: see Batch.split."""
+    flags, columns = _encode_columns(batch)
+    common, heads = b"", b""
+    if batch.drafts:
+        common, own = encode_heads(batch.drafts)
+        heads = b"".join(own)
+        flags |= HEADS
+        columns.insert(-1 if flags & TOPIC_IDS else len(columns), array("I", accumulate(map(len, own))).tobytes())
+    topics = "\n".join(batch.topics).encode()
+    index = b"".join([*columns, topics, common, heads])
+    payload = bytes(batch.payload)  # no copy when it is bytes already; the checksum takes nothing else
+    size = padded(HEADER_BYTES + len(index) + len(payload))
+    padding = bytes(size - HEADER_BYTES - len(index) - len(payload))
+    header = Header(
+        magic=MAGIC,
+        format=FORMAT,
+        flags=flags,
+        index_crc=google_crc32c.value(index),
+        payload_crc=google_crc32c.extend(google_crc32c.value(payload), padding),
+        segment_id=segment_id,
+        incarnation=incarnation,
+        base_offset=base_offset,
+        durable_end=durable_end,
+        time_ns=time_ns,
+        records=batch.count,
+        size=size,
+        payload_size=len(payload),
+        topics_size=len(topics),
+        common_size=len(common),
+        heads_size=len(heads),
+        zero=0,
+    )
+    return b"".join([pack_header(header), index, payload, padding])
+
+
+def _encode_columns(batch: Batch) -> tuple[int, list[bytes]]:
+    """The flags and the columns in their order; those that are all zero are left out."""
+    flags = 0
+    columns: list[bytes] = []
+    for flag, column in (
+        (IDS, batch.id_hashes),
+        (KEYS, batch.key_hashes),
+        (0, batch.ends),
+        (TOPIC_IDS, batch.topic_ids),
+    ):
+        data = column.tobytes()
+        if not flag or data.count(0) != len(data):
+            flags |= flag
+            columns.append(data)
+    return flags, columns
+
+
+def parse_block(data: bytes, at: int, header: Header) -> Block:
+    """The block at `at`, whose header is `header`. BlockDamaged when it is cut short or a checksum is wrong."""
+    if len(data) - at < header.size:
+        raise BlockDamaged(f"{len(data) - at} bytes of {header.size}")
+    view = memoryview(data)
+    index_at = at + HEADER_BYTES
+    payload_at = index_at + header.index_size
+    if google_crc32c.value(data[payload_at : at + header.size]) != header.payload_crc:
+        raise BlockDamaged("the payload's checksum is wrong")
+    block = parse_index(data, at, header)
+    block.payload = view[payload_at : payload_at + header.payload_size]
+    if block.ends[-1] != header.payload_size:
+        raise BlockDamaged("the frames do not fill the payload")
+    return block
+
+
+def parse_index(data: bytes, at: int, header: Header) -> Block:
+    """The block at `at` without its payload. BlockDamaged when the index is cut short or its checksum is wrong."""
+    index_at = at + HEADER_BYTES
+    index = data[index_at : index_at + header.index_size]
+    if len(index) != header.index_size or google_crc32c.value(index) != header.index_crc:
+        raise BlockDamaged("the index is cut short or its checksum is wrong")
+    block = Block(header.base_offset, header.records, header.time_ns, header.incarnation)
+    view = memoryview(index)
+    position = 0
+
+    def column(flag: int, code: Code, entries: int) -> Column:
+        nonlocal position
+        if flag and not header.flags & flag:
+            return zeros(code, entries)
+        begin, position = position, position + entries * _WIDTH[code]
+        return view[begin:position].cast(code)
+
+    block.id_hashes = column(IDS, "Q", 2 * header.records)
+    block.key_hashes = column(KEYS, "Q", header.records)
+    block.ends = column(0, "I", header.records)
+    head_ends = column(HEADS, "I", header.records)
+    block.topic_ids = column(TOPIC_IDS, "H", header.records)
+    common_at = position + header.topics_size
+    own_at = common_at + header.common_size
+    block._topics = index[position:common_at]
+    if header.flags & HEADS:
+        block._heads = index[common_at:own_at], view[own_at:]
+        block._head_ends = head_ends
+    block.payload = memoryview(b"")
+    block.size = header.size
+    return block
