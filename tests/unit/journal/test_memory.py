@@ -108,10 +108,10 @@ async def test_retention(retention: Retention, first: int) -> None:
 
 async def test_waiting_appends_are_bounded() -> None:
     log = await a_log(LogConfig(sync=Sync.MEMORY, queue_bytes_max=64 << 10))
+    last = log.append_nowait(events_batch(250), time_ns=0)
     with pytest.raises(LimitExceeded, match="queue_bytes_max"):
-        for _ in range(1_000):
-            log.append_nowait(events_batch(10), time_ns=0)
-    await log.append(events_batch(10), time_ns=0) if log.next_offset else await asyncio.sleep(0)
+        log.append_nowait(events_batch(250), time_ns=0)
+    await last.future
     await log.append(events_batch(10), time_ns=0)
 
 
@@ -160,7 +160,7 @@ async def test_snapshots_are_pruned_to_the_base_and_what_is_newer() -> None:
         await engine.save_snapshot(revision, b"%d" % revision)
         clock.advance(hour)
     assert await engine.prune_snapshots(before_time_ns=-1) is None
-    assert await engine.prune_snapshots(before_time_ns=50 * hour + 1) == 50
+    assert await engine.prune_snapshots(before_time_ns=50 * hour + 1) == 48
     kept = [revision async for revision, _ in engine.load_snapshots()]
     assert kept[:2] == [99, 98]
     assert len(kept) < 10
