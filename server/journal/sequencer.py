@@ -24,7 +24,8 @@ from trunkline.core.errors import (
 )
 
 from .admission import NODE_STARTED, Admission
-from .block import Batch, Block, Draft
+from .batch import Batch, Draft
+from .block import Block
 from .fold import Change, Decide, Folds
 from .log import Log
 from .overlay import Overlay
