@@ -215,6 +215,13 @@ class NotReady(TrunklineError):
     status = "UNAVAILABLE"
 
 
+class Unreachable(TrunklineError):
+    """The control plane could not be reached, or the connection to it was lost. Raised by clients."""
+
+    code = "UNREACHABLE"
+    status = "UNAVAILABLE"
+
+
 class DeadlineExceeded(TrunklineError):
     """The call's deadline passed before it was done."""
 
@@ -262,6 +269,20 @@ class JournalTooNew(TrunklineError):
 
     code = "JOURNAL_TOO_NEW"
     status = "FAILED_PRECONDITION"
+
+
+class Internal(TrunklineError):
+    """Something went wrong in the control plane that should not; its log has more."""
+
+    code = "INTERNAL_ERROR"
+    status = "INTERNAL"
+
+
+class RemoteError(TrunklineError):
+    """Refused with a reason that this version does not know: `code` and `status` are those of this one error."""
+
+    code = "REMOTE_ERROR"
+    status = "UNKNOWN"
 
 
 def leaf_errors() -> dict[str, type[TrunklineError]]:

@@ -1,0 +1,1 @@
+"""Starts the gRPC server and carries bytes; knows no service."""
