@@ -53,7 +53,8 @@ class Resolver:
             return kept
         instances = matching(self._registry, namespace, service, selector)
         body = wire.resolved(map(self._encoded.get, instances))
-        self._keep(namespace, service, key, body)
+        if self._registry.service(namespace, service) is not None:  # any name can be asked for
+            self._keep(namespace, service, key, body)
         return body
 
     def kept(self, namespace: str, service: str, key: object) -> bytes | None:

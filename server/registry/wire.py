@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from google.rpc import code_pb2  # type: ignore[import-untyped]
+from google.rpc import code_pb2
+
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, discovery_pb2
 from trunkline.core.errors import TrunklineError

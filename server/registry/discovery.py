@@ -1,0 +1,89 @@
+"""Discovery: one view of the registry for those who resolve, pick, watch and wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trunkline.api import convert
+from trunkline.api.v1 import discovery_pb2
+from trunkline.core.clock import Clock, Rng
+
+from . import wire
+from .catalogue import Catalogue
+from .changes import RegistryStep
+from .header import ResponseHeaders
+from .outcomes import Outcomes
+from .picker import PickerConfig, Pickers
+from .registry_view import RegistryView
+from .resolver import Resolver
+from .tokens import TokenMaker
+from .watch_config import WatchConfig
+from .watch_loop import WatchLoop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryConfig:
+    """Limits of discovery."""
+
+    watches: WatchConfig = field(default_factory=WatchConfig)
+    pickers: PickerConfig = field(default_factory=PickerConfig)
+    answers_max: int = 10_000
+    """Encoded answers to Resolve that are kept."""
+    answer_bytes_max: int = 64 * 1024 * 1024
+    """Their size in all."""
+    encoded_instances_max: int = 200_000
+    """Instances whose encoding is kept."""
+    outcomes_max: int = 10_000
+    """Kinds of calls that are counted."""
+
+
+class Discovery:
+    """Reads one fold. Told of its steps by `apply`; `watches.run` must run."""
+
+    def __init__(
+        self,
+        registry: RegistryView,
+        *,
+        journal_id: str,
+        incarnation: int,
+        clock: Clock,
+        rng: Rng,
+        config: DiscoveryConfig | None = None,
+    ) -> None:
+        config = config or DiscoveryConfig()
+        encoded = wire.EncodedInstances(instances_max=config.encoded_instances_max)
+        self.clock = clock
+        self.watches = WatchLoop(
+            registry,
+            TokenMaker(journal_id, incarnation),
+            clock=clock,
+            rng=rng,
+            encoded=encoded,
+            config=config.watches,
+        )
+        self.headers = ResponseHeaders(journal_id, incarnation, lambda: self.watches.hub.revision)
+        self.pickers = Pickers(registry, rng, config.pickers)
+        self.catalogue = Catalogue(registry)
+        self.outcomes = Outcomes(outcomes_max=config.outcomes_max)
+        self._resolver = Resolver(
+            registry, encoded, answers_max=config.answers_max, answer_bytes_max=config.answer_bytes_max
+        )
+
+    def begin(self, revision: int) -> None:
+        """The registry is loaded and stands at this revision. Before anybody asks."""
+        self.watches.hub.begin(revision)
+
+    def apply(self, step: RegistryStep) -> None:
+        """The registry has taken a step."""
+        self._resolver.apply(step.changes)
+        self.pickers.apply(step.changes)
+        self.watches.hub.apply(step)
+
+    def resolve(self, request: discovery_pb2.ResolveRequest) -> bytes:
+        """An encoded ResolveResponse. InvalidArgument when the selector's version range is none."""
+        key = request.selector.SerializeToString() if request.HasField("selector") else b""
+        body = self._resolver.kept(request.namespace, request.service, key)
+        if body is None:
+            selector = convert.selector_from(request.selector)
+            body = self._resolver.resolve(request.namespace, request.service, key, selector)
+        return self.headers.encoded() + body
