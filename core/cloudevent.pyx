@@ -1,9 +1,10 @@
 """Topic, key and identity of a serialized CloudEvent, found without building a message.
 
-Accepted is what protobuf accepts (upb, with trunkline.api.v1.CloudEvent inside a publish request) and the rules of the contract
-accept. Refused besides, because two readers could take it differently: a known field that stands twice, two members of one
-oneof, an attribute named twice, and an attribute's map entry that holds anything but one key and one value. This holds at
-every depth down to Any and Timestamp. A field is known by number and wire type; unknown ones may stand anywhere else.
+Accepted is what protobuf accepts (upb, with trunkline.api.v1.CloudEvent inside a publish request) and the rules of the
+contract accept. Refused besides, because two readers could take it differently: a known field that stands twice, two
+members of one oneof, an attribute named twice, and an attribute's map entry that holds anything but one key and one
+value. This holds at every depth down to Any and Timestamp. A field is known by number and wire type; unknown ones may
+stand anywhere else.
 """
 
 from collections import namedtuple
@@ -54,7 +55,10 @@ def scan_event(const uint8_t[::1] body not None):
 
 
 def event_identity(const uint8_t[::1] body not None):
-    """The (source, id) of an event that was checked before, each as UTF-8. Raises InvalidArgument for malformed bytes."""
+    """The (source, id) of an event that was checked before, each as UTF-8.
+
+    Raises InvalidArgument for malformed bytes.
+    """
     cdef const uint8_t* at = _start(body)
     cdef const uint8_t* end = at + body.shape[0]
     cdef Span id = Span(NULL, 0)

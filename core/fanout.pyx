@@ -25,7 +25,7 @@ cdef bint _is_valid(str text, bint wildcards) except -1:
 
 
 def topic_is_valid(str topic not None):
-    """Whether `topic` is one: 1 to 16 words without white space, controls, invisible characters, '*' and '>', 256 bytes at most."""
+    """Whether `topic` is one: up to 256 bytes, 1 to 16 words without white space, invisible characters, '*' and '>'."""
     return _is_valid(topic, False)
 
 
@@ -76,8 +76,8 @@ cdef class _Node:
 cdef class FilterSet:
     """Many (id, filter) pairs, asked which ids take a topic.
 
-    Filters lie in a trie of words, so that an answer costs what matches and not what is there. Answers are kept for the topics
-    asked last, between `cached_topics` and twice as many, and forgotten at every change.
+    Filters lie in a trie of words, so that an answer costs what matches and not what is there. Answers are kept for the
+    topics asked last, between `cached_topics` and twice as many, and forgotten at every change.
     """
 
     cdef _Node _root

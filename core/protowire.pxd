@@ -1,9 +1,9 @@
 """Reading protobuf's binary form as upb reads it: the same bytes are accepted, the same are refused.
 
-Functions that return int give 0, or -1 for bytes that are not well-formed. `at` is moved behind what was read, and nothing at
-or behind `end` is touched. Source: protobuf.dev/programming-guides/encoding; the limits are those of upb, the parser of
-Python's protobuf, which are stricter than the encoding's: a tag has at most 5 bytes and 32 bits, a length at most 5 bytes and
-31 bits, a varint at most 10 bytes, its excess bits dropped.
+Functions that return int give 0, or -1 for bytes that are not well-formed. `at` is moved behind what was read, and
+nothing at or behind `end` is touched. Source: protobuf.dev/programming-guides/encoding. The limits are those of upb, the
+parser of Python's protobuf, stricter than the encoding's: a tag has at most 5 bytes and 32 bits, a length at most 5
+bytes and 31 bits, a varint at most 10 bytes, of which excess bits are dropped.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -9,6 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from semantic_version import Version
+
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import NO_LABELS, ROUTABLE, Locality, RegisteredInstance, Status
 from trunkline.core.ranges import VersionRange, parse_range

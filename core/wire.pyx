@@ -1,7 +1,7 @@
 """Events, ids and keys of a serialized publish request, found without building messages.
 
-What an event must be is said in `cloudevent`; the request is held to the same: protobuf and the contract's rules accept it, and
-no field but `events` stands twice.
+What an event must be is said in `cloudevent`; the request is held to the same: protobuf and the contract's rules
+accept it, and no field but `events` stands twice.
 """
 
 import cython
@@ -18,7 +18,7 @@ from trunkline.core.protowire cimport (
     DEPTH_MAX, put_varint, read_size, read_tag, read_varint, skip_value, varint_size,
 )
 
-from trunkline.core.cloudevent import EventScan, event_identity, scan_event
+from trunkline.core.cloudevent import EventScan, event_identity, scan_event  # no-cython-lint
 
 cdef enum:
     _REQUEST_BYTES_MAX = 0x7FFFFFFF  # protobuf's own limit; it keeps positions in 32 bits
@@ -222,7 +222,7 @@ cdef int _fill_columns(const uint8_t* at, const uint8_t* end, Scan scan) except 
             topic = event.topic
             topic_id = _topic_id(topic, ids, scan.topics)
         scan.topic_ids.data.as_ushorts[i] = <uint16_t>topic_id
-        scan.key_hashes.data.as_ulonglongs[i] = xxh64_raw(event.key.at, event.key.size, 0) if event.key.at != NULL else 0
+        scan.key_hashes.data.as_ulonglongs[i] = xxh64_raw(event.key.at, event.key.size, 0) if event.key.size else 0
         # The hash of the source seeds the hash of the id, so that ("ab", "c") and ("a", "bc") differ.
         source = xxh64_raw(event.source.at, event.source.size, 0)
         scan.id_hashes.data.as_ulonglongs[2 * i] = xxh64_raw(event.id.at, event.id.size, source)
