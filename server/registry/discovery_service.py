@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable
 from typing import Any, Final
 
 import grpc
@@ -10,7 +10,8 @@ import grpc
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, discovery_pb2
 from trunkline.api.v1.discovery_pb2_grpc import DiscoveryServiceServicer
-from trunkline.server.security.principal import Principal, Resource, Verb, authorize
+from trunkline.server.chain.call import principal_of
+from trunkline.server.security.principal import Resource, Verb, authorize
 from trunkline.server.transport.sink import SinkConfig, sink_of
 
 from .applied import LateWatcher
@@ -32,12 +33,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class DiscoveryService(DiscoveryServiceServicer):
     """Thin: converts, asks Discovery, converts back."""
 
-    def __init__(
-        self, discovery: Discovery, sink_config: SinkConfig, principal_of: Callable[[Context], Principal]
-    ) -> None:
+    def __init__(self, discovery: Discovery, sink_config: SinkConfig) -> None:
         self._discovery = discovery
         self._sink_config = sink_config
-        self._principal_of = principal_of
 
     async def Resolve(self, request: discovery_pb2.ResolveRequest, context: Context) -> bytes:  # type: ignore[override]
         return self._discovery.resolve(request)
@@ -57,7 +55,7 @@ class DiscoveryService(DiscoveryServiceServicer):
         )
 
     async def Watch(self, request_iterator: AsyncIterable[discovery_pb2.WatchRequest], context: Context) -> None:  # type: ignore[override]
-        principal = self._principal_of(context)
+        principal = principal_of(context)
         async with sink_of(context, self._sink_config) as sink:
             await serve_watches(
                 self._discovery.watches.hub,
@@ -74,7 +72,7 @@ class DiscoveryService(DiscoveryServiceServicer):
             request.namespace,
             page_size=request.page_size or PAGE_SIZE_DEFAULT,
             page_token=request.page_token,
-            sees=self._principal_of(context).sees,
+            sees=principal_of(context).sees,
         )
         return discovery_pb2.ListServicesResponse(
             header=self._discovery.headers.message(),
