@@ -1,0 +1,1 @@
+"""What stands before every method: principal, rights, rules, limits, deadline, metrics, statuses."""

@@ -1,0 +1,216 @@
+"""The chain: takes what generated code registers, wraps each method once, passes it on to the transport.
+
+The wrapped handlers take and, where the method says so, give bytes; what stands before and after the servicer is
+straight code in one coroutine, because awaiting a list of interceptors costs more than most calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf import descriptor_pool
+
+from trunkline.core.errors import NotReady, TrunklineError
+
+from .call import Call
+from .gate import CANCELLED, OK, Gate, House, late
+from .methods import METHODS, Method
+from .metrics import ChainMetrics
+
+Handler = Any
+"""grpc.RpcMethodHandler; its stubs have no attributes."""
+Behaviour = Callable[..., Any]
+
+
+class Registrar(Protocol):
+    """What generated code registers with, as grpc.aio.Server."""
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None: ...
+    def add_registered_method_handlers(self, service_name: str, method_handlers: dict[str, Any]) -> None: ...
+
+
+class Chain:
+    """A registrar in front of the transport's. Every servicer is registered through it and through nothing else."""
+
+    def __init__(self, registrar: Registrar, house: House, metrics: ChainMetrics) -> None:
+        self._registrar = registrar
+        self._house = house
+        self._metrics = metrics
+        self._composed: dict[str, Handler] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._why_ended = ""
+
+    @property
+    def services(self) -> list[str]:
+        """Names of the services that are registered, for reflection and health."""
+        return sorted({name.split("/")[1] for name in self._composed})
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+        """Wrap a service's methods and register them. KeyError for one that the table of methods does not have.
+
+        A plain function is what generated code has for a method that the servicer lacks: it is left out, and the
+        transport answers UNIMPLEMENTED.
+        """
+        wrapped = {
+            name: self._compose(service_name, name, handler)
+            for name, handler in method_handlers.items()
+            if _is_async(_behaviour(handler))
+        }
+        self._registrar.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
+        self._registrar.add_registered_method_handlers(service_name, wrapped)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Nothing: generated code names the same methods in add_registered_method_handlers, and what is not named there
+        would be served without a check."""
+
+    def end_streams(self, why: str) -> None:
+        """End every open stream with UNAVAILABLE, so that clients go elsewhere or come back later."""
+        self._why_ended = why
+        for task in self._streams:
+            task.cancel()
+
+    def _compose(self, service: str, name: str, handler: Handler) -> Handler:
+        full_name = f"/{service}/{name}"
+        assert full_name not in self._composed, f"{full_name} is registered twice"
+        wrapped = self._wrap(METHODS[full_name], service, name, handler)
+        self._composed[full_name] = wrapped
+        return wrapped
+
+    def _wrap(self, method: Method, service: str, name: str, handler: Handler) -> Handler:
+        config = self._house.config
+        streaming = handler.request_streaming or handler.response_streaming
+        limit = config.streams_in_flight_max if streaming else config.calls_in_flight_max
+        stats = self._metrics.of_method(service, name, limit)
+        descriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        gate = Gate(self._house, descriptor, method, stats)
+        serialize = None if method.raw_response else handler.response_serializer
+        if not streaming:
+            call = _unary(gate, handler.unary_unary, config.call_deadline_ms_default + method.waits_ms)
+            return grpc.unary_unary_rpc_method_handler(call, response_serializer=serialize)
+        if handler.request_streaming and handler.response_streaming:
+            stream = self._stream(gate, _writing(handler.stream_stream))
+            return grpc.stream_stream_rpc_method_handler(stream, response_serializer=serialize)
+        if handler.response_streaming:
+            stream = self._stream(gate, _taking_one(gate, _writing(handler.unary_stream)))
+            return grpc.unary_stream_rpc_method_handler(stream, response_serializer=serialize)
+        stream = self._stream(gate, handler.stream_unary)
+        return grpc.stream_unary_rpc_method_handler(stream, response_serializer=serialize)
+
+    def _stream(self, gate: Gate, behaviour: Behaviour) -> Behaviour:
+        """The life of one stream."""
+        stats, now_ns = gate.stats, gate.clock.now_ns
+
+        async def stream(requests: Any, context: Any) -> Any:
+            begun_ns, code = now_ns(), OK
+            peer, task = context.peer(), asyncio.current_task()
+            assert task is not None
+            stats.started += 1
+            stats.in_flight += 1
+            try:
+                gate.enter_stream(peer)
+                self._streams.add(task)
+                call = gate.enter(context)
+                return await behaviour(requests if isinstance(requests, bytes) else call.requests(requests), call)
+            except grpc.aio.AbortError:
+                code = _code_name(context)
+                raise
+            except asyncio.CancelledError:
+                code = CANCELLED
+                if not self._why_ended:
+                    raise
+                task.uncancel()
+                refusal: TrunklineError = NotReady(self._why_ended)
+            except (Exception, BaseExceptionGroup) as error:
+                refusal = gate.refusal_of(error)
+                code = refusal.status
+            finally:
+                self._streams.discard(task)
+                gate.leave_stream(peer)
+                stats.finish(code, now_ns() - begun_ns)
+            return await gate.refuse(context, refusal)
+
+        return stream
+
+
+def _behaviour(handler: Handler) -> Behaviour:
+    """The one of its four that a handler has."""
+    found: Behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    return found
+
+
+def _is_async(behaviour: Behaviour) -> bool:
+    return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
+
+
+def _unary(gate: Gate, behaviour: Behaviour, deadline_ms: int) -> Behaviour:
+    """The life of one unary call."""
+    stats, now_ns, enter, decode = gate.stats, gate.clock.now_ns, gate.enter, gate.decode
+
+    async def call(data: bytes, context: Any) -> Any:
+        begun_ns, code = now_ns(), OK
+        stats.started += 1
+        stats.in_flight += 1
+        try:
+            call = enter(context)
+            request = decode(data, call.principal)
+            if context.time_remaining() is not None:
+                return await behaviour(request, call)
+            return await _within(deadline_ms, gate, behaviour(request, call), call)
+        except grpc.aio.AbortError:
+            code = _code_name(context)
+            raise
+        except asyncio.CancelledError:
+            code = CANCELLED
+            raise
+        except (Exception, BaseExceptionGroup) as error:
+            refusal = gate.refusal_of(error)
+            code = refusal.status
+        finally:
+            stats.finish(code, now_ns() - begun_ns)
+        return await gate.refuse(context, refusal)
+
+    return call
+
+
+async def _within(deadline_ms: int, gate: Gate, behaviour: Awaitable[Any], call: Call) -> Any:
+    """Await a behaviour whose client set no deadline. DeadlineExceeded."""
+    call.set_deadline(gate.clock.now_ns() + deadline_ms * 1_000_000)
+    timeout = asyncio.timeout(deadline_ms / 1_000)
+    try:
+        async with timeout:
+            return await behaviour
+    except TimeoutError:
+        if timeout.expired():
+            raise late(gate.name, deadline_ms) from None
+        raise
+
+
+def _writing(behaviour: Behaviour) -> Behaviour:
+    """A behaviour that writes its responses, of one that writes or yields them."""
+    if not inspect.isasyncgenfunction(behaviour):
+        return behaviour
+
+    async def write_all(requests: Any, call: Call) -> None:
+        async for response in behaviour(requests, call):
+            await call.write(response)
+
+    return write_all
+
+
+def _taking_one(gate: Gate, behaviour: Behaviour) -> Behaviour:
+    """A behaviour that takes the bytes of its one request."""
+
+    async def take(data: bytes, call: Call) -> Any:
+        return await behaviour(gate.decode(data, call.principal), call)
+
+    return take
+
+
+def _code_name(context: Any) -> str:
+    """The status that a servicer set by itself."""
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"

@@ -1,0 +1,155 @@
+"""What each method is and needs: one table. A method that does not stand here cannot be registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from trunkline.api.v1 import admin_pb2, discovery_pb2, events_pb2, registry_pb2
+
+from ..security.principal import ANY, EVERY_TOPIC, EVERYTHING, Resource, Verb
+
+Demand = tuple[Verb, Resource]
+Demands = Callable[[Any], Demand | None]
+"""From a checked request to what it wants to do; None when it wants nothing beyond the method's own verb."""
+
+WAIT_MS_MAX = 600_000
+"""Drain and WaitUntilApplied: the longest `limit`."""
+FETCH_WAIT_MS_MAX = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """How the chain treats one method."""
+
+    verb: Verb
+    """Checked before the request is looked at."""
+    demands: Demands | None = None
+    """Checked for the request, and for each request of a stream. None: the servicer authorizes what it finds."""
+    raw_request: bool = False
+    """The servicer gets the request's bytes: it scans them, which is their validation."""
+    raw_response: bool = False
+    """The servicer gives encoded responses."""
+    waits_ms: int = 0
+    """How long it may wait by design; the default deadline is that much later."""
+    before_ready: bool = False
+    """Answered although the server has not caught up."""
+
+
+# What requests demand.
+
+
+def _in_namespace(verb: Verb) -> Demands:
+    """Do `verb` in the request's namespace; an empty one means those that the caller may see."""
+
+    def demands(request: Any) -> Demand:
+        return verb, Resource(request.namespace or None)
+
+    return demands
+
+
+def _register(request: registry_pb2.RegisterRequest) -> Demand:
+    return Verb.REGISTER, Resource(request.instance.namespace)
+
+
+def _by_registration(request: registry_pb2.DeregisterRequest | registry_pb2.DrainRequest) -> Demand:
+    """By its lease a registration is the holder's; by its name it is an operator's business."""
+    registration = request.registration
+    return Verb.REGISTER if registration.lease_id else Verb.ADMINISTER, Resource(registration.namespace)
+
+
+def _watch(request: discovery_pb2.WatchRequest) -> Demand | None:
+    return (Verb.READ, Resource(request.open.namespace)) if request.HasField("open") else None
+
+
+def _subscribe(request: events_pb2.SubscribeRequest) -> Demand | None:
+    """An ephemeral subscription reads; a durable one is kept, which readers may not do.
+
+    A durable one that is there has filters of its own, so the servicer authorizes those.
+    """
+    if not request.HasField("open"):
+        return None
+    wanted = request.open
+    if not wanted.name:
+        return Verb.READ, Resource(wanted.namespace, wanted.config.filters or EVERY_TOPIC)
+    return Verb.CONSUME, Resource(wanted.namespace, wanted.config.filters)
+
+
+def _create_subscription(request: events_pb2.CreateSubscriptionRequest) -> Demand:
+    return Verb.CONSUME, Resource(request.namespace, request.config.filters or EVERY_TOPIC)
+
+
+def _create_stream(request: events_pb2.CreateStreamRequest) -> Demand:
+    return Verb.ADMINISTER, Resource(request.stream.namespace)
+
+
+def _everything(_request: admin_pb2.StatusRequest) -> Demand:
+    return Verb.ADMINISTER, EVERYTHING
+
+
+def _nothing(_request: Any) -> Demand:
+    """KeepAlive: who knows a lease id holds the lease."""
+    return Verb.REGISTER, ANY
+
+
+def _plain(verb: Verb, **options: Any) -> Method:
+    return Method(verb=verb, demands=_in_namespace(verb), **options)
+
+
+_SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
+    "trunkline.api.v1.RegistryService": {
+        "Register": Method(verb=Verb.REGISTER, demands=_register),
+        "KeepAlive": Method(verb=Verb.REGISTER, demands=_nothing),
+        "KeepAliveOnce": Method(verb=Verb.REGISTER, demands=_nothing),
+        "Deregister": Method(verb=Verb.REGISTER, demands=_by_registration),
+        "Drain": Method(verb=Verb.REGISTER, demands=_by_registration, waits_ms=WAIT_MS_MAX),
+        "SetOverride": _plain(Verb.ADMINISTER),
+    },
+    "trunkline.api.v1.DiscoveryService": {
+        "Resolve": _plain(Verb.READ, raw_response=True),
+        "Pick": _plain(Verb.READ),
+        "Watch": Method(verb=Verb.READ, demands=_watch, raw_response=True),
+        "ListServices": _plain(Verb.READ),
+        "ReportOutcomes": _plain(Verb.REPORT),
+        "WaitUntilApplied": _plain(Verb.READ, waits_ms=WAIT_MS_MAX),
+    },
+    "trunkline.api.v1.EventService": {
+        # The scan finds namespace and topics, and the servicer authorizes them.
+        "Publish": Method(verb=Verb.PUBLISH, raw_request=True, raw_response=True),
+        "PublishStream": Method(verb=Verb.PUBLISH, raw_request=True, raw_response=True),
+        "Subscribe": Method(verb=Verb.READ, demands=_subscribe, raw_response=True),
+        "Fetch": _plain(Verb.CONSUME, waits_ms=FETCH_WAIT_MS_MAX),
+        "Acknowledge": _plain(Verb.CONSUME),
+        "CreateStream": Method(verb=Verb.ADMINISTER, demands=_create_stream),
+        "ListStreams": _plain(Verb.READ),
+        "DeleteStream": _plain(Verb.ADMINISTER),
+        "CreateSubscription": Method(verb=Verb.CONSUME, demands=_create_subscription),
+        "ListSubscriptions": _plain(Verb.READ),
+        "DeleteSubscription": _plain(Verb.ADMINISTER),
+        "ListSetAside": _plain(Verb.CONSUME),
+        "ReleaseSetAside": _plain(Verb.ADMINISTER),
+    },
+    "trunkline.api.v1.AdminService": {
+        "Status": Method(verb=Verb.ADMINISTER, demands=_everything),
+        "History": _plain(Verb.ADMINISTER),
+        "EndExpiryPause": _plain(Verb.ADMINISTER),
+        # What a token would allow is what its maker must be allowed: trunkline.server.security.tokens.
+        "CreateToken": Method(verb=Verb.ADMINISTER),
+        "ListTokens": Method(verb=Verb.ADMINISTER),
+        "RevokeToken": Method(verb=Verb.ADMINISTER),
+    },
+    "grpc.health.v1.Health": {
+        "Check": Method(verb=Verb.PROBE, before_ready=True),
+        "List": Method(verb=Verb.PROBE, before_ready=True),
+        "Watch": Method(verb=Verb.PROBE, before_ready=True),
+    },
+    "grpc.reflection.v1alpha.ServerReflection": {
+        "ServerReflectionInfo": Method(verb=Verb.READ, before_ready=True),
+    },
+}
+
+METHODS: Final[Mapping[str, Method]] = {
+    f"/{service}/{name}": method for service, methods in _SERVICES.items() for name, method in methods.items()
+}
+"""By full name, as it stands in the request's path."""
