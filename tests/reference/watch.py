@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from guarantees import Seen
+
 from trunkline.api.v1 import common_pb2, discovery_pb2
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from guarantees import Truth
+
 from reference.registry_facts import Journal
 from reference.watch import MemorySink, ModelWatcher
-from trunkline.core.clock import ManualClock, Rng
+from trunkline.core.clock import Clock, ManualClock, Rng
 from trunkline.core.selector import Selector
 from trunkline.server.journal.record import Record
+from trunkline.server.registry.applied import AppliedResult
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
 from trunkline.server.registry.tokens import TokenMaker
 from trunkline.server.registry.watch import WatchConnection
 from trunkline.server.registry.watch_config import WatchConfig
 from trunkline.server.registry.watch_hub import WatchHub, WatchOrder
+from trunkline.server.registry.watch_loop import WatchLoop
 from trunkline.server.registry.wire import EncodedInstances
 
 JOURNAL_ID = "0123456789abcdef" * 2
@@ -34,27 +38,34 @@ class World:
     """The shipped fold and hub; only the sinks and the clock are the tests' own."""
 
     def __init__(
-        self, *, config: WatchConfig | None = None, tombstones: TombstoneConfig | None = None, incarnation: int = 1
+        self,
+        *,
+        config: WatchConfig | None = None,
+        tombstones: TombstoneConfig | None = None,
+        incarnation: int = 1,
+        clock: Clock | None = None,
     ) -> None:
         self.config = config or WatchConfig()
         self.journal = Journal()
         self.fold = RegistryFold(tombstones, collecting=True)
         self.clock = ManualClock()
         self.tokens = TokenMaker(JOURNAL_ID, incarnation)
-        self.hub = self._hub()
+        self.loop = self._loop(clock or self.clock)
         self.clients: list[Client] = []
         self._views: dict[int, dict[tuple[str, str, str], object]] = {0: {}}
 
-    def _hub(self) -> WatchHub:
-        return WatchHub(
-            self.fold,
-            self.tokens,
-            clock=self.clock,
-            rng=Rng(7),
-            on_work=lambda: None,
-            encoded=EncodedInstances(),
-            config=self.config,
+    def _loop(self, clock: Clock) -> WatchLoop:
+        return WatchLoop(
+            self.fold, self.tokens, clock=clock, rng=Rng(7), encoded=EncodedInstances(), config=self.config
         )
+
+    @property
+    def hub(self) -> WatchHub:
+        return self.loop.hub
+
+    @property
+    def wait_applied(self) -> Callable[[str, str, str | None, int, int], Awaitable[AppliedResult]]:
+        return self.loop.wait_applied
 
     def restart(self) -> None:
         """The process ends and another begins from the same journal; every stream is lost."""
@@ -63,7 +74,7 @@ class World:
         self.fold = loaded
         self.clients.clear()
         revision = self.hub.revision
-        self.hub = self._hub()
+        self.loop = self._loop(self.clock)
         self.hub.begin(revision)
 
     def step(self, *records: Record, skipped: int = 0) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from reference.registry_facts import instance
 from reference.watch import ModelWatcher
 from reference.watch_world import World
