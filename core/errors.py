@@ -114,6 +114,13 @@ class InstanceAlive(TrunklineError):
     status = "ALREADY_EXISTS"
 
 
+class InstanceOverridden(TrunklineError):
+    """An operator's override stands above what was asked for; it has to be taken back first."""
+
+    code = "INSTANCE_OVERRIDDEN"
+    status = "FAILED_PRECONDITION"
+
+
 class StreamExists(TrunklineError):
     """The stream is there with another configuration."""
 

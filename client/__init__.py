@@ -1,0 +1,31 @@
+"""Trunkline's Python SDK: register, watch, call, publish and consume.
+
+`async with connect("host:port") as trunkline`.
+"""
+
+from ._backoff import BackoffOptions as BackoffOptions
+from ._changes import Change as Change
+from ._changes import Fresh as Fresh
+from ._changes import Reset as Reset
+from ._changes import Stale as Stale
+from ._changes import Updated as Updated
+from ._connection import Trunkline as Trunkline
+from ._connection import connect as connect
+from ._delivery import Delivery as Delivery
+from ._edge import Edge as Edge
+from ._event import Event as Event
+from ._fork import ForkedProcess as ForkedProcess
+from ._link import Stubs as Stubs
+from ._options import ClientOptions as ClientOptions
+from ._options import Tls as Tls
+from ._publish import Durability as Durability
+from ._publish import Published as Published
+from ._publish import PublishedEvent as PublishedEvent
+from ._publisher import Publisher as Publisher
+from ._pull import Fetched as Fetched
+from ._registration import Drained as Drained
+from ._registration import LateClient as LateClient
+from ._registration import Registration as Registration
+from ._subscription import Gap as Gap
+from ._subscription import Subscription as Subscription
+from ._view import View as View

@@ -1,0 +1,397 @@
+"""The connection to a control plane: what users hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from trunkline.api import convert
+from trunkline.api.v1 import discovery_pb2
+from trunkline.core.errors import InvalidArgument, Unreachable
+from trunkline.core.model import (
+    NO_LABELS,
+    TTL_MS_MAX,
+    TTL_MS_MIN,
+    WEIGHT_DEFAULT,
+    Declared,
+    Endpoint,
+    GrpcHealthCheck,
+    Instance,
+    Locality,
+    RegisteredInstance,
+    Sync,
+)
+from trunkline.core.selector import Selector
+
+from ._advertise import advertised, endpoints_of
+from ._backoff import Backoff
+from ._edge import Edge, host_and_port, is_loopback, real_edge
+from ._errors import is_transient
+from ._event import Event
+from ._fork import ForkGuard
+from ._lease import LeaseKeeper
+from ._link import Calling, Link, Stubs
+from ._options import ClientOptions, Tls
+from ._publish import Published, named_events, publish
+from ._publisher import Publisher
+from ._pull import Fetched, PullPlace, fetch
+from ._registration import Registration, Terms, declared_of
+from ._start import Start, subscription_config
+from ._subscription import Gap, Subscription, SubscriptionSpec
+from ._subscriptions import Subscriptions
+from ._tasks import Tasks
+from ._view import View
+from ._view_cache import FolderStore, ViewCache
+from ._watches import Watches
+
+Answer = TypeVar("Answer")
+
+
+def connect(
+    target: str,
+    *,
+    namespace: str = "default",
+    name: str = "",
+    token: str | None = None,
+    tls: Tls | None = None,
+    cache_folder: str | Path | None = None,
+    insecure: bool = False,
+    options: ClientOptions | None = None,
+) -> Trunkline:
+    """A connection to the control plane at `target` ("host:port"), for use with `async with`.
+
+    `namespace` is that of every call that names no other. `name` is who drain and `explain` say this client is, and the
+    source of its events; by default the process's id on its machine's behalf. `token` goes with every call; sent
+    without `tls` to another machine it could be read on the way, so that must be spelled out with `insecure`.
+    `cache_folder` keeps the last good state of each view, for a process that starts while the control plane is away;
+    None keeps nothing.
+
+    Nothing happens before `async with`; even then an absent control plane is no error, only calls to it are.
+    InvalidArgument when an argument is unusable.
+    """
+    host, _ = host_and_port(target)
+    if token is not None and tls is None and not insecure and not is_loopback(host):
+        raise InvalidArgument.of("token", "TLS, or insecure=True, when the control plane is on another machine", target)
+    chosen = options or ClientOptions()
+    edge = real_edge(target, tls=tls, options=chosen)
+    store = FolderStore(Path(cache_folder)) if cache_folder is not None else None
+    cache = ViewCache(store, edge.clock, target=target, interval_s=chosen.cache_interval_s) if store else None
+    return Trunkline(
+        edge, chosen, namespace=namespace, name=name or f"python-{os.getpid()}", token=token, cache=cache, target=target
+    )
+
+
+class Trunkline:
+    """One connection.
+
+    Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).
+    """
+
+    def __init__(
+        self, edge: Edge, options: ClientOptions, *, namespace: str, name: str, token: str | None = None,
+        cache: ViewCache | None = None, target: str = "",
+    ) -> None:  # fmt: skip
+        self._edge = edge
+        self._options = options
+        self._namespace = namespace
+        self._name = name
+        self._target = target
+        self._guard = ForkGuard()
+        self._tasks = Tasks()
+        self._cache = cache
+        self._link = Link(edge, options, self._tasks, token=token)
+        self._keeper = LeaseKeeper(self._link, edge.rng, self._new_backoff())
+        self._watches = Watches(self._link, edge.clock, self._new_backoff(), options, client=name, cache=cache)
+        self._subscriptions = Subscriptions(self._link, self._new_backoff())
+        self._registrations: set[Registration] = set()
+        self._closers: set[Publisher] = set()
+        self._open = False
+        self._closed = False
+
+    @property
+    def namespace(self) -> str:
+        """Of every call that names no other."""
+        return self._namespace
+
+    @property
+    def name(self) -> str:
+        """Who this client says it is."""
+        return self._name
+
+    @property
+    def target(self) -> str:
+        """Where the control plane is."""
+        return self._target
+
+    async def __aenter__(self) -> Self:
+        self._guard.check()
+        if self._open or self._closed:
+            raise RuntimeError("a connection is entered once")
+        self._open = True
+        self._tasks.spawn(self._keeper.run(), name="lease keeper")
+        self._tasks.spawn(self._watches.run(), name="watches")
+        self._tasks.spawn(self._subscriptions.run(), name="subscriptions")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Drain and end registrations, wait for publishers' answers, give deliveries back, hang up. Idempotent."""
+        if self._closed or not self._open:
+            self._closed = True
+            return
+        self._guard.check()
+        try:
+            await asyncio.gather(*(registration.close() for registration in self._registrations))
+            await asyncio.gather(*(closer.close() for closer in list(self._closers)))
+            self._subscriptions.close_all()
+            await self._subscriptions.flushed()
+            if self._cache is not None:
+                await self._cache.flush()
+            for view in self._watches.views:
+                view.close()
+        finally:
+            self._closed = True
+            await self._tasks.close()
+            await self._link.close()
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if getattr(self, "_open", False) and not self._closed and not self._guard.forked:
+            _warn(f"unclosed connection to {self._target}", ResourceWarning, source=self, stacklevel=2)
+
+    # Registration.
+
+    async def register(
+        self,
+        service: str,
+        *,
+        port: int | None = None,
+        host: str = "",
+        endpoints: Sequence[Endpoint | str] = (),
+        protocol: str = "grpc",
+        id: str = "",
+        version: str = "",
+        labels: Mapping[str, str] = NO_LABELS,
+        region: str = "",
+        zone: str = "",
+        weight: int = WEIGHT_DEFAULT,
+        declared: Declared | str = Declared.SERVING,
+        health_check: GrpcHealthCheck | None = None,
+        ttl_s: float = 10.0,
+        take_over: bool = False,
+        drain_on_exit: bool = True,
+        drain_limit_s: float | None = None,
+        namespace: str | None = None,
+    ) -> Registration:
+        """Register an instance of `service` and keep it alive until the registration, or the connection, is closed.
+
+        Give `port`, or `endpoints` ("host:port" texts or Endpoints). Where no host is given, it is the address from
+        which the control plane is reached; a wildcard address is refused, loopback too unless the control plane is on
+        loopback. `id` is random if empty. Without a keep-alive for `ttl_s` seconds (1 to 300) the lease lapses. An `id`
+        that is alive under another holder is InstanceAlive, unless `take_over`. At the end the instance is drained
+        first, unless `drain_on_exit` is false; `drain_limit_s` bounds the wait for watchers.
+        """
+        self._check_open()
+        ttl_ms = int(ttl_s * 1_000)
+        if not TTL_MS_MIN <= ttl_ms <= TTL_MS_MAX:
+            raise InvalidArgument.of("ttl_s", f"between {TTL_MS_MIN / 1_000:g} and {TTL_MS_MAX / 1_000:g}", ttl_s)
+        given = endpoints_of(endpoints, host=host, port=port, protocol=protocol)
+        instance = Instance(
+            namespace=namespace or self._namespace,
+            service=service,
+            id=id or f"{service}-{self._edge.entropy(5).hex()}",
+            endpoints=await advertised(given, self._edge.addresses),
+            version=version,
+            weight=weight,
+            locality=Locality(region, zone),
+            labels=dict(labels),
+            declared=declared_of(declared),
+            health_check=health_check,
+        )
+        limit_s = self._options.drain_limit_s if drain_limit_s is None else drain_limit_s
+        terms = Terms(ttl_ms=ttl_ms, take_over=take_over, drain_on_exit=drain_on_exit, drain_limit_s=limit_s)
+        registration = Registration(
+            self._link, self._keeper, self._tasks, self._edge, instance=instance, terms=terms, options=self._options
+        )
+        await registration.open()
+        self._registrations.add(registration)
+        return registration
+
+    # Discovery.
+
+    async def watch(
+        self, service: str = "", *, selector: Selector | None = None, namespace: str | None = None,
+        timeout_s: float | None = None,
+    ) -> View:  # fmt: skip
+        """A live view of a service, or of every service of the namespace if `service` is empty.
+
+        Returns with its first state: the control plane's, or, when that is not reached, the cache folder's. Raises what
+        the control plane refuses the watch with, or Unreachable when there is neither within `timeout_s`.
+        """
+        self._check_open()
+        view = View(
+            namespace=namespace or self._namespace,
+            service=service,
+            selector=selector or Selector(),
+            clock=self._edge.clock,
+            changes_max=self._options.changes_max,
+            close=self._watches.close,
+        )
+        self._watches.open(view)
+        try:
+            async with asyncio.timeout(self._options.timeout_s if timeout_s is None else timeout_s):
+                await self._first_state(view)
+        except TimeoutError:
+            if not await self._restored(view):
+                view.close()
+                raise view.error or Unreachable("no state of the service was received in time") from None
+        except BaseException:
+            view.close()
+            raise
+        return view
+
+    async def _first_state(self, view: View) -> None:
+        while not view.state.whole:
+            await view.settled()
+            if view.error is not None and not view.state.whole:
+                if not is_transient(view.error):
+                    raise view.error
+                await self._restored(view)
+
+    async def _restored(self, view: View) -> bool:
+        return self._cache is not None and await self._cache.restore(view)
+
+    async def resolve(
+        self, service: str, *, selector: Selector | None = None, namespace: str | None = None
+    ) -> tuple[RegisteredInstance, ...]:
+        """The instances of a service that match, now; for one question. To keep asking, `watch`."""
+        answer = await self.call(
+            lambda stubs: stubs.discovery.Resolve,
+            discovery_pb2.ResolveRequest(
+                namespace=namespace or self._namespace,
+                service=service,
+                selector=convert.selector_to(selector or Selector()),
+            ),
+            discovery_pb2.ResolveResponse,
+        )
+        return tuple(convert.registered_from(instance) for instance in answer.instances)
+
+    # Events.
+
+    async def publish(
+        self, events: Event | Iterable[Event], *, stream: str = "events", require: Sync | None = None,
+        timeout_s: float | None = None, namespace: str | None = None,
+    ) -> Published:  # fmt: skip
+        """Append events to one stream, all or none; returns when they are kept as the stream promises.
+
+        Repeated with the same ids until `timeout_s` when the outcome is not known; the stream recognises repeats.
+        `require` refuses a stream that promises less.
+        """
+        self._check_open()
+        named = named_events(events, source=self._name, edge=self._edge)
+        return await publish(
+            self._link,
+            named,
+            namespace=namespace or self._namespace,
+            stream=stream,
+            require=require,
+            timeout_s=timeout_s,
+        )
+
+    def publisher(
+        self, *, stream: str = "events", require: Sync | None = None, in_flight_max: int = 10_000,
+        timeout_s: float | None = None, namespace: str | None = None,
+    ) -> Publisher:  # fmt: skip
+        """For many events: answers are not waited for one by one. At most `in_flight_max` events are unanswered."""
+        self._check_open()
+        publisher = Publisher(
+            self._link,
+            self._edge,
+            self._new_backoff(),
+            self._tasks,
+            namespace=namespace or self._namespace,
+            stream=stream,
+            source=self._name,
+            require=require,
+            in_flight_max=in_flight_max,
+            timeout_s=self._options.timeout_s if timeout_s is None else timeout_s,
+        )
+        self._closers.add(publisher)
+        return publisher
+
+    def subscribe(
+        self, name: str | None = None, *, filters: Iterable[str] = (), stream: str = "events", credit: int = 256,
+        start: Start = "latest", ack_deadline_s: float | None = None, max_deliveries: int = 0, max_in_flight: int = 0,
+        acknowledge: bool = True, on_gap: Callable[[Gap], None] | None = None, namespace: str | None = None,
+    ) -> Subscription:  # fmt: skip
+        """Deliveries of a stream's events: `async for delivery in trunkline.subscribe("billing"): ...; delivery.ack()`.
+
+        With a `name` it is durable: consumers of one name share the work, and it goes on where it left off; without, it
+        is this connection's alone. `filters` are topics with `*` for one word and a final `>` for the rest. At most
+        `credit` deliveries are unsettled here. `start` ("earliest", "latest", an offset, a time) is where a new one
+        begins. `ack_deadline_s`, `max_deliveries` and `max_in_flight` are the server's defaults unless given.
+        `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing, by
+        retention or a restored journal.
+        """
+        self._check_open()
+        if not 1 <= credit <= 1_000_000:
+            raise InvalidArgument.of("credit", "between 1 and 1000000", credit)
+        if name and not acknowledge:
+            raise InvalidArgument.of("acknowledge", "True for a durable subscription", acknowledge)
+        config = subscription_config(
+            filters, start, ack_deadline_s=ack_deadline_s, max_deliveries=max_deliveries, max_in_flight=max_in_flight
+        )
+        spec = SubscriptionSpec(
+            namespace=namespace or self._namespace,
+            stream=stream,
+            name=name or "",
+            config=config,
+            credit=credit,
+            acknowledge=acknowledge,
+            client=self._name,
+            on_gap=on_gap,
+        )
+        subscription = Subscription(self._subscriptions, spec, self._guard)
+        self._subscriptions.open(subscription)
+        return subscription
+
+    async def fetch(
+        self, name: str, *, stream: str = "events", max_events: int = 100, max_bytes: int = 0, wait_s: float = 0.0,
+        namespace: str | None = None,
+    ) -> Fetched:  # fmt: skip
+        """Up to `max_events` deliveries of a durable subscription, waiting up to `wait_s` seconds for the first.
+
+        Say what became of each, then `await fetched.settle()`; `async with` does that.
+        """
+        self._check_open()
+        place = PullPlace(namespace or self._namespace, stream, name, self._name)
+        return await fetch(self._link, place, max_events=max_events, max_bytes=max_bytes, wait_s=wait_s)
+
+    # Everything else.
+
+    async def call(
+        self, method: Callable[[Stubs], Calling], request: Any, answer: type[Answer], *, timeout_s: float | None = None
+    ) -> Answer:
+        """Any unary call of the contract, repeated until `timeout_s` while the control plane is away, errors as our
+        classes.
+
+        `await trunkline.call(lambda stubs: stubs.admin.Status, StatusRequest(), StatusResponse)`
+        """
+        self._check_open()
+        return await self._link.call(method, request, answer, timeout_s=timeout_s)
+
+    def _check_open(self) -> None:
+        self._guard.check()
+        if not self._open or self._closed:
+            raise RuntimeError("the connection is not open: use it inside `async with connect(...) as trunkline`")
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._options.backoff, self._edge.rng)

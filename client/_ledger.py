@@ -1,0 +1,70 @@
+"""Which offsets a consumer has in hand, still expects again, or is done with.
+
+Pure; tells repeats from news after a reconnect.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+DONE_MAX = 10_000
+"""Offsets remembered as done above one that is not; beyond it an event may be delivered again, as at-least-once
+allows."""
+
+
+class Verdict(Enum):
+    """What to do with a delivery that came."""
+
+    NEW = 1
+    """Hand it on."""
+    IN_HAND = 2
+    """The consumer still has it: what it says will count for this delivery."""
+    DONE = 3
+    """The consumer is done with it: say so again."""
+
+
+class Ledger:
+    """Offsets of one subscription in one incarnation of its stream."""
+
+    def __init__(self, *, keeps_done: bool) -> None:
+        self._keeps_done = keeps_done
+        self._in_hand: set[int] = set()
+        self._expected: set[int] = set()
+        self._done: set[int] = set()
+
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are not settled."""
+        return len(self._in_hand)
+
+    @property
+    def lowest_open(self) -> int | None:
+        """Everything that came below it is done; None when all is."""
+        return min((min(part) for part in (self._in_hand, self._expected) if part), default=None)
+
+    def receive(self, offset: int) -> Verdict:
+        """A delivery came."""
+        if offset in self._in_hand:
+            return Verdict.IN_HAND
+        if offset in self._done:
+            return Verdict.DONE
+        self._expected.discard(offset)
+        self._in_hand.add(offset)
+        return Verdict.NEW
+
+    def settle(self, offset: int, *, again: bool) -> bool:
+        """The consumer said its last word; `again` expects another delivery. False when it was not in hand."""
+        if offset not in self._in_hand:
+            return False
+        self._in_hand.discard(offset)
+        if again:
+            self._expected.add(offset)
+        elif self._keeps_done and len(self._done) < DONE_MAX:
+            self._done.add(offset)
+        return True
+
+    def forget_done(self) -> None:
+        """Everything below `lowest_open` can not come again."""
+        if self._done:
+            floor = self.lowest_open
+            self._done = set() if floor is None else {offset for offset in self._done if offset > floor}

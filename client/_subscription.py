@@ -1,0 +1,296 @@
+"""A subscription as a consumer holds it: deliveries in, words of them out, credit given back as they are settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from trunkline.api.v1 import events_pb2
+from trunkline.api.v1.events_pb2 import (
+    Acknowledgement,
+    AddCredit,
+    OpenSubscription,
+    SubscribeRequest,
+    SubscriptionConfig,
+    SubscriptionNotice,
+)
+from trunkline.core.errors import TrunklineError
+
+from ._consumer import consume
+from ._delivery import Delivery, Said
+from ._event import event_from
+from ._fork import ForkGuard
+from ._ledger import Ledger, Verdict
+from ._resume import Mark, ResumePoint
+
+log = logging.getLogger("trunkline.client")
+
+GAPS_KEPT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The stream has another history now, or records went by retention before they were delivered."""
+
+    old_incarnation: int
+    old_offset: int
+    """How far the subscription had come."""
+    incarnation: int
+    next_offset: int
+    """Where it goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionSpec:
+    """What is subscribed to, and how."""
+
+    namespace: str
+    stream: str
+    name: str
+    """Empty: ephemeral."""
+    config: SubscriptionConfig
+    credit: int
+    acknowledge: bool
+    """False: deliveries need no word (ephemeral only)."""
+    client: str
+    on_gap: Callable[[Gap], None] | None = field(default=None)
+
+
+class Speaker(Protocol):
+    """The stream that all subscriptions of a connection share."""
+
+    def wake(self) -> None:
+        """There is something to say."""
+
+    def close_subscription(self, subscription: Subscription) -> None:
+        """Nothing more is wanted."""
+
+
+class Subscription:
+    """Iterate over it for deliveries. `async with` closes it; so does leaving a plain `async for`.
+
+    A durable subscription goes on where it left off, whoever consumes it. An ephemeral one ends with the connection,
+    and after a reconnect goes on where it was.
+    """
+
+    def __init__(self, speaker: Speaker, spec: SubscriptionSpec, guard: ForkGuard) -> None:
+        self._speaker = speaker
+        self._spec = spec
+        self._guard = guard
+        self._ledger = self._new_ledger()
+        self._resume = ResumePoint()
+        self._said = Said()
+        self._credit_back = 0
+        self._incarnation = 0
+        self._received_to = 0
+        self._queue: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
+        self._entered = False
+        self._closed = False
+        self._error: TrunklineError | None = None
+
+    @property
+    def name(self) -> str:
+        """Empty for an ephemeral one."""
+        return self._spec.name
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The latest gaps, oldest first."""
+        return tuple(self._gaps)
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries that are not settled, those that wait to be read included."""
+        return self._ledger.in_hand
+
+    async def opened(self) -> None:
+        """Return when the control plane has confirmed the subscription: what is published from now on is delivered."""
+        self._guard.check()
+        await self._opened.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def next(self) -> Delivery | None:
+        """The next delivery; None when the subscription is closed. Raises what the control plane refuses it with."""
+        self._guard.check()
+        while not self._queue:
+            if self._error is not None:
+                raise self._error
+            if self._closed:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        delivery = self._queue.popleft()
+        if not self._spec.acknowledge:
+            delivery.settled = True
+            self._ledger.settle(delivery.offset, again=False)
+            self._give_credit()
+        return delivery
+
+    async def consume(
+        self, handler: Callable[[Delivery], Awaitable[None]], *, concurrency: int = 1, nack_delay_s: float = 1.0,
+        finish_within_s: float = 10.0,
+    ) -> None:  # fmt: skip
+        """Handle deliveries, at most `concurrency` at a time, until closed or cancelled.
+
+        A handler that returns acknowledges (unless it said something itself); one that raises is logged, and the event
+        comes again after `nack_delay_s`. At the end no more is taken, handlers get `finish_within_s` to finish, and
+        what is not done then is given back.
+        """
+        await consume(
+            self, handler, concurrency=concurrency, nack_delay_s=nack_delay_s, finish_within_s=finish_within_s
+        )
+
+    def close(self) -> None:
+        """Take no more; what is in hand and not settled is given back. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._arrived.set()
+            self._opened.set()
+            if not self._guard.forked:
+                self._speaker.close_subscription(self)
+
+    async def __aenter__(self) -> Self:
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aiter__(self) -> AsyncIterator[Delivery]:
+        try:
+            while (delivery := await self.next()) is not None:
+                yield delivery
+        finally:
+            if not self._entered:
+                self.close()
+
+    # What deliveries say.
+
+    def say(
+        self, delivery: Delivery, outcome: Acknowledgement.Outcome.ValueType, *, delay_ms: int = 0, reason: str = ""
+    ) -> None:
+        """See Settler."""
+        self._guard.check()
+        if delivery.incarnation != self._incarnation or self._closed:
+            return
+        if outcome != Acknowledgement.OUTCOME_PROGRESS:
+            self._ledger.settle(delivery.offset, again=outcome == Acknowledgement.OUTCOME_NACK)
+            self._give_credit()
+        self._said.add(outcome, delivery.offset, delay_ms=delay_ms, reason=reason)
+        self._speaker.wake()
+
+    def _give_credit(self) -> None:
+        self._credit_back += 1
+        self._speaker.wake()
+
+    # What the stream does with it.
+
+    def opening(self, subscription_id: int) -> list[SubscribeRequest]:
+        """What opens it (again)."""
+        spec = self._spec
+        ephemeral = not spec.name
+        self._credit_back = 0
+        request = OpenSubscription(
+            subscription_id=subscription_id,
+            namespace=spec.namespace,
+            stream=spec.stream,
+            name=spec.name,
+            config=spec.config,
+            resume_token=self._resume.token(self._lowest_open()) if ephemeral else b"",
+            credit=max(0, spec.credit - self._ledger.in_hand),
+            client=spec.client,
+            no_acknowledgement=not spec.acknowledge,
+        )
+        opened = [SubscribeRequest(open=request)]
+        said = self._said.take(subscription_id)
+        if said and not ephemeral:  # words that were waiting; an ephemeral one has no open deliveries yet
+            opened.append(SubscribeRequest(acknowledgements=said))
+        return opened
+
+    def outgoing(self, subscription_id: int) -> tuple[list[Acknowledgement], AddCredit | None]:
+        """What was said since the last call, and the credit for it."""
+        credit, self._credit_back = self._credit_back, 0
+        self._ledger.forget_done()
+        given = AddCredit(subscription_id=subscription_id, credit=credit) if credit else None
+        return self._said.take(subscription_id), given
+
+    def delivered(self, message: events_pb2.Delivery) -> None:
+        """A delivery came."""
+        if self._is_repeat(message.offset):
+            self._give_credit()
+            return
+        self._queue.append(
+            Delivery(
+                self,
+                event=event_from(message.event),
+                offset=message.offset,
+                incarnation=self._incarnation,
+                attempt=message.attempt,
+                time_ns=message.time_ns,
+            )
+        )
+        self._arrived.set()
+
+    def _is_repeat(self, offset: int) -> bool:
+        if not self._spec.acknowledge:
+            if offset < self._received_to:
+                return True
+            self._received_to = offset + 1
+        verdict = self._ledger.receive(offset)
+        if verdict is Verdict.DONE:
+            self._said.add(Acknowledgement.OUTCOME_ACK, offset, delay_ms=0, reason="")
+        return verdict is not Verdict.NEW
+
+    def noticed(self, notice: SubscriptionNotice) -> None:
+        """OPENED, BOOKMARK or GAP."""
+        if notice.kind == SubscriptionNotice.KIND_GAP:
+            self._gap(notice)
+        elif notice.kind == SubscriptionNotice.KIND_OPENED:
+            self._move_to(notice.incarnation)
+            self._opened.set()
+        if notice.resume_token:
+            self._resume.add(Mark(notice.next_offset, notice.resume_token), self._lowest_open())
+
+    def ended(self, error: TrunklineError) -> None:
+        """The control plane refuses it for good."""
+        self._error = error
+        self._arrived.set()
+        self._opened.set()
+
+    def _gap(self, notice: SubscriptionNotice) -> None:
+        gap = Gap(notice.old_incarnation, notice.old_offset, notice.incarnation, notice.next_offset)
+        self._gaps.append(gap)
+        self._move_to(notice.incarnation)
+        self._received_to = notice.next_offset
+        log.warning("gap in the stream", extra={"subscription": self.name, "stream": self._spec.stream, "gap": gap})
+        if self._spec.on_gap is not None:
+            self._spec.on_gap(gap)
+
+    def _move_to(self, incarnation: int) -> None:
+        if incarnation == self._incarnation:
+            return
+        if self._incarnation:  # offsets mean other events now: what is in hand comes again, if at all
+            self._credit_back += self._ledger.in_hand
+            self._ledger = self._new_ledger()
+            self._resume = ResumePoint()
+            self._said.clear()
+            self._queue.clear()
+            self._received_to = 0
+        self._incarnation = incarnation
+
+    def _new_ledger(self) -> Ledger:
+        return Ledger(keeps_done=not self._spec.name and self._spec.acknowledge)
+
+    def _lowest_open(self) -> int | None:
+        return self._ledger.lowest_open if self._spec.acknowledge else None

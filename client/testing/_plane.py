@@ -1,0 +1,161 @@
+"""A control plane in this process, for users' tests: no sockets, no disk, time that the test moves."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+
+from trunkline.api.v1 import admin_pb2_grpc, common_pb2, discovery_pb2_grpc, events_pb2_grpc, registry_pb2_grpc
+from trunkline.core.clock import Clock, ManualClock, Rng
+from trunkline.core.errors import InstanceNotFound, TrunklineError
+
+from .._connection import Trunkline
+from .._edge import INSTANCE_ARGUMENTS, Edge
+from .._options import ClientOptions
+from .._view_cache import Store, ViewCache
+from ._event_service import EventServicer
+from ._memory_channel import HandlerTable, MemoryChannel
+from ._registry import EXPIRED, MemoryRegistry
+from ._registry_service import DiscoveryServicer, RegistryServicer
+from ._streams import MemoryStream
+
+MEMORY_TARGET = "memory:1"
+
+
+class MemoryAddresses:
+    """Everything is on loopback."""
+
+    async def local_address(self) -> str:
+        return "127.0.0.1"
+
+    async def control_is_loopback(self) -> bool:
+        return True
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """Nothing of it is played here: every method is UNIMPLEMENTED."""
+
+
+class FakeControlPlane:
+    """Answers as Trunkline does: registry, discovery and events, with the same errors, in memory.
+
+    Its clock stands still until `advance`: leases, acknowledgement deadlines and delays go by it. Connections to it
+    come from `connect()`, which gives the SDK itself, so what works here is what will run; `add_to` serves it on a real
+    grpc.aio server.
+    """
+
+    def __init__(self, *, seed: int = 1) -> None:
+        self._clock = ManualClock(epoch_ns=1_700_000_000_000_000_000)
+        self._rng = Rng(seed)
+        self._registry = MemoryRegistry()
+        # What is not played here stays as generated, which answers UNIMPLEMENTED; the stubs call that abstract.
+        self._registrations = RegistryServicer(self._registry, self._clock, self._header)  # type: ignore[abstract]
+        self._discovery = DiscoveryServicer(self._registry, self._registrations, self._header)  # type: ignore[abstract]
+        self._events = EventServicer(self._clock, self._header)  # type: ignore[abstract]
+        self._reachable = True
+        self._channels: weakref.WeakSet[MemoryChannel] = weakref.WeakSet()
+        table = HandlerTable()
+        self.add_to(table)
+        self._handlers = table.handlers
+
+    def add_to(self, server: Any) -> None:
+        """Serve it on a grpc.aio.Server."""
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(self._registrations, server)
+        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(self._discovery, server)
+        events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(), server)  # type: ignore[abstract]
+
+    def connect(
+        self, *, namespace: str = "default", name: str = "test", options: ClientOptions | None = None,
+        cache: Store | None = None, clock: Clock | None = None,
+        dial_instance: Callable[[str], grpc.aio.Channel] | None = None,
+    ) -> Trunkline:  # fmt: skip
+        """A connection to it; use it with `async with`.
+
+        `cache` keeps views, `dial_instance` replaces the way to instances.
+        """
+        chosen = options or ClientOptions()
+        edge = Edge(
+            clock=clock or self._clock,
+            rng=Rng(self._rng.u64()),
+            entropy=self._rng.bytes,
+            dial_control=self._dial,
+            dial_instance=dial_instance or dial_directly,
+            addresses=MemoryAddresses(),
+        )
+        views = (
+            ViewCache(cache, edge.clock, target=MEMORY_TARGET, interval_s=chosen.cache_interval_s) if cache else None
+        )
+        return Trunkline(edge, chosen, namespace=namespace, name=name, cache=views, target=MEMORY_TARGET)
+
+    # Time and trouble.
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass.
+
+        Leases on open keep-alive streams count as renewed in it; others lapse when their TTL is over.
+        """
+        self._clock.advance(int(seconds * 1e9))
+        for lease_id, streams in self._registrations.kept.items():
+            if streams and lease_id in self._registry.leases:
+                self._registry.renew(lease_id, now_ns=self._clock.now_ns())
+        for lease_id in self._registry.expired(self._clock.now_ns()):
+            self._registry.lapse(lease_id)
+        self._events.look_at_clock()
+
+    def go_away(self) -> None:
+        """Break every connection and refuse new ones, until `come_back`."""
+        self._reachable = False
+        for channel in list(self._channels):
+            channel.break_off()
+
+    def come_back(self) -> None:
+        """Accept connections again; nothing was forgotten."""
+        self._reachable = True
+
+    def end_lease(self, service: str, instance_id: str, *, namespace: str = "default", reason: int = EXPIRED) -> None:
+        """The instance goes as if its lease had lapsed (or for another LostLease.Reason).
+
+        InstanceNotFound without it.
+        """
+        if not self._registry.remove((namespace, service, instance_id), reason):
+            raise InstanceNotFound(f"no instance {instance_id} of {service}")
+
+    def compact_history(self) -> None:
+        """Forget how the registry came to be: watches that resume start over from a snapshot."""
+        self._registry.compact()
+
+    def refuse_next_publish(self, error: TrunklineError) -> None:
+        """Once."""
+        self._events.refuse = error
+
+    # A look inside.
+
+    def instance_ids(self, service: str, *, namespace: str = "default") -> list[str]:
+        """Who is registered."""
+        return sorted(key[2] for key in self._registry.held if key[:2] == (namespace, service))
+
+    def stream(self, name: str = "events", *, namespace: str = "default") -> MemoryStream:
+        """A stream and its records. StreamNotFound for one that was not made."""
+        return self._events.stream(namespace, name)
+
+    @property
+    def revision(self) -> int:
+        """Of the last change."""
+        return self._registry.revision
+
+    def _dial(self) -> MemoryChannel:
+        channel = MemoryChannel(self._handlers, lambda: self._reachable)
+        self._channels.add(channel)
+        return channel
+
+    def _header(self) -> common_pb2.ResponseHeader:
+        return common_pb2.ResponseHeader(journal_id="memory", incarnation=1, revision=self._registry.revision)
+
+
+def dial_directly(address: str) -> grpc.aio.Channel:
+    """The network's own way to an instance."""
+    return grpc.aio.insecure_channel(address, options=INSTANCE_ARGUMENTS)

@@ -1,0 +1,187 @@
+"""Streams and subscriptions in memory. Time is an argument, in nanoseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trunkline.api import convert
+from trunkline.api.v1.events_pb2 import CloudEvent, PublishedRange, StartPosition, SubscriptionConfig
+from trunkline.core.fanout import matches
+
+ACK_DEADLINE_MS_DEFAULT = 30_000
+MAX_DELIVERIES_DEFAULT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event of a stream."""
+
+    offset: int
+    time_ns: int
+    topic: str
+    event: CloudEvent
+
+
+class MemoryStream:
+    """An append-only list of events; `(source, id)` is recognised for ever."""
+
+    def __init__(self) -> None:
+        self.incarnation = 1
+        self.first_offset = 0
+        self.records: list[Record] = []
+        self._offsets: dict[tuple[str, str], int] = {}
+
+    @property
+    def next_offset(self) -> int:
+        """What the next event gets."""
+        return self.first_offset + len(self.records)
+
+    def append(self, events: list[CloudEvent], *, time_ns: int) -> list[PublishedRange]:
+        """Where the events are; those that were there before are not appended again."""
+        runs: list[PublishedRange] = []
+        for event in events:
+            known = self._offsets.get((event.source, event.id))
+            offset = self.next_offset if known is None else known
+            if known is None:
+                self._offsets[event.source, event.id] = offset
+                self.records.append(Record(offset, time_ns, topic_of(event), event))
+            last = runs[-1] if runs else None
+            if last is not None and last.duplicate == (known is not None) and last.offset + last.count == offset:
+                last.count += 1
+            else:
+                runs.append(PublishedRange(offset=offset, count=1, duplicate=known is not None))
+        return runs
+
+    def get(self, offset: int) -> Record:
+        """The record at an offset that is kept."""
+        return self.records[offset - self.first_offset]
+
+    def remove_before(self, offset: int) -> None:
+        """Retention: keep nothing below."""
+        keep_from = min(max(offset - self.first_offset, 0), len(self.records))
+        del self.records[:keep_from]
+        self.first_offset += keep_from
+
+    def begin_anew(self) -> None:
+        """Another history: as after a restore from a backup, or an unclean start of a stream that is not synced."""
+        self.incarnation += 1
+        self.first_offset = 0
+        self.records.clear()
+        self._offsets.clear()
+
+    def start(self, position: StartPosition) -> int:
+        """The offset at which a new subscription begins."""
+        match position.WhichOneof("start"):
+            case "earliest":
+                return self.first_offset
+            case "offset":
+                return max(position.offset, self.first_offset)
+            case "time":
+                when_ns = convert.time_ns_from(position.time)
+                return next((record.offset for record in self.records if record.time_ns >= when_ns), self.next_offset)
+        return self.next_offset
+
+
+@dataclass(slots=True)
+class OpenDelivery:
+    """A delivery that is not acknowledged."""
+
+    consumer: object
+    deadline_ns: int
+
+
+@dataclass(slots=True)
+class MemorySubscription:
+    """What a subscription has done, and what is to be delivered again."""
+
+    stream: MemoryStream
+    config: SubscriptionConfig
+    incarnation: int
+    next_offset: int
+    open: dict[int, OpenDelivery] = field(default_factory=dict)
+    again: dict[int, int] = field(default_factory=dict)
+    """Offsets to deliver again, and not before when."""
+    attempts: dict[int, int] = field(default_factory=dict)
+    set_aside: dict[int, str] = field(default_factory=dict)
+    """Offsets, and why."""
+
+    @property
+    def ack_deadline_ns(self) -> int:
+        """How long a delivery may stand open."""
+        return convert.ms_from(self.config, "ack_deadline", ACK_DEADLINE_MS_DEFAULT) * 1_000_000
+
+    def gap(self) -> tuple[int, int] | None:
+        """The incarnation and offset that were lost, when the stream no longer has what comes next."""
+        old = self.incarnation, self.next_offset
+        if self.incarnation == self.stream.incarnation and self.next_offset >= self.stream.first_offset:
+            return None
+        if self.incarnation != self.stream.incarnation:
+            self.open.clear()
+            self.again.clear()
+            self.attempts.clear()
+        self.incarnation, self.next_offset = self.stream.incarnation, self.stream.first_offset
+        return old
+
+    def take(self, consumer: object, *, now_ns: int) -> tuple[Record, int] | None:
+        """The next delivery and its attempt, from now on open at this consumer."""
+        offset = self._next(now_ns)
+        if offset is None:
+            return None
+        attempt = self.attempts.get(offset, 0) + 1
+        self.attempts[offset] = attempt
+        self.open[offset] = OpenDelivery(consumer, now_ns + self.ack_deadline_ns)
+        return self.stream.get(offset), attempt
+
+    def _next(self, now_ns: int) -> int | None:
+        for offset, not_before_ns in sorted(self.again.items()):
+            if not_before_ns <= now_ns:
+                del self.again[offset]
+                if self.attempts.get(offset, 0) < (self.config.max_deliveries or MAX_DELIVERIES_DEFAULT):
+                    return offset
+                self.set_aside[offset] = "delivered too often"
+        while self.next_offset < self.stream.next_offset:
+            record = self.stream.get(self.next_offset)
+            self.next_offset += 1
+            filters = self.config.filters
+            if not filters or any(matches(one, record.topic) for one in filters):
+                return record.offset
+        return None
+
+    def settle(self, offset: int, outcome: int, *, delay_ms: int, reason: str, now_ns: int) -> bool:
+        """Take a consumer's word. False when no delivery stands open there."""
+        if offset not in self.open:
+            return False
+        if outcome == PROGRESS:
+            self.open[offset].deadline_ns = now_ns + self.ack_deadline_ns
+            return True
+        del self.open[offset]
+        if outcome == NACK:
+            self.again[offset] = now_ns + delay_ms * 1_000_000
+        elif outcome == TERM:
+            self.set_aside[offset] = reason
+        return True
+
+    def give_back(self, consumer: object, *, now_ns: int) -> None:
+        """The consumer is gone."""
+        for offset, delivery in list(self.open.items()):
+            if delivery.consumer is consumer:
+                del self.open[offset]
+                self.attempts[offset] -= 1  # it was not refused
+                self.again[offset] = now_ns
+
+    def overdue(self, now_ns: int) -> None:
+        """Deliveries that stood open for too long come again."""
+        for offset, delivery in list(self.open.items()):
+            if delivery.deadline_ns <= now_ns:
+                del self.open[offset]
+                self.again[offset] = now_ns
+
+
+ACK, NACK, TERM, PROGRESS = 1, 2, 3, 4
+"""Acknowledgement.Outcome."""
+
+
+def topic_of(event: CloudEvent) -> str:
+    """The attribute `topic`, else the type."""
+    topic = event.attributes["topic"].ce_string if "topic" in event.attributes else ""
+    return topic or event.type
