@@ -119,11 +119,12 @@ class Chain:
                 code = _code_name(context)
                 raise
             except asyncio.CancelledError:
-                code = CANCELLED
                 if not self._why_ended:
+                    code = CANCELLED
                     raise
                 task.uncancel()
                 refusal: TrunklineError = NotReady(self._why_ended)
+                code = refusal.status
             except (Exception, BaseExceptionGroup) as error:
                 refusal = gate.refusal_of(error)
                 code = refusal.status

@@ -1,0 +1,1 @@
+"""The control plane. See ARCHITECTURE.md for what may import what."""
