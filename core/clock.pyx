@@ -4,6 +4,9 @@ import cython
 from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
+cdef extern from *:
+    ctypedef unsigned long long uint128_t "unsigned __int128"
+
 
 cdef inline int64_t _read(int which) noexcept:
     cdef timespec now
@@ -89,13 +92,15 @@ cdef class Rng:
         return result
 
     cdef uint64_t next_below(self, uint64_t bound) noexcept:
-        # Multiply and shift on the upper 32 bits would bias large bounds; rejecting
-        # the short last interval does not (Lemire 2019 has the faster form).
-        cdef uint64_t limit = (<uint64_t>0xFFFFFFFFFFFFFFFF // bound) * bound
-        cdef uint64_t x = self.next_u64()
-        while x >= limit:
-            x = self.next_u64()
-        return x % bound
+        # Lemire, Fast Random Integer Generation in an Interval (2019): the upper half of the product is the number; the
+        # lower half says whether it lies in the short interval that would make some numbers likelier.
+        cdef uint128_t product = <uint128_t>self.next_u64() * bound
+        cdef uint64_t short_of
+        if <uint64_t>product < bound:
+            short_of = (0 - bound) % bound
+            while <uint64_t>product < short_of:
+                product = <uint128_t>self.next_u64() * bound
+        return <uint64_t>(product >> 64)
 
     def u64(self):
         """A uniform integer of 64 bits."""
