@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from reference import fanout
-from trunkline.api.v1 import events_pb2
+from trunkline.api.v1 import common_pb2, events_pb2
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 NAME = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
@@ -117,7 +117,7 @@ def check_request(request: events_pb2.PublishRequest | events_pb2.PublishStreamR
     labels = request.stream.split(".") if request.stream else []
     _require(LABEL.fullmatch(request.namespace), "namespace")
     _require(all(LABEL.fullmatch(label) for label in labels) and len(request.stream) <= 128, "stream")
-    _require(request.require_sync in events_pb2.trunkline_dot_api_dot_v1_dot_common__pb2.Sync.values(), "require_sync")
+    _require(request.require_sync in common_pb2.Sync.values(), "require_sync")
     _require(1 <= len(request.events) <= 10_000, "events")
 
 
