@@ -104,7 +104,7 @@ class RegistryFold:
         return (0, 0) if of_namespace is None else (of_namespace.instances, of_namespace.lapsed)
 
     def serving(self, namespace: str, service: str) -> int:
-        """How many instances of a service are SERVING or DEGRADED."""
+        """How many instances of a service are SERVING or DEGRADED, and alive."""
         state = self.service(namespace, service)
         return 0 if state is None else state.serving
 

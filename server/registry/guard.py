@@ -1,10 +1,14 @@
 """Never empty by accident: what becomes of an instance whose lease has run out.
 
 It goes, except when it is kept (STALE) because
-- over `lapsed_percent_max` of its namespace's leases, and at least `lapses_min`, lapsed within one TTL: that is the
+- over `lapsed_percent_max` of its namespace's leases, and at least `lapses_min`, lapse within one TTL: that is the
   network's or our own doing more often than theirs, so expiry pauses and an alarm is raised; or
 - no other instance of its service would serve.
 An instance that declared itself DRAINING has said that it leaves: it goes, and is not counted.
+
+Leases that fall silent together run out one after the other, as they were last renewed. So that the first of them do
+not go before the last are counted, those that missed keep-alives count with the lapsed; when they are heard of again,
+the pause ends.
 
 Pure: who is there is asked of the fold, and times are monotonic nanoseconds without the server's stalls.
 """
@@ -12,7 +16,7 @@ Pure: who is there is asked of the fold, and times are monotonic nanoseconds wit
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -27,6 +31,8 @@ class GuardConfig:
     """Expiry pauses when more of a namespace's leases lapse within one TTL, and goes on when fewer are lapsed."""
     lapses_min: int = 5
     """... but never for fewer leases than this."""
+    silent_percent: int = 60
+    """A lease counts as about to lapse after this part of its TTL. Holders renew after a third."""
     stale_retention_ms: int = 600_000
     """A lapsed instance is kept no longer than this, and a pause lasts no longer."""
 
@@ -58,7 +64,7 @@ class Population(Protocol):
         """How many leases a namespace has, and how many of them have lapsed."""
 
     def serving(self, namespace: str, service: str) -> int:
-        """How many instances of a service are SERVING or DEGRADED."""
+        """How many instances of a service are SERVING or DEGRADED, and alive."""
 
 
 class Ended(NamedTuple):
@@ -105,13 +111,21 @@ class Guard:
         self.config = config
         self._namespaces: dict[str, _Namespace] = {}
 
-    def judge(self, due: Sequence[Lapse], population: Population, now_ns: int) -> list[Judgement]:
-        """Decide on leases that ran out together: all are counted before the first is decided on."""
+    def judge(
+        self, due: Sequence[Lapse], population: Population, now_ns: int, *, silent: Mapping[str, int]
+    ) -> list[Judgement]:
+        """Decide on leases that ran out together: all are counted before the first is decided on.
+
+        `silent` says how many live leases of each namespace are about to lapse, those in `due` among them.
+        """
+        others = dict(silent)
         for lapse in due:
+            namespace = lapse.instance.namespace
+            others[namespace] = others.get(namespace, 0) - 1
             if not lapse.draining:
                 self._count(lapse, now_ns)
         for namespace in {lapse.instance.namespace for lapse in due}:
-            self._pause_if_many(namespace, population, now_ns)
+            self._pause_if_many(namespace, max(0, others[namespace]), population, now_ns)
         falling: dict[tuple[str, str], int] = {}
         for lapse in due:
             service = lapse.instance[:2]
@@ -135,14 +149,13 @@ class Guard:
             state.until_ns[lapse.lease_id] = until_ns
             heapq.heappush(state.by_time, (until_ns, lapse.lease_id))
 
-    def _pause_if_many(self, namespace: str, population: Population, now_ns: int) -> None:
+    def _pause_if_many(self, namespace: str, silent: int, population: Population, now_ns: int) -> None:
         state = self._namespaces.get(namespace)
         if state is None:
             return
         state.forget_before(now_ns)
-        if state.paused_since_ns is None and self._is_many(
-            len(state.until_ns), population.leases(namespace)[0] + len(state.gone)
-        ):
+        total = population.leases(namespace)[0] + len(state.gone)
+        if state.until_ns and state.paused_since_ns is None and self._is_many(len(state.until_ns) + silent, total):
             state.paused_since_ns = now_ns
 
     def _is_many(self, lapsed: int, total: int) -> bool:
@@ -155,13 +168,13 @@ class Guard:
             if self._is_many(lapsed, total):
                 self._namespaces.setdefault(namespace, _Namespace()).paused_since_ns = now_ns
 
-    def review(self, population: Population, now_ns: int) -> list[Ended]:
+    def review(self, population: Population, now_ns: int, *, silent: Mapping[str, int]) -> list[Ended]:
         """End the pauses that have lost their cause. What lapsed in those namespaces may go now."""
         ended = []
         for namespace, state in list(self._namespaces.items()):
             state.forget_before(now_ns)
             if state.paused_since_ns is not None:
-                why = self._why_over(state, population.leases(namespace), now_ns)
+                why = self._why_over(state, population.leases(namespace), silent.get(namespace, 0), now_ns)
                 if why:
                     state.clear()
                     ended.append(Ended(namespace, why))
@@ -169,14 +182,13 @@ class Guard:
                 del self._namespaces[namespace]
         return ended
 
-    def _why_over(self, state: _Namespace, leases: tuple[int, int], now_ns: int) -> str:
+    def _why_over(self, state: _Namespace, leases: tuple[int, int], silent: int, now_ns: int) -> str:
         assert state.paused_since_ns is not None
         if now_ns - state.paused_since_ns >= self.config.stale_retention_ms * 1_000_000:
             return f"expiry was paused for {self.config.stale_retention_ms // 1_000} s"
         total, lapsed = leases[0] + len(state.gone), leases[1] + len(state.gone)
-        # Those judged and not folded yet are in `until_ns` alone.
-        if max(lapsed, len(state.until_ns)) * 100 < self.config.lapsed_percent_max * total or not total:
-            return f"{lapsed} of {total} leases are lapsed"
+        if (lapsed + silent) * 100 < self.config.lapsed_percent_max * total or not total:
+            return f"{lapsed} of {total} leases are lapsed, {silent} about to"
         return ""
 
     def end(self, namespace: str) -> bool:
@@ -213,7 +225,6 @@ class Guard:
         if state.paused_since_ns is None:
             return f"expiry goes on: {recent} of {total} leases lapsed within their TTL"
         return (
-            f"expiry is paused: {recent} of {total} leases lapsed within their TTL "
-            f"(more than {self.config.lapsed_percent_max} % and at least {self.config.lapses_min} pause it), "
-            f"{lapsed} are kept"
+            f"expiry is paused: of {total} leases, more than {self.config.lapsed_percent_max} % and at least "
+            f"{self.config.lapses_min} lapsed within their TTL or are about to; {lapsed} are kept"
         )

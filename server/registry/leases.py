@@ -22,11 +22,12 @@ BUCKET_NS = 64_000_000
 class _Timed:
     """A lease's time: how long it lives after a renewal, and until when. Listed in exactly one bucket."""
 
-    __slots__ = ("deadline_ns", "lease_id", "span_ns", "ttl_ms")
+    __slots__ = ("deadline_ns", "group", "lease_id", "span_ns", "ttl_ms")
 
-    def __init__(self, lease_id: int, ttl_ms: int, span_ns: int, deadline_ns: int) -> None:
+    def __init__(self, lease_id: int, ttl_ms: int, group: str, span_ns: int, deadline_ns: int) -> None:
         self.lease_id = lease_id
         self.ttl_ms = ttl_ms
+        self.group = group
         self.span_ns = span_ns
         self.deadline_ns = deadline_ns
 
@@ -62,10 +63,10 @@ class LeaseTable:
     def __contains__(self, lease_id: int) -> bool:
         return lease_id in self._leases
 
-    def grant(self, lease_id: int, *, ttl_ms: int, now_ns: int) -> None:
-        """Time a lease from now on; one that is known begins anew with this TTL."""
+    def grant(self, lease_id: int, *, ttl_ms: int, now_ns: int, group: str = "") -> None:
+        """Time a lease from now on; one that is known begins anew with this TTL. `silent` counts by group."""
         span_ns = ttl_ms * 1_000_000 + 1 + self._rng.below(self._jitter_ns)
-        timed = _Timed(lease_id, ttl_ms, span_ns, now_ns - self._shifted_ns + span_ns)
+        timed = _Timed(lease_id, ttl_ms, group, span_ns, now_ns - self._shifted_ns + span_ns)
         self._leases[lease_id] = timed  # the bucket that lists an older one finds out
         self._list(timed, timed.deadline_ns // BUCKET_NS)
 
@@ -96,6 +97,21 @@ class LeaseTable:
         timed = self._leases.get(lease_id)
         return None if timed is None else timed.deadline_ns + self._shifted_ns
 
+    def silent_ns(self, lease_id: int, now_ns: int) -> int | None:
+        """How long ago a lease was renewed, less the server's own stalls; None if it is not in the table."""
+        timed = self._leases.get(lease_id)
+        return None if timed is None else now_ns - self._shifted_ns - (timed.deadline_ns - timed.span_ns)
+
+    def silent(self, now_ns: int, *, percent: int) -> dict[str, int]:
+        """How many leases of each group were not renewed for at least this part of their TTL. Looks at every lease."""
+        at_ns = now_ns - self._shifted_ns
+        per_ms = percent * 10_000
+        counts: dict[str, int] = {}
+        for timed in self._leases.values():
+            if at_ns - timed.deadline_ns + timed.span_ns >= timed.ttl_ms * per_ms:
+                counts[timed.group] = counts.get(timed.group, 0) + 1
+        return counts
+
     def shift(self, by_ns: int) -> None:
         """The server stood still for so long: every deadline moves by that."""
         assert by_ns >= 0
@@ -106,8 +122,10 @@ class LeaseTable:
         at_ns = now_ns - self._shifted_ns
         last = at_ns // BUCKET_NS
         due: list[int] = []
-        for bucket in sorted(bucket for bucket in self._buckets if bucket <= last):
-            for timed in self._buckets.pop(bucket):
+        passed = sorted(bucket for bucket in self._buckets if bucket <= last)
+        # All are taken out before the first is listed again: what is still due goes into the last of them.
+        for listed in [self._buckets.pop(bucket) for bucket in passed]:
+            for timed in listed:
                 if self._leases.get(timed.lease_id) is not timed:
                     continue  # dropped or granted anew
                 if timed.deadline_ns <= at_ns:

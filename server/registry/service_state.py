@@ -25,16 +25,16 @@ class ServiceState:
         self.floor = floor
         """Removals at or before this revision may be missing from `tombstones`."""
         self.serving = 0
-        """How many are SERVING or DEGRADED."""
+        """How many are SERVING or DEGRADED, and their leases have not lapsed."""
         self.lapsed = 0
         """How many are kept although their lease has lapsed."""
 
     def count(self, entry: Entry, by: int) -> None:
         """An entry came (+1) or went (-1)."""
-        if entry.registered.status in SERVES:
-            self.serving += by
         if entry.lease.lapsed_revision is not None:
-            self.lapsed += by
+            self.lapsed += by  # whatever an operator's override makes of it
+        elif entry.registered.status in SERVES:
+            self.serving += by
 
 
 class NamespaceState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+
 from reference.registry_facts import HERE, Journal, instance
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.model import Declared, Endpoint, GrpcHealthCheck, Status

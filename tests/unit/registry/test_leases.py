@@ -45,6 +45,15 @@ def test_a_due_lease_stays_due_until_renewed_or_dropped() -> None:
     assert leases.due(10 * S) == [1]
 
 
+def test_each_due_lease_is_named_once() -> None:
+    leases = table()
+    for lease_id in range(200):
+        leases.grant(lease_id, ttl_ms=1_000, now_ns=0)
+    for at in range(1_000, 2_000, 7):
+        due = leases.due(at * MS)
+        assert len(due) == len(set(due)), at
+
+
 def test_renewing_says_which_are_not_there() -> None:
     leases = table()
     leases.grant(1, ttl_ms=1_000, now_ns=0)
@@ -75,3 +84,14 @@ def test_a_stall_moves_every_deadline_by_its_length() -> None:
     assert leases.due(before + 60 * S) == [1]
     leases.renew([1], 80 * S)
     assert (leases.deadline_ns(1) or 0) - 80 * S == before, "a renewal after the stall gives its usual time"
+
+
+def test_silence_is_counted_by_group() -> None:
+    leases = table()
+    for lease_id in range(4):
+        leases.grant(lease_id, ttl_ms=10_000, now_ns=0, group="ab"[lease_id % 2])
+    leases.renew([0], 3 * S)
+    assert leases.silent(6 * S - 1, percent=60) == {}
+    assert leases.silent(6 * S, percent=60) == {"a": 1, "b": 2}
+    leases.shift(S)
+    assert leases.silent(7 * S - 1, percent=60) == {}
