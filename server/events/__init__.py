@@ -1,0 +1,1 @@
+"""Streams of events and the subscriptions that consume them."""

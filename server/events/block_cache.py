@@ -1,0 +1,53 @@
+"""Blocks of one stream by position: its newest ones, and what was read for those who are behind."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import OrderedDict
+
+from .event_block import EventBlock
+
+CACHE_BYTES_MAX = 32 << 20
+"""Of one stream. The least recently used go first."""
+
+
+class BlockCache:
+    """Bounded by bytes; at least the block put last is kept."""
+
+    def __init__(self, bytes_max: int = CACHE_BYTES_MAX) -> None:
+        self.bytes = 0
+        self._bytes_max = bytes_max
+        self._starts: list[int] = []
+        self._blocks: OrderedDict[int, EventBlock] = OrderedDict()
+
+    def put(self, block: EventBlock) -> None:
+        """Keep a block; one that covers its start already is replaced."""
+        old = self._blocks.pop(block.start, None)
+        if old is None:
+            insort(self._starts, block.start)
+        else:
+            self.bytes -= old.size
+        self._blocks[block.start] = block
+        self.bytes += block.size
+        while self.bytes > self._bytes_max and len(self._blocks) > 1:
+            start, evicted = self._blocks.popitem(last=False)
+            self.bytes -= evicted.size
+            del self._starts[bisect_right(self._starts, start) - 1]
+
+    def find(self, offset: int) -> EventBlock | None:
+        """The block that covers an offset."""
+        place = bisect_right(self._starts, offset) - 1
+        if place < 0:
+            return None
+        start = self._starts[place]
+        block = self._blocks[start]
+        if offset >= block.end:
+            return None
+        self._blocks.move_to_end(start)
+        return block
+
+    def clear(self) -> None:
+        """Forget everything: the stream has another history."""
+        self._starts.clear()
+        self._blocks.clear()
+        self.bytes = 0

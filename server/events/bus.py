@@ -1,0 +1,178 @@
+"""The event bus: streams, subscriptions, checkpoints and sessions, put together and kept going."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from trunkline.api.v1 import events_pb2
+from trunkline.core.clock import Clock, Rng
+from trunkline.core.errors import TrunklineError
+from trunkline.server.journal.engine import Engine
+from trunkline.server.journal.log import LogConfig
+from trunkline.server.journal.record import Record
+from trunkline.server.journal.sequencer import Origin
+
+from .checkpoint import SUBSCRIPTIONS, Checkpoints
+from .fold import EventsFold, SubscriptionEntity
+from .outlet import Outlet
+from .session import Session
+from .stream import EventStream
+from .streams import Promise, Streams, StreamsConfig, Writer
+from .subscriptions import Subscriptions, SubscriptionsConfig
+from .tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusConfig:
+    """Bounds and paces of the event bus."""
+
+    streams: StreamsConfig = field(default_factory=StreamsConfig)
+    subscriptions: SubscriptionsConfig = field(default_factory=SubscriptionsConfig)
+    bookmark_interval_s: float = 5.0
+    """Between two bookmarks of an ephemeral subscription."""
+
+
+class EventBus:
+    """`start` when control is folded, then `run`; `stop` when no call is served any more."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fold: EventsFold,
+        writer: Writer,
+        clock: Clock,
+        rng: Rng,
+        config: BusConfig,
+        *,
+        promise: Promise,
+        derive: Callable[[str], EventStream] | None = None,
+    ) -> None:
+        self.fold = fold
+        self.tasks = Tasks()
+        self.streams = Streams(
+            engine, fold, writer, clock, rng, self.tasks, config.streams, promise=promise, derive=derive
+        )
+        self._engine = engine
+        self._writer = writer
+        self._clock = clock
+        self._config = config
+        self._promise = promise
+        self._checkpoints: Checkpoints | None = None
+        self._subscriptions: Subscriptions | None = None
+        self._sessions: set[Session] = set()
+        self._consumer_ids = count(1)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Once started."""
+        assert self._checkpoints is not None, "not started"
+        return self._checkpoints
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Once started."""
+        assert self._subscriptions is not None, "not started"
+        return self._subscriptions
+
+    async def start(self, origin: Origin) -> None:
+        """Open every stream and go on with every subscription."""
+        journal = await self._engine.open_log(SUBSCRIPTIONS, LogConfig(sync=self._promise.sync))
+        self._checkpoints = Checkpoints(journal, self._clock, is_current=self._is_current)
+        self._subscriptions = Subscriptions(
+            self.fold, self.streams, self._checkpoints, self._writer, self._clock, self._config.subscriptions
+        )
+        saved = await self._checkpoints.load()
+        await self.streams.start()
+        await self._subscriptions.start(saved, origin)
+
+    def _is_current(self, key: str, created_revision: int) -> bool:
+        entity = self.fold.get(key)
+        return isinstance(entity, SubscriptionEntity) and entity.created_revision == created_revision
+
+    async def run(self) -> None:
+        """Checkpoints, retention, recovery and bookmarks, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.checkpoints.run(), name="events: checkpoints")
+                tasks.create_task(self.streams.keep(), name="events: keep streams")
+                tasks.create_task(self._bookmark_forever(), name="events: bookmarks")
+        finally:
+            await self.tasks.cancel()
+
+    async def _bookmark_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.bookmark_interval_s)
+            for session in list(self._sessions):
+                session.bookmark()
+
+    async def stop(self) -> None:
+        """Say exactly what every subscription has done; after `run` has ended."""
+        feeds = [feed for stream in self.streams.opened() for feed in stream.feeds.values()]
+        try:
+            await self.checkpoints.write_now([feed for feed in feeds if feed.state.touched], final=True)
+        except TrunklineError as error:
+            log.warning("last checkpoints were not written", extra={"reason": error.code})
+        for feed in feeds:
+            feed.close()
+
+    def on_records(self, records: Sequence[Record]) -> None:
+        """Records of control were folded: streams and subscriptions come and go."""
+        for record in records:
+            kind = record.topic.partition(".")[0]
+            if kind == "stream":
+                self.streams.apply(record)
+            elif kind == "subscription":
+                _, namespace, stream, _ = record.key.split("/", 3)
+                self.subscriptions.apply(record, self.streams.peek(namespace, stream))
+
+    # Sessions.
+
+    async def serve_session(
+        self,
+        requests: AsyncIterable[events_pb2.SubscribeRequest],
+        outlet: Outlet,
+        origin: Origin,
+        *,
+        allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+    ) -> None:
+        """One client's Subscribe stream, until the client ends it (then its subscriptions are closed) or it breaks."""
+        session = self.open_session(outlet, origin, allow=allow)
+        clean = False
+        try:
+            async for request in requests:
+                await session.handle(request)
+            clean = True
+        finally:
+            self.close_session(session, clean=clean)
+
+    def open_session(
+        self,
+        outlet: Outlet,
+        origin: Origin,
+        *,
+        allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+    ) -> Session:
+        """A client's Subscribe stream begins; `close_session` when it ends. `allow` raises PermissionDenied."""
+        session = Session(
+            self.streams,
+            self.subscriptions,
+            self._clock,
+            outlet,
+            origin,
+            allow=allow,
+            consumer_ids=lambda: next(self._consumer_ids),
+        )
+        outlet.on_ready(session.wake)
+        self._sessions.add(session)
+        return session
+
+    def close_session(self, session: Session, *, clean: bool) -> None:
+        """The stream ended; `clean` if the client ended it."""
+        self._sessions.discard(session)
+        session.close(clean=clean)

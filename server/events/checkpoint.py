@@ -1,0 +1,219 @@
+"""Checkpoints: what subscriptions have done, kept in the stream `trunkline.subscriptions`.
+
+A subscription that has something new to say is written, with all others that have, in one append; none is written more
+often than every 50 ms, unless something to deliver waits for it. The id of a record is the revision that made the
+subscription, so that a checkpoint of an earlier one of the same name is told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+
+from trunkline.api.journal.v1 import control_pb2
+from trunkline.core.clock import Clock
+from trunkline.core.errors import JournalCorrupt, TrunklineError
+from trunkline.server.journal.batch import Batch, Draft
+from trunkline.server.journal.log import Log
+from trunkline.server.journal.record import Record
+
+from .progress import OpenDelivery, Progress, Saving, SetAside
+from .subscription import SubscriptionState
+
+log = logging.getLogger(__name__)
+
+SUBSCRIPTIONS = "trunkline.subscriptions"
+TOPIC = "subscription.checkpoint"
+SCHEMA = 1
+INTERVAL_NS = 50_000_000
+"""Between two checkpoints of one subscription."""
+RETRY_NS = 1_000_000_000
+"""After an append failed."""
+BATCH_BYTES_MAX = 4 << 20
+"""Of one append; the others go with the next."""
+BATCH_RECORDS = 100
+"""Checkpoints that are encoded between two looks at the loop."""
+COMPACT_BYTES_MIN = 16 << 20
+READ_BYTES = 1 << 20
+
+
+class Checkpointed(Protocol):
+    """A subscription, as far as its checkpoints go."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def created_revision(self) -> int: ...
+    @property
+    def state(self) -> SubscriptionState: ...
+    def on_saved(self) -> None:
+        """A checkpoint of it is durable."""
+
+
+class Checkpoints:
+    """Writes them; `load` first, then `run`."""
+
+    def __init__(self, journal: Log, clock: Clock, *, is_current: Callable[[str, int], bool]) -> None:
+        """`is_current` tells whether a subscription (key, revision that made it) is there."""
+        self.written = 0
+        self.failures = 0
+        self._log = journal
+        self._clock = clock
+        self._is_current = is_current
+        self._dirty: dict[Checkpointed, None] = {}
+        self._next_ns: dict[str, int] = {}
+        self._work = asyncio.Event()
+        self._compacted_bytes = 0
+
+    async def load(self) -> dict[tuple[str, int], Progress]:
+        """The last checkpoint of every subscription, by its key and the revision that made it."""
+        found: dict[tuple[str, int], Progress] = {}
+        offset = self._log.first_offset
+        while blocks := await self._log.read(offset, max_bytes=READ_BYTES):
+            for block in blocks:
+                for index in range(block.count):
+                    record = block.record(index)
+                    if record.body:
+                        found[record.key, int(record.id)] = decode(record)
+                offset = block.base_offset + block.count
+            await asyncio.sleep(0)
+        self._compacted_bytes = self._log.bytes
+        return found
+
+    def mark(self, subscription: Checkpointed) -> None:
+        """Write it at the next opportunity."""
+        self._dirty[subscription] = None
+        self._work.set()
+
+    def forget(self, subscription: Checkpointed) -> None:
+        """It was deleted."""
+        self._dirty.pop(subscription, None)
+        self._next_ns.pop(subscription.key, None)
+
+    async def run(self) -> None:
+        """Write what is marked until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            if not self._dirty:
+                continue
+            wait_ns = self._wait_ns()
+            if wait_ns > 0:
+                await self._sleep(wait_ns)
+            if not await self._write_due():
+                await asyncio.sleep(RETRY_NS / 1e9)
+            if self._dirty:
+                self._work.set()
+            await self._compact()
+
+    def _wait_ns(self) -> int:
+        now_ns = self._clock.now_ns()
+        return min(0 if s.state.blocked else self._next_ns.get(s.key, 0) - now_ns for s in self._dirty)
+
+    async def _sleep(self, wait_ns: int) -> None:
+        """Until it is time, or until another is marked that may be written sooner."""
+        try:
+            async with asyncio.timeout(wait_ns / 1e9):
+                await self._work.wait()
+        except TimeoutError:
+            return
+
+    async def _write_due(self) -> bool:
+        now_ns = self._clock.now_ns()
+        due: list[Checkpointed] = []
+        size = 0
+        savings: list[Saving] = []
+        drafts: list[Draft] = []
+        for subscription in list(self._dirty):
+            state = subscription.state
+            if not state.blocked and self._next_ns.get(subscription.key, 0) > now_ns:
+                continue
+            del self._dirty[subscription]
+            if not state.dirty:
+                continue
+            savings.append(state.save(now_ns, self._clock.time_ns()))
+            drafts.append(draft(subscription.key, subscription.created_revision, savings[-1].progress))
+            due.append(subscription)
+            self._next_ns[subscription.key] = now_ns + INTERVAL_NS
+            size += len(drafts[-1].body)
+            if size >= BATCH_BYTES_MAX:
+                break
+        return await self._append(due, savings, drafts)
+
+    async def _append(self, due: list[Checkpointed], savings: list[Saving], drafts: list[Draft]) -> bool:
+        if not drafts:
+            return True
+        try:
+            await self._log.append(Batch.of_records(drafts), time_ns=self._clock.time_ns())
+        except TrunklineError as error:
+            self.failures += 1
+            log.warning("checkpoints were not written", extra={"reason": error.code, "subscriptions": len(due)})
+            for subscription in due:
+                self.mark(subscription)
+            return False
+        self.written += len(drafts)
+        for subscription, saving in zip(due, savings, strict=True):
+            subscription.state.saved(saving)
+            subscription.on_saved()
+        return True
+
+    async def write_now(self, subscriptions: Sequence[Checkpointed], *, final: bool = False) -> None:
+        """Write these, whatever they say, and return when that is durable. With `final`, nothing is counted ahead."""
+        now_ns, time_ns = self._clock.now_ns(), self._clock.time_ns()
+        for at in range(0, len(subscriptions), BATCH_RECORDS):
+            some = subscriptions[at : at + BATCH_RECORDS]
+            savings = [one.state.save(now_ns, time_ns, final=final) for one in some]
+            drafts = [draft(one.key, one.created_revision, s.progress) for one, s in zip(some, savings, strict=True)]
+            await self._log.append(Batch.of_records(drafts), time_ns=time_ns)
+            self.written += len(drafts)
+            for one, saving in zip(some, savings, strict=True):
+                one.state.saved(saving)
+
+    async def _compact(self) -> None:
+        """Let go of what was overwritten once the stream has grown to twice of what was kept."""
+        if self._log.bytes < max(COMPACT_BYTES_MIN, 2 * self._compacted_bytes):
+            return
+        await self._log.compact(lambda record: self._is_current(record.key, int(record.id)))
+        self._compacted_bytes = self._log.bytes
+
+
+def draft(key: str, created_revision: int, progress: Progress) -> Draft:
+    """The record of a checkpoint."""
+    namespace = key.split("/", 2)[1]
+    body = encode(progress)
+    return Draft(topic=TOPIC, key=key, id=str(created_revision), namespace=namespace, schema=SCHEMA, body=body)
+
+
+def encode(progress: Progress) -> bytes:
+    """A SubscriptionCheckpoint."""
+    message = control_pb2.SubscriptionCheckpoint(
+        incarnation=progress.incarnation,
+        floor=progress.floor,
+        done_bitmap=progress.done,
+        delivered_to=progress.delivered_to,
+    )
+    for offset, attempts, not_before_ns in progress.open:
+        message.open.add(offset=offset, attempts=attempts, not_before_ns=not_before_ns)
+    for aside in progress.set_aside:
+        message.set_aside.add(offset=aside.offset, attempts=aside.attempts, reason=aside.reason, time_ns=aside.time_ns)
+    return message.SerializeToString()
+
+
+def decode(record: Record) -> Progress:
+    """What a record of the stream says. JournalCorrupt when it cannot be read."""
+    try:
+        message = control_pb2.SubscriptionCheckpoint.FromString(record.body)
+    except DecodeError as error:
+        raise JournalCorrupt(f"checkpoint {record.offset} of {record.key} cannot be read: {error}") from error
+    return Progress(
+        incarnation=message.incarnation,
+        floor=message.floor,
+        done=message.done_bitmap,
+        delivered_to=message.delivered_to,
+        open=tuple(OpenDelivery(e.offset, e.attempts, e.not_before_ns) for e in message.open),
+        set_aside=tuple(SetAside(e.offset, e.attempts, e.reason, e.time_ns) for e in message.set_aside),
+    )

@@ -1,0 +1,90 @@
+"""What the subscription's state machine speaks of: limits, deliveries, entries, outcomes, counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+NEVER = 1 << 63
+"""Later than every time, higher than every offset."""
+LOOK_AHEAD_MAX = 100_000
+"""Positions between the floor and the furthest event looked at; one block may lie across it."""
+READY_MAX = 1_024
+"""Events looked at and not yet delivered; with fewer, one more block is looked at."""
+SET_ASIDE_MAX = 10_000
+"""Set-aside events of one subscription. When reached, delivery pauses until some are released: none is dropped."""
+RESERVE_MIN = 1_000
+RESERVE_MAX = 100_000
+"""By how many offsets a checkpoint's delivered_to runs ahead of what is delivered."""
+SCANNED_UNSAVED_MAX = 10_000
+"""Positions that may go by without a matching event before the floor is written once more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """A subscription's configuration, with defaults filled in."""
+
+    ack_deadline_ns: int = 30_000_000_000
+    max_deliveries: int = 20
+    max_in_flight: int = 1_000
+    durable: bool = True
+    """Without it there are no checkpoints, and none is waited for."""
+
+
+class Delivery(NamedTuple):
+    """An event to be sent."""
+
+    consumer: int
+    offset: int
+    attempt: int
+    credit: int
+    """What the consumer has left after it."""
+
+
+class Settled(IntEnum):
+    """What became of an acknowledgement."""
+
+    DONE = 0
+    LATE = 1
+    """The delivery had been taken back, and the event went on to somebody else or aside."""
+    REPEATED = 2
+    """It had been settled before (or the offset is none of this subscription's events)."""
+    NEVER_SENT = 3
+
+
+class Entry:
+    """An event that was delivered at least once, or may have been before a crash."""
+
+    __slots__ = ("attempts", "consumer", "counted", "deadline_ns", "in_flight", "lapsed", "not_before_ns", "offset")
+
+    def __init__(self, offset: int, attempts: int, counted: int) -> None:
+        self.offset = offset
+        self.attempts = attempts
+        self.counted = counted
+        """The attempts that a durable checkpoint accounts for."""
+        self.consumer = 0
+        """Who has it, or had it last."""
+        self.deadline_ns = 0
+        self.not_before_ns = 0
+        self.in_flight = False
+        self.lapsed = False
+        """Waiting because its deadline passed: its last consumer may still say that it is done."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Totals since the state was made."""
+
+    delivered: int = 0
+    redelivered: int = 0
+    done: int = 0
+    lapsed: int = 0
+    given_back: int = 0
+    nacked: int = 0
+    late: int = 0
+    repeated: int = 0
+    never_sent: int = 0
+    set_aside: int = 0
+    missed: int = 0
+    """Positions removed by retention before they were done."""

@@ -1,0 +1,63 @@
+"""Which events of a block a subscription takes. Subscriptions with the same filters are one group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trunkline.core.fanout import FilterSet
+
+from .event_block import EventBlock
+
+EVERYTHING = 0
+"""The group without filters."""
+
+
+class Matcher:
+    """One per stream. Each topic of a block is matched once against all filters."""
+
+    def __init__(self) -> None:
+        self._filters = FilterSet()
+        self._groups: dict[tuple[str, ...], int] = {}
+        self._members: dict[int, int] = {}
+        self._by_group: dict[int, tuple[str, ...]] = {}
+        self._last_id = EVERYTHING
+
+    def join(self, filters: Sequence[str]) -> int:
+        """The group of these filters; `leave` it when it is needed no more."""
+        key = tuple(sorted(set(filters)))
+        if not key or ">" in key:
+            return EVERYTHING
+        group = self._groups.get(key)
+        if group is None:
+            self._last_id += 1
+            group = self._groups[key] = self._last_id
+            self._by_group[group] = key
+            for one in key:
+                self._filters.add(group, one)
+        self._members[group] = self._members.get(group, 0) + 1
+        return group
+
+    def leave(self, group: int) -> None:
+        """One member less."""
+        if group == EVERYTHING:
+            return
+        self._members[group] -= 1
+        if not self._members[group]:
+            del self._members[group]
+            del self._groups[self._by_group.pop(group)]
+            self._filters.remove(group)
+
+    def indexes(self, block: EventBlock, group: int) -> Sequence[int]:
+        """The indexes of the events that a group takes, ascending; worked out once per block and group."""
+        found = block.matched.get(group)
+        if found is None:
+            found = block.matched[group] = self._match(block, group)
+        return found
+
+    def _match(self, block: EventBlock, group: int) -> Sequence[int]:
+        if group == EVERYTHING:
+            return range(block.count)
+        taken = {i for i, topic in enumerate(block.topics) if group in self._filters.match(topic)}
+        if len(taken) == len(block.topics):
+            return range(block.count)
+        return [index for index, topic_id in enumerate(block.topic_ids) if topic_id in taken] if taken else ()

@@ -1,0 +1,107 @@
+"""Publish and PublishStream: bytes in, scanned and authorized; bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable
+from functools import partial
+
+from trunkline.api import convert
+from trunkline.api.v1 import common_pb2, events_pb2
+from trunkline.core.errors import TrunklineError
+from trunkline.core.wire import Scan, scan_publish
+from trunkline.server.journal.event_log import Published
+from trunkline.server.journal.sequencer import Origin
+
+from . import notices
+from .outlet import Outlet
+from .streams import Streams
+
+IN_FLIGHT_MAX = 256
+"""Publishes of one PublishStream that are not answered yet; the next is read when one is."""
+IN_FLIGHT_BYTES_MAX = 16 << 20
+
+Allow = Callable[[Scan], None]
+"""Raises PermissionDenied unless the caller may publish these topics to this namespace."""
+Header = Callable[[], common_pb2.ResponseHeader]
+
+
+class Publishing:
+    """Publishes to streams, one request or a stream of them."""
+
+    def __init__(self, streams: Streams, header: Header) -> None:
+        self._streams = streams
+        self._header = header
+
+    async def publish(self, data: bytes, origin: Origin, allow: Allow) -> bytes:
+        """Answer a PublishRequest."""
+        scan = scan_publish(data, stream_request=False)
+        response = events_pb2.PublishResponse(header=self._header())
+        self._fill(response, await self._publish(scan, origin, allow))
+        return response.SerializeToString()
+
+    async def publish_stream(
+        self, requests: AsyncIterable[bytes], outlet: Outlet, origin: Origin, allow: Allow
+    ) -> None:
+        """Answer PublishStreamRequests until there are no more; each when it is durable, whatever the order.
+
+        A request that cannot be read ends the stream (InvalidArgument): its sequence is not known. Every other failure
+        is the answer to one request.
+        """
+        room = Room(IN_FLIGHT_MAX, IN_FLIGHT_BYTES_MAX, outlet)
+        async with asyncio.TaskGroup() as tasks:
+            async for data in requests:
+                scan = scan_publish(data, stream_request=True)
+                await room.take(len(data))
+                task = tasks.create_task(self._answer(scan, outlet, origin, allow))
+                task.add_done_callback(partial(room.give_back, len(data)))
+
+    async def _answer(self, scan: Scan, outlet: Outlet, origin: Origin, allow: Allow) -> None:
+        response = events_pb2.PublishStreamResponse(sequence=scan.sequence)
+        try:
+            self._fill(response, await self._publish(scan, origin, allow))
+        except TrunklineError as error:
+            response.error.CopyFrom(notices.failure(error))
+        response.header.CopyFrom(self._header())
+        outlet.offer(response.SerializeToString())
+
+    async def _publish(self, scan: Scan, origin: Origin, allow: Allow) -> Published:
+        allow(scan)
+        stream = await self._streams.get(scan.namespace, scan.stream, origin)
+        return await stream.publish(scan, require_sync=scan.require_sync)
+
+    def _fill(
+        self, response: events_pb2.PublishResponse | events_pb2.PublishStreamResponse, published: Published
+    ) -> None:
+        response.incarnation = published.incarnation
+        response.durability.CopyFrom(convert.durability_to(published.sync, self._streams.promise.copies))
+        for run in published.ranges:
+            response.published.add(offset=run.offset, count=run.count, duplicate=run.duplicate)
+
+
+class Room:
+    """How much may be in flight, by number and by bytes; none while the peer does not take its answers.
+
+    One waits at a time: the reader of one stream.
+    """
+
+    def __init__(self, count_max: int, bytes_max: int, outlet: Outlet) -> None:
+        self._count = count_max
+        self._bytes = bytes_max
+        self._outlet = outlet
+        self._grown = asyncio.Event()
+        outlet.on_ready(self._grown.set)
+
+    async def take(self, size: int) -> None:
+        """Wait until there is room for one more; by its bytes the last one may be too much."""
+        while self._count <= 0 or self._bytes <= 0 or not self._outlet.ready:
+            self._grown.clear()
+            await self._grown.wait()
+        self._count -= 1
+        self._bytes -= size
+
+    def give_back(self, size: int, _: object = None) -> None:
+        """Something is done."""
+        self._count += 1
+        self._bytes += size
+        self._grown.set()

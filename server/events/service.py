@@ -1,0 +1,193 @@
+"""EventService on grpc.aio. Requests are checked and callers known before they come here, but for what is scanned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from typing import Any, Final
+
+import grpc
+
+from trunkline.api import convert
+from trunkline.api.v1 import common_pb2, events_pb2
+from trunkline.api.v1.events_pb2_grpc import EventServiceServicer
+from trunkline.core.wire import Scan
+from trunkline.server.chain.call import deadline_ns_of, principal_of
+from trunkline.server.journal.sequencer import Origin
+from trunkline.server.security.principal import EVERY_TOPIC, Principal, Resource, Verb, authorize
+from trunkline.server.transport.sink import SinkConfig, sink_of
+
+from .bus import EventBus
+from .feed import Feed
+from .publishing import Publishing
+from .settings import DEFAULT_STREAM
+from .stream import EventStream
+
+RAW_REQUESTS: Final = frozenset({"Publish", "PublishStream"})
+"""Methods whose requests are scanned: to be registered with an identity deserializer."""
+RAW_RESPONSES: Final = frozenset({"Publish", "PublishStream", "Subscribe", "Fetch"})
+"""Methods whose responses are encoded already: to be registered with an identity serializer."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EventService(EventServiceServicer):
+    """Thin: converts, asks the bus, converts back. `namespaces` names those that are known besides the streams'."""
+
+    def __init__(
+        self,
+        bus: EventBus,
+        header: Callable[[], common_pb2.ResponseHeader],
+        sink_config: SinkConfig,
+        *,
+        namespaces: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        self._bus = bus
+        self._header = header
+        self._sink_config = sink_config
+        # Answers to publishes say each their own: two of them must not become one message.
+        self._answers_config = dataclasses.replace(sink_config, message_bytes_max=1)
+        self._publishing = Publishing(bus.streams, header)
+        self._namespaces = namespaces
+
+    # Publishing.
+
+    async def Publish(self, data: bytes, context: Context) -> bytes:  # type: ignore[override]
+        principal = principal_of(context)
+        return await self._publishing.publish(data, Origin(author=principal.name), _may_publish(principal))
+
+    async def PublishStream(self, requests: AsyncIterable[bytes], context: Context) -> None:  # type: ignore[override]
+        principal = principal_of(context)
+        async with sink_of(context, self._answers_config) as sink:
+            await self._publishing.publish_stream(
+                requests, sink, Origin(author=principal.name), _may_publish(principal)
+            )
+
+    # Consuming.
+
+    async def Subscribe(self, requests: AsyncIterable[events_pb2.SubscribeRequest], context: Context) -> None:  # type: ignore[override]
+        principal = principal_of(context)
+        async with sink_of(context, self._sink_config) as sink:
+            await self._bus.serve_session(
+                requests, sink, Origin(author=principal.name), allow=_may_subscribe(principal)
+            )
+
+    async def Fetch(self, request: events_pb2.FetchRequest, context: Context) -> bytes:  # type: ignore[override]
+        _, feed = await self._feed(request, context)
+        pieces = await self._bus.subscriptions.fetch(
+            feed,
+            max_events=request.max_events,
+            max_bytes=request.max_bytes,
+            wait_ns=convert.ms_from(request, "wait", 0) * 1_000_000,
+            client=request.client or principal_of(context).name,
+        )
+        return b"".join([events_pb2.FetchResponse(header=self._header()).SerializeToString(), *pieces])
+
+    async def Acknowledge(
+        self, request: events_pb2.AcknowledgeRequest, context: Context
+    ) -> events_pb2.AcknowledgeResponse:
+        _, feed = await self._feed(request, context)
+        response = events_pb2.AcknowledgeResponse(header=self._header())
+        for acknowledgement in request.acknowledgements:
+            response.not_open.extend(feed.acknowledge(acknowledgement, None))
+        return response
+
+    async def _feed(self, request: Any, context: Context) -> tuple[EventStream, Feed]:
+        """The subscription that a request names, if the caller may consume what it takes."""
+        principal = principal_of(context)
+        stream = await self._bus.streams.get(request.namespace, request.stream, Origin(author=principal.name))
+        feed = self._bus.subscriptions.feed(stream, request.subscription)
+        authorize(principal, Verb.CONSUME, Resource(request.namespace, feed.filters or EVERY_TOPIC))
+        return stream, feed
+
+    # Streams.
+
+    async def CreateStream(
+        self, request: events_pb2.CreateStreamRequest, context: Context
+    ) -> events_pb2.CreateStreamResponse:
+        origin = Origin(author=principal_of(context).name, request_id=request.request_id)
+        stream, created = await self._bus.streams.create(request.stream, origin, deadline_ns=deadline_ns_of(context))
+        state = stream.state(copies=self._bus.streams.promise.copies)
+        return events_pb2.CreateStreamResponse(header=self._header(), stream=state, created=created)
+
+    async def ListStreams(
+        self, request: events_pb2.ListStreamsRequest, context: Context
+    ) -> events_pb2.ListStreamsResponse:
+        sees = principal_of(context).sees
+        states = self._bus.streams.states(request.namespace, self._namespaces())
+        return events_pb2.ListStreamsResponse(
+            header=self._header(), streams=[state for state in states if sees(state.config.namespace)]
+        )
+
+    async def DeleteStream(
+        self, request: events_pb2.DeleteStreamRequest, context: Context
+    ) -> events_pb2.DeleteStreamResponse:
+        origin = Origin(author=principal_of(context).name, request_id=request.request_id)
+        await self._bus.streams.delete(request.namespace, request.stream, origin, deadline_ns=deadline_ns_of(context))
+        return events_pb2.DeleteStreamResponse(header=self._header())
+
+    # Subscriptions.
+
+    async def CreateSubscription(
+        self, request: events_pb2.CreateSubscriptionRequest, context: Context
+    ) -> events_pb2.CreateSubscriptionResponse:
+        origin = Origin(author=principal_of(context).name, request_id=request.request_id)
+        stream = await self._bus.streams.get(request.namespace, request.stream, origin)
+        feed, created = await self._bus.subscriptions.create(
+            stream, request.name, request.config, origin, deadline_ns=deadline_ns_of(context)
+        )
+        return events_pb2.CreateSubscriptionResponse(
+            header=self._header(), subscription=self._bus.subscriptions.state_of(feed), created=created
+        )
+
+    async def ListSubscriptions(
+        self, request: events_pb2.ListSubscriptionsRequest, context: Context
+    ) -> events_pb2.ListSubscriptionsResponse:
+        sees = principal_of(context).sees
+        states = self._bus.subscriptions.states(request.namespace, request.stream)
+        return events_pb2.ListSubscriptionsResponse(
+            header=self._header(), subscriptions=[state for state in states if sees(state.namespace)]
+        )
+
+    async def DeleteSubscription(
+        self, request: events_pb2.DeleteSubscriptionRequest, context: Context
+    ) -> events_pb2.DeleteSubscriptionResponse:
+        origin = Origin(author=principal_of(context).name, request_id=request.request_id)
+        await self._bus.subscriptions.delete(
+            request.namespace,
+            request.stream or DEFAULT_STREAM,
+            request.name,
+            origin,
+            deadline_ns=deadline_ns_of(context),
+        )
+        return events_pb2.DeleteSubscriptionResponse(header=self._header())
+
+    async def ListSetAside(
+        self, request: events_pb2.ListSetAsideRequest, context: Context
+    ) -> events_pb2.ListSetAsideResponse:
+        stream, feed = await self._feed(request, context)
+        found = await self._bus.subscriptions.set_aside(stream, feed, max_events=request.max_events)
+        return events_pb2.ListSetAsideResponse(header=self._header(), events=found)
+
+    async def ReleaseSetAside(
+        self, request: events_pb2.ReleaseSetAsideRequest, context: Context
+    ) -> events_pb2.ReleaseSetAsideResponse:
+        _, feed = await self._feed(request, context)
+        return events_pb2.ReleaseSetAsideResponse(header=self._header(), released=feed.release(request.offsets))
+
+
+def _may_publish(principal: Principal) -> Callable[[Scan], None]:
+    def allow(scan: Scan) -> None:
+        authorize(principal, Verb.PUBLISH, Resource(scan.namespace, scan.topics))
+
+    return allow
+
+
+def _may_subscribe(principal: Principal) -> Callable[[events_pb2.OpenSubscription, Sequence[str]], None]:
+    """Reading for an ephemeral subscription, consuming for a durable one, of every topic that its filters take."""
+
+    def allow(request: events_pb2.OpenSubscription, filters: Sequence[str]) -> None:
+        verb = Verb.CONSUME if request.name else Verb.READ
+        authorize(principal, verb, Resource(request.namespace, filters or EVERY_TOPIC))
+
+    return allow

@@ -1,0 +1,290 @@
+"""One client's Subscribe stream: many subscriptions, opened, given credit, acknowledged and closed by messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from trunkline.api.v1 import events_pb2
+from trunkline.core.clock import Clock
+from trunkline.core.errors import InvalidArgument, LimitExceeded, TrunklineError
+from trunkline.server.journal.sequencer import Origin
+
+from . import notices
+from .consumer import PushConsumer
+from .feed import Feed
+from .outlet import Outlet
+from .settings import SubscriptionSettings
+from .stream import EventStream
+from .streams import Streams
+from .subscription import SubscriptionState
+from .subscriptions import Subscriptions
+from .tap import Tap
+
+SUBSCRIPTIONS_PER_SESSION_MAX = 1_000
+
+
+class OpenOne(Protocol):
+    """A subscription that is open on the stream."""
+
+    def add_credit(self, credit: int) -> None: ...
+    def settle(self, acknowledgement: events_pb2.Acknowledgement) -> None: ...
+    def bookmark(self) -> None:
+        """Tell how far it is, if it can be resumed by a token."""
+
+    def wake(self) -> None:
+        """The client takes more again."""
+
+    def close(self, *, clean: bool) -> None:
+        """The client has closed it (`clean`), or its stream broke."""
+
+
+class Session:
+    """Lives as long as the stream. `allow` raises PermissionDenied unless the caller may subscribe to these filters."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        subscriptions: Subscriptions,
+        clock: Clock,
+        outlet: Outlet,
+        origin: Origin,
+        *,
+        allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+        consumer_ids: Callable[[], int],
+    ) -> None:
+        self._streams = streams
+        self._subscriptions = subscriptions
+        self._clock = clock
+        self._outlet = outlet
+        self._origin = origin
+        self._allow = allow
+        self._consumer_ids = consumer_ids
+        self._open: dict[int, OpenOne] = {}
+
+    async def handle(self, request: events_pb2.SubscribeRequest) -> None:
+        """Do what a message says. InvalidArgument ends the stream; what concerns one subscription ends that one."""
+        if request.HasField("open"):
+            await self._handle_open(request.open)
+        for acknowledgement in request.acknowledgements:
+            found = self._open.get(acknowledgement.subscription_id)
+            if found is not None:
+                found.settle(acknowledgement)
+        for credit in request.credits:
+            found = self._open.get(credit.subscription_id)
+            if found is not None:
+                found.add_credit(credit.credit)
+        if request.HasField("close"):
+            found = self._open.pop(request.close.subscription_id, None)
+            if found is not None:
+                found.close(clean=True)
+                self._outlet.offer(notices.ended(request.close.subscription_id, None))
+
+    async def _handle_open(self, request: events_pb2.OpenSubscription) -> None:
+        subscription_id = request.subscription_id
+        if subscription_id in self._open:
+            raise InvalidArgument.of("open.subscription_id", "is open on this stream already", subscription_id)
+        if len(self._open) >= SUBSCRIPTIONS_PER_SESSION_MAX:
+            raise LimitExceeded("subscriptions_per_session_max", SUBSCRIPTIONS_PER_SESSION_MAX)
+        try:
+            stream = await self._streams.get(request.namespace, request.stream, self._origin)
+            if request.name:
+                await self._open_durable(request, stream)
+            else:
+                await self._open_ephemeral(request, stream)
+        except TrunklineError as error:
+            self._ended(subscription_id, error)
+
+    async def _open_durable(self, request: events_pb2.OpenSubscription, stream: EventStream) -> None:
+        if request.resume_token:
+            raise InvalidArgument.of("open.resume_token", "only without a name", request.name)
+        if request.no_acknowledgement:
+            raise InvalidArgument.of("open.no_acknowledgement", "only without a name", request.name)
+        known = stream.feeds.get(request.name)
+        self._allow(request, known.filters if known is not None else request.config.filters)
+        if request.HasField("config"):
+            feed, _ = await self._subscriptions.create(stream, request.name, request.config, self._origin)
+        else:
+            feed = self._subscriptions.feed(stream, request.name)
+        self._consume(request, stream, feed, token=b"", next_offset=feed.state.floor)
+
+    def _consume(
+        self, request: events_pb2.OpenSubscription, stream: EventStream, feed: Feed, *, token: bytes, next_offset: int
+    ) -> PushConsumer:
+        subscription_id = request.subscription_id
+        consumer = PushConsumer(
+            self._consumer_ids(),
+            self._outlet,
+            subscription_id=subscription_id,
+            client=request.client or self._origin.author,
+            on_end=lambda: self._forget(subscription_id, consumer),
+        )
+        self._outlet.offer(
+            notices.opened(
+                subscription_id, incarnation=stream.history.incarnation, next_offset=next_offset, token=token
+            )
+        )
+        self._open[subscription_id] = _OpenFeed(
+            feed, consumer, stream, self._outlet, subscription_id, ephemeral=not request.name
+        )
+        feed.join(consumer, request.credit)
+        return consumer
+
+    def _forget(self, subscription_id: int, consumer: PushConsumer) -> None:
+        found = self._open.get(subscription_id)
+        if isinstance(found, _OpenFeed) and found.consumer is consumer:
+            del self._open[subscription_id]
+
+    async def _open_ephemeral(self, request: events_pb2.OpenSubscription, stream: EventStream) -> None:
+        settings = SubscriptionSettings.of(request.config)
+        self._allow(request, settings.filters)
+        gap: tuple[int, int] | None = None
+        if request.resume_token:
+            position, gap = stream.resume(request.resume_token)
+        else:
+            position = await stream.start_offset(request.config.start)
+        if request.no_acknowledgement:
+            self._open_tap(request, stream, settings, position)
+        else:
+            state = SubscriptionState(
+                settings.limits(durable=False), incarnation=stream.history.incarnation, position=position
+            )
+            feed = Feed(stream.dispatcher, state, self._clock, key="", filters=settings.filters)
+            feed.open()
+            self._consume(request, stream, feed, token=stream.token(position), next_offset=position)
+        if gap is not None:
+            new = (stream.history.incarnation, position)
+            self._outlet.offer(notices.gap(request.subscription_id, old=gap, new=new))
+
+    def _open_tap(
+        self,
+        request: events_pb2.OpenSubscription,
+        stream: EventStream,
+        settings: SubscriptionSettings,
+        position: int,
+    ) -> None:
+        subscription_id, incarnation = request.subscription_id, stream.history.incarnation
+
+        def missed(old: int, new: int) -> None:
+            self._outlet.offer(notices.gap(subscription_id, old=(incarnation, old), new=(incarnation, new)))
+
+        def failed(error: TrunklineError) -> None:
+            found = self._open.pop(subscription_id, None)
+            if found is not None:
+                found.close(clean=False)
+            self._ended(subscription_id, error)
+
+        tap = Tap(
+            stream.dispatcher,
+            self._outlet,
+            subscription_id=subscription_id,
+            filters=settings.filters,
+            position=position,
+            on_missing=missed,
+            on_failure=failed,
+        )
+        self._outlet.offer(
+            notices.opened(subscription_id, incarnation=incarnation, next_offset=position, token=stream.token(position))
+        )
+        self._open[subscription_id] = _OpenTap(tap, stream, self._outlet, subscription_id)
+        tap.credit = request.credit
+        tap.open()
+
+    def _ended(self, subscription_id: int, error: TrunklineError) -> None:
+        self._outlet.offer(notices.ended(subscription_id, error))
+
+    def bookmark(self) -> None:
+        """Tell the client how far its ephemeral subscriptions are."""
+        for found in self._open.values():
+            found.bookmark()
+
+    def wake(self) -> None:
+        """The client takes more again."""
+        for found in list(self._open.values()):
+            found.wake()
+
+    def close(self, *, clean: bool) -> None:
+        """The stream is over; `clean` if the client ended it."""
+        while self._open:
+            _, found = self._open.popitem()
+            found.close(clean=clean)
+
+
+class _OpenFeed:
+    """A durable subscription that this client consumes, or an ephemeral one of its own."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        consumer: PushConsumer,
+        stream: EventStream,
+        outlet: Outlet,
+        subscription_id: int,
+        *,
+        ephemeral: bool,
+    ) -> None:
+        self.consumer = consumer
+        self._feed = feed
+        self._stream = stream
+        self._outlet = outlet
+        self._subscription_id = subscription_id
+        self._ephemeral = ephemeral
+
+    def add_credit(self, credit: int) -> None:
+        self._feed.add_credit(self.consumer.id, credit)
+
+    def settle(self, acknowledgement: events_pb2.Acknowledgement) -> None:
+        self._feed.acknowledge(acknowledgement, self.consumer.id)
+
+    def bookmark(self) -> None:
+        if self._ephemeral:
+            floor = self._feed.state.floor
+            self._outlet.offer(
+                notices.bookmark(
+                    self._subscription_id,
+                    incarnation=self._stream.history.incarnation,
+                    next_offset=floor,
+                    token=self._stream.token(floor),
+                )
+            )
+
+    def wake(self) -> None:
+        self._feed.wake()
+
+    def close(self, *, clean: bool) -> None:
+        self._feed.leave(self.consumer.id, clean=clean)
+        if self._ephemeral:
+            self._feed.close()
+
+
+class _OpenTap:
+    """An ephemeral subscription without acknowledgements."""
+
+    def __init__(self, tap: Tap, stream: EventStream, outlet: Outlet, subscription_id: int) -> None:
+        self._tap = tap
+        self._stream = stream
+        self._outlet = outlet
+        self._subscription_id = subscription_id
+
+    def add_credit(self, credit: int) -> None:
+        self._tap.add_credit(credit)
+
+    def settle(self, acknowledgement: events_pb2.Acknowledgement) -> None:
+        """Nothing is open here: it is ignored."""
+
+    def bookmark(self) -> None:
+        position = self._tap.position
+        self._outlet.offer(
+            notices.bookmark(
+                self._subscription_id,
+                incarnation=self._stream.history.incarnation,
+                next_offset=position,
+                token=self._stream.token(position),
+            )
+        )
+
+    def wake(self) -> None:
+        self._tap.add_credit(0)
+
+    def close(self, *, clean: bool) -> None:
+        self._tap.close()

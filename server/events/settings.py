@@ -1,0 +1,104 @@
+"""What streams and subscriptions are configured with: values with the contract's defaults filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trunkline.api import convert
+from trunkline.api.v1 import common_pb2, events_pb2
+from trunkline.core.model import Sync
+from trunkline.server.journal.log import Retention
+
+from .delivery import Limits
+
+DEFAULT_STREAM = "events"
+"""In every namespace; made with defaults when it is first used."""
+CHANGES = "changes"
+"""In every namespace; derived from control, not stored."""
+DEDUPE_WINDOW_NS = 120_000_000_000
+DEDUPE_IDS = 1_000_000
+ACK_DEADLINE_MS = 30_000
+MAX_DELIVERIES = 20
+MAX_IN_FLIGHT = 1_000
+_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """A stream's configuration."""
+
+    sync: Sync = Sync.FSYNCED
+    max_age_ns: int | None = None
+    max_bytes: int | None = None
+    max_records: int | None = None
+    dedupe_window_ns: int = DEDUPE_WINDOW_NS
+    dedupe_ids: int = DEDUPE_IDS
+
+    @property
+    def retention(self) -> Retention:
+        """What may go."""
+        return Retention(max_age_ns=self.max_age_ns, max_bytes=self.max_bytes, max_records=self.max_records)
+
+    @classmethod
+    def of(cls, config: events_pb2.StreamConfig) -> StreamSettings:
+        """What a message asks for."""
+        return cls(
+            sync=convert.sync_from(config.sync, Sync.FSYNCED),
+            max_age_ns=convert.ms_from(config, "max_age", 0) * _MS or None,
+            max_bytes=config.max_bytes or None,
+            max_records=config.max_records or None,
+            dedupe_window_ns=convert.ms_from(config, "dedupe_window", DEDUPE_WINDOW_NS // _MS) * _MS,
+            dedupe_ids=config.dedupe_ids or DEDUPE_IDS,
+        )
+
+    def message(self, namespace: str, name: str) -> events_pb2.StreamConfig:
+        """The message that asks for all of this."""
+        return events_pb2.StreamConfig(
+            namespace=namespace,
+            name=name,
+            sync=common_pb2.Sync.ValueType(self.sync),
+            max_age=None if self.max_age_ns is None else convert.ms_to(self.max_age_ns // _MS),
+            max_bytes=self.max_bytes or 0,
+            max_records=self.max_records or 0,
+            dedupe_window=convert.ms_to(self.dedupe_window_ns // _MS),
+            dedupe_ids=self.dedupe_ids,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionSettings:
+    """A subscription's configuration, but for where it begins."""
+
+    filters: tuple[str, ...] = ()
+    """Sorted; empty takes every topic."""
+    ack_deadline_ms: int = ACK_DEADLINE_MS
+    max_deliveries: int = MAX_DELIVERIES
+    max_in_flight: int = MAX_IN_FLIGHT
+
+    @classmethod
+    def of(cls, config: events_pb2.SubscriptionConfig) -> SubscriptionSettings:
+        """What a message asks for."""
+        return cls(
+            filters=tuple(sorted(config.filters)),
+            ack_deadline_ms=convert.ms_from(config, "ack_deadline", ACK_DEADLINE_MS),
+            max_deliveries=config.max_deliveries or MAX_DELIVERIES,
+            max_in_flight=config.max_in_flight or MAX_IN_FLIGHT,
+        )
+
+    def message(self) -> events_pb2.SubscriptionConfig:
+        """The message that asks for all of this."""
+        return events_pb2.SubscriptionConfig(
+            filters=self.filters,
+            ack_deadline=convert.ms_to(self.ack_deadline_ms),
+            max_deliveries=self.max_deliveries,
+            max_in_flight=self.max_in_flight,
+        )
+
+    def limits(self, *, durable: bool) -> Limits:
+        """For the state machine."""
+        return Limits(
+            ack_deadline_ns=self.ack_deadline_ms * _MS,
+            max_deliveries=self.max_deliveries,
+            max_in_flight=self.max_in_flight,
+            durable=durable,
+        )

@@ -1,0 +1,302 @@
+"""Every stream of this installation: made, opened, listed, trimmed, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from trunkline.api import convert
+from trunkline.api.journal.v1 import control_pb2
+from trunkline.api.v1 import events_pb2
+from trunkline.core.clock import Clock, Rng
+from trunkline.core.errors import (
+    DurabilityUnmet,
+    LimitExceeded,
+    NotSupported,
+    StreamExists,
+    StreamNotFound,
+    TrunklineError,
+)
+from trunkline.core.model import Sync
+from trunkline.server.journal.engine import Engine
+from trunkline.server.journal.fold import Change, Decide, View
+from trunkline.server.journal.log import LogConfig
+from trunkline.server.journal.record import Record
+from trunkline.server.journal.sequencer import Origin, Written
+
+from .fold import STREAM_CREATED, STREAM_DELETED, EventsFold, StreamEntity, stream_key
+from .settings import CHANGES, DEFAULT_STREAM, StreamSettings
+from .stream import EventStream, open_stored, recover_log
+from .tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+JOURNAL_LOGS = "trunkline."
+"""Logs with this prefix are the journal's own."""
+
+
+class Writer(Protocol):
+    """The sequencer, from here."""
+
+    async def write(self, decide: Decide, origin: Origin, *, deadline_ns: int | None = None) -> Written: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamsConfig:
+    """Bounds and paces of streams."""
+
+    streams_per_namespace_max: int = 1_000
+    trim_interval_s: float = 10.0
+    """Between two looks at what retention lets go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What the engine offers."""
+
+    sync: Sync = Sync.FSYNCED
+    copies: int = 1
+
+
+class Streams:
+    """By namespace and name. `derive` makes the derived stream of a namespace."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fold: EventsFold,
+        writer: Writer,
+        clock: Clock,
+        rng: Rng,
+        tasks: Tasks,
+        config: StreamsConfig,
+        *,
+        promise: Promise,
+        derive: Callable[[str], EventStream] | None = None,
+    ) -> None:
+        self.promise = promise
+        self._engine = engine
+        self._fold = fold
+        self._writer = writer
+        self._clock = clock
+        self._rng = rng
+        self._tasks = tasks
+        self._config = config
+        self._derive = derive
+        self._open: dict[tuple[str, str], EventStream] = {}
+        self._opening: dict[tuple[str, str], asyncio.Lock] = {}
+        self._deleting: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._recovering: set[tuple[str, str]] = set()
+
+    def opened(self) -> list[EventStream]:
+        """Those that are open."""
+        return list(self._open.values())
+
+    def peek(self, namespace: str, name: str) -> EventStream | None:
+        """A stream if it is open."""
+        return self._open.get((namespace, name))
+
+    # Opening.
+
+    async def start(self) -> None:
+        """Remove logs whose stream was deleted, and open those there are."""
+        wanted = {f"{entity.namespace}/{entity.name}" for entity in self._fold.streams()}
+        for name in await self._engine.list_logs():
+            if not name.startswith(JOURNAL_LOGS) and name not in wanted:
+                await self._engine.delete_log(name)
+        for entity in list(self._fold.streams()):
+            await self._opened(entity)
+
+    async def get(self, namespace: str, name: str, origin: Origin) -> EventStream:
+        """A stream by name; the default one is made when it is first asked for. StreamNotFound."""
+        name = name or DEFAULT_STREAM
+        found = self._open.get((namespace, name))
+        if found is not None:
+            return found
+        if name == CHANGES and self._derive is not None:
+            return self._open.setdefault((namespace, name), self._derive(namespace))
+        entity = self._fold.stream(namespace, name)
+        if entity is None:
+            if name != DEFAULT_STREAM:
+                raise not_found(namespace, name)
+            await self._write_created(namespace, name, StreamSettings(sync=self.promise.sync), origin, exact=False)
+            entity = self._fold.stream(namespace, name)
+            if entity is None:
+                raise not_found(namespace, name)
+        return await self._opened(entity)
+
+    async def _opened(self, entity: StreamEntity) -> EventStream:
+        key = (entity.namespace, entity.name)
+        lock = self._opening.setdefault(key, asyncio.Lock())
+        async with lock:
+            await self._deleted(key)
+            found = self._open.get(key)
+            if found is None:
+                found = await self._open_log(entity)
+                if self._fold.stream(*key) is not entity:  # deleted meanwhile
+                    found.end(not_found(*key))
+                    raise not_found(*key)
+                self._open[key] = found
+        self._opening.pop(key, None)
+        return found
+
+    async def _open_log(self, entity: StreamEntity) -> EventStream:
+        settings = entity.settings
+        opened = await self._engine.open_log(
+            f"{entity.namespace}/{entity.name}", LogConfig(sync=settings.sync, retention=settings.retention)
+        )
+        return await open_stored(
+            entity, opened, self._clock, self._rng, self._tasks, journal_id=self._engine.journal_id
+        )
+
+    # Making and deleting.
+
+    async def create(
+        self, config: events_pb2.StreamConfig, origin: Origin, *, deadline_ns: int | None = None
+    ) -> tuple[EventStream, bool]:
+        """Make a stream, and whether it was not there. StreamExists, NotSupported, DurabilityUnmet, LimitExceeded."""
+        settings = StreamSettings.of(config)
+        namespace, name = config.namespace, config.name
+        if name == CHANGES:
+            raise NotSupported(f"stream {CHANGES} is in every namespace, derived from control")
+        if settings.sync > self.promise.sync:
+            raise DurabilityUnmet(
+                f"the engine promises {self.promise.sync.name}", required=settings.sync.name, field="stream.sync"
+            )
+        await self._deleted((namespace, name))
+        created = await self._write_created(namespace, name, settings, origin, exact=True, deadline_ns=deadline_ns)
+        return await self.get(namespace, name, origin), created
+
+    async def _write_created(
+        self,
+        namespace: str,
+        name: str,
+        settings: StreamSettings,
+        origin: Origin,
+        *,
+        exact: bool,
+        deadline_ns: int | None = None,
+    ) -> bool:
+        """`exact`: a stream with other settings is refused."""
+        key = stream_key(namespace, name)
+        body = control_pb2.StreamCreated(config=settings.message(namespace, name)).SerializeToString()
+
+        def decide(view: View) -> Sequence[Change]:
+            found = view.get(key)
+            if found is None:
+                self._refuse_too_many(namespace)
+                return [Change(topic=STREAM_CREATED, key=key, body=body, namespace=namespace)]
+            if exact and found.settings != settings:
+                raise StreamExists(f"stream {name} of {namespace} is there with another configuration")
+            return []
+
+        written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+        if written.repeated:
+            entity = self._fold.stream(namespace, name)
+            return entity is not None and entity.created_revision == written.revision
+        return bool(written.records)
+
+    def _refuse_too_many(self, namespace: str) -> None:
+        limit = self._config.streams_per_namespace_max
+        if sum(entity.namespace == namespace for entity in self._fold.streams()) >= limit:
+            raise LimitExceeded("streams_per_namespace_max", limit)
+
+    async def delete(self, namespace: str, name: str, origin: Origin, *, deadline_ns: int | None = None) -> None:
+        """Delete a stream, its events and its subscriptions. StreamNotFound, NotSupported."""
+        if name == CHANGES:
+            raise NotSupported(f"stream {CHANGES} is derived from control and cannot be deleted")
+        key = stream_key(namespace, name)
+        body = control_pb2.StreamDeleted().SerializeToString()
+
+        def decide(view: View) -> Sequence[Change]:
+            if view.get(key) is None:
+                raise not_found(namespace, name)
+            return [Change(topic=STREAM_DELETED, key=key, body=body, namespace=namespace)]
+
+        await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+        await self._deleted((namespace, name))
+
+    def apply(self, record: Record) -> None:
+        """A record was folded: let go of a stream that is not there any more."""
+        if record.topic != STREAM_DELETED:
+            return
+        _, namespace, name = record.key.split("/", 2)
+        key = (namespace, name)
+        stream = self._open.pop(key, None)
+        if stream is not None:
+            stream.end(not_found(namespace, name))
+        self._deleting[key] = self._tasks.spawn(self._delete_log(key), f"events: delete {namespace}/{name}")
+
+    async def _delete_log(self, key: tuple[str, str]) -> None:
+        try:
+            await self._engine.delete_log("/".join(key))
+        except TrunklineError as error:
+            log.warning("log not deleted", extra={"stream": "/".join(key), "reason": error.code})
+        finally:
+            self._deleting.pop(key, None)
+
+    async def _deleted(self, key: tuple[str, str]) -> None:
+        """Wait until what had this name before is gone."""
+        task = self._deleting.get(key)
+        if task is not None:
+            await asyncio.shield(task)
+
+    # Listing.
+
+    def states(self, namespace: str, namespaces: Iterable[str] = ()) -> list[events_pb2.StreamState]:
+        """The streams of a namespace, or of all (`namespaces` besides those that have streams), sorted.
+
+        The default stream and the derived one are listed in every namespace, also before they are used.
+        """
+        known = {entity.namespace for entity in self._fold.streams()} | set(namespaces)
+        shown: list[events_pb2.StreamState] = []
+        for one in [namespace] if namespace else sorted(known):
+            names = {entity.name for entity in self._fold.streams() if entity.namespace == one} | {DEFAULT_STREAM}
+            if self._derive is not None:
+                names.add(CHANGES)
+            shown.extend(self._state(one, name) for name in sorted(names))
+        return shown
+
+    def _state(self, namespace: str, name: str) -> events_pb2.StreamState:
+        stream = self._open.get((namespace, name))
+        if stream is None and name == CHANGES and self._derive is not None:
+            stream = self._derive(namespace)
+        if stream is not None:
+            return stream.state(copies=self.promise.copies)
+        entity = self._fold.stream(namespace, name)
+        settings = StreamSettings(sync=self.promise.sync) if entity is None else entity.settings
+        return events_pb2.StreamState(
+            config=settings.message(namespace, name),
+            durability=convert.durability_to(settings.sync, self.promise.copies),
+        )
+
+    # Keeping.
+
+    async def keep(self) -> None:
+        """Trim and recover, until cancelled."""
+        while True:
+            await asyncio.sleep(self._config.trim_interval_s)
+            for key, stream in list(self._open.items()):
+                if not stream.derived:
+                    await self._trim(stream)
+                    self._look_after(key, stream)
+
+    async def _trim(self, stream: EventStream) -> None:
+        try:
+            await stream.event_log.log.trim(stream.settings.retention, now_ns=self._clock.time_ns())
+        except TrunklineError as error:
+            log.warning("stream not trimmed", extra={"stream": stream.name, "reason": error.code})
+
+    def _look_after(self, key: tuple[str, str], stream: EventStream) -> None:
+        if stream.event_log.failed and key not in self._recovering:
+            self._recovering.add(key)
+            task = self._tasks.spawn(recover_log(stream), f"events: recover {'/'.join(key)}")
+            task.add_done_callback(lambda _: self._recovering.discard(key))
+
+
+def not_found(namespace: str, name: str) -> StreamNotFound:
+    """No such stream."""
+    return StreamNotFound(f"no stream {name} in {namespace}", namespace=namespace, stream=name)

@@ -1,0 +1,281 @@
+"""Every durable subscription: made, recovered, consumed with single calls, listed, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trunkline.api import convert
+from trunkline.api.journal.v1 import control_pb2
+from trunkline.api.v1 import events_pb2
+from trunkline.core.clock import Clock
+from trunkline.core.errors import LimitExceeded, SubscriptionExists, SubscriptionNotFound
+from trunkline.server.journal.fold import Change, View
+from trunkline.server.journal.record import Record
+from trunkline.server.journal.sequencer import Origin
+
+from .checkpoint import Checkpoints
+from .consumer import PullConsumer
+from .feed import Feed
+from .fold import (
+    SUBSCRIPTION_CREATED,
+    SUBSCRIPTION_DELETED,
+    EventsFold,
+    SubscriptionEntity,
+    stream_key,
+    subscription_key,
+)
+from .progress import Progress
+from .settings import SubscriptionSettings
+from .stream import EventStream
+from .streams import Streams, Writer, not_found
+from .subscription import SubscriptionState
+
+log = logging.getLogger(__name__)
+
+FETCH_EVENTS_DEFAULT = 100
+FETCH_BYTES_DEFAULT = 1 << 20
+FETCH_GRACE_NS = 1_000_000_000
+"""How long a Fetch that does not wait for events may wait for what is there: a read, a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionsConfig:
+    """Bounds of subscriptions."""
+
+    subscriptions_per_stream_max: int = 1_000
+
+
+class Subscriptions:
+    """By stream and name."""
+
+    def __init__(
+        self,
+        fold: EventsFold,
+        streams: Streams,
+        checkpoints: Checkpoints,
+        writer: Writer,
+        clock: Clock,
+        config: SubscriptionsConfig,
+    ) -> None:
+        self.pulls = 0
+        self._fold = fold
+        self._streams = streams
+        self._checkpoints = checkpoints
+        self._writer = writer
+        self._clock = clock
+        self._config = config
+
+    # Recovery.
+
+    async def start(self, saved: dict[tuple[str, int], Progress], origin: Origin) -> None:
+        """Go on with every subscription where its last checkpoint left it; streams are open.
+
+        One whose stream has another incarnation is written before anything can be appended, so that the new history's
+        first position is never forgotten.
+        """
+        moved: list[Feed] = []
+        for entity in list(self._fold.subscriptions()):
+            stream = await self._streams.get(entity.namespace, entity.stream, origin)
+            feed = self._recover(stream, entity, saved.get((entity.key, entity.created_revision)))
+            if feed.untold_gap is not None:
+                moved.append(feed)
+        await self._checkpoints.write_now(moved)
+
+    def _recover(self, stream: EventStream, entity: SubscriptionEntity, progress: Progress | None) -> Feed:
+        if progress is None:
+            progress = Progress(incarnation=entity.incarnation, floor=entity.offset, delivered_to=entity.offset)
+        incarnation = stream.history.incarnation
+        gap: tuple[int, int] | None = None
+        if progress.incarnation != incarnation:
+            gap = (progress.incarnation, progress.floor)
+            progress = progress.moved_to(incarnation, stream.moved(progress.incarnation, 1 << 63))
+        state = SubscriptionState.recover(
+            entity.settings.limits(durable=True),
+            progress,
+            end=stream.dispatcher.end,
+            now_ns=self._clock.now_ns(),
+            time_ns=self._clock.time_ns(),
+        )
+        feed = self._open(stream, entity, state)
+        feed.untold_gap = gap
+        return feed
+
+    def _open(self, stream: EventStream, entity: SubscriptionEntity, state: SubscriptionState) -> Feed:
+        feed = Feed(
+            stream.dispatcher,
+            state,
+            self._clock,
+            key=entity.key,
+            created_revision=entity.created_revision,
+            filters=entity.settings.filters,
+            checkpoint=self._checkpoints.mark,
+        )
+        stream.feeds[entity.name] = feed
+        feed.open()
+        return feed
+
+    # Making and deleting.
+
+    async def create(
+        self,
+        stream: EventStream,
+        name: str,
+        config: events_pb2.SubscriptionConfig,
+        origin: Origin,
+        *,
+        deadline_ns: int | None = None,
+    ) -> tuple[Feed, bool]:
+        """Make a subscription, and whether it was not there. SubscriptionExists, StreamNotFound, PositionOutOfRange."""
+        settings = SubscriptionSettings.of(config)
+        key = subscription_key(stream.namespace, stream.name, name)
+        offset = await stream.start_offset(config.start)
+        body = control_pb2.SubscriptionCreated(
+            config=settings.message(), incarnation=stream.history.incarnation, offset=offset
+        ).SerializeToString()
+
+        def decide(view: View) -> Sequence[Change]:
+            if not stream.derived and view.get(stream_key(stream.namespace, stream.name)) is None:
+                raise not_found(stream.namespace, stream.name)
+            found = view.get(key)
+            if found is None:
+                self._refuse_too_many(stream)
+                return [Change(topic=SUBSCRIPTION_CREATED, key=key, body=body, namespace=stream.namespace)]
+            if found.settings != settings:
+                raise SubscriptionExists(f"subscription {name} is there with another configuration", name=name)
+            return []
+
+        written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+        feed = self.feed(stream, name)
+        if written.repeated:
+            return feed, feed.created_revision == written.revision
+        return feed, bool(written.records)
+
+    def _refuse_too_many(self, stream: EventStream) -> None:
+        limit = self._config.subscriptions_per_stream_max
+        if len(list(self._fold.subscriptions_of(stream.namespace, stream.name))) >= limit:
+            raise LimitExceeded("subscriptions_per_stream_max", limit)
+
+    async def delete(
+        self, namespace: str, stream: str, name: str, origin: Origin, *, deadline_ns: int | None = None
+    ) -> None:
+        """Delete a subscription and what it has done. SubscriptionNotFound."""
+        key = subscription_key(namespace, stream, name)
+        body = control_pb2.SubscriptionDeleted().SerializeToString()
+
+        def decide(view: View) -> Sequence[Change]:
+            if view.get(key) is None:
+                raise _not_found(namespace, stream, name)
+            return [Change(topic=SUBSCRIPTION_DELETED, key=key, body=body, namespace=namespace)]
+
+        await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+
+    def apply(self, record: Record, stream: EventStream | None) -> None:
+        """A record about a subscription of an open stream was folded."""
+        _, namespace, stream_name, name = record.key.split("/", 3)
+        if stream is None:
+            return
+        feed = stream.feeds.get(name)
+        if record.topic == SUBSCRIPTION_DELETED and feed is not None:
+            del stream.feeds[name]
+            self._checkpoints.forget(feed)
+            feed.end(_not_found(namespace, stream_name, name))
+        elif record.topic == SUBSCRIPTION_CREATED:
+            entity = self._fold.subscription(namespace, stream_name, name)
+            if entity is not None and (feed is None or feed.created_revision != entity.created_revision):
+                self._recover(stream, entity, None)
+
+    # Using.
+
+    def feed(self, stream: EventStream, name: str) -> Feed:
+        """A subscription by name. SubscriptionNotFound."""
+        feed = stream.feeds.get(name)
+        if feed is None:
+            raise _not_found(stream.namespace, stream.name, name)
+        return feed
+
+    async def fetch(self, feed: Feed, *, max_events: int, max_bytes: int, wait_ns: int, client: str) -> list[bytes]:
+        """Deliveries, encoded; waits for the first up to `wait_ns`. When this is cancelled, they are given back."""
+        self.pulls += 1
+        consumer = PullConsumer(-self.pulls, client=client, max_bytes=max_bytes or FETCH_BYTES_DEFAULT)
+        feed.join(consumer, max_events or FETCH_EVENTS_DEFAULT)
+        answered = False
+        try:
+            feed.pump()
+            if not consumer.done.done():
+                grace_ns = FETCH_GRACE_NS if feed.has_more else 0
+                await asyncio.wait([consumer.done], timeout=max(wait_ns, grace_ns) / 1e9)
+            if consumer.done.done():
+                consumer.done.result()
+            answered = True
+        finally:
+            if answered:
+                feed.retire(consumer.id, consumer.left_over)
+            else:
+                consumer.done.cancel()
+                feed.leave(consumer.id, clean=True)
+        return consumer.pieces
+
+    # Showing.
+
+    def states(self, namespace: str, stream: str) -> list[events_pb2.SubscriptionState]:
+        """The subscriptions of a stream, of a namespace, or of all, sorted."""
+        shown: list[events_pb2.SubscriptionState] = []
+        for entity in sorted(self._fold.subscriptions(), key=lambda entity: entity.key):
+            if namespace in ("", entity.namespace) and stream in ("", entity.stream):
+                shown.append(self.state(entity))
+        return shown
+
+    def state(self, entity: SubscriptionEntity) -> events_pb2.SubscriptionState:
+        """What a subscription has done, for people."""
+        shown = events_pb2.SubscriptionState(
+            namespace=entity.namespace,
+            stream=entity.stream,
+            name=entity.name,
+            config=entity.settings.message(),
+            floor=entity.offset,
+        )
+        stream = self._streams.peek(entity.namespace, entity.stream)
+        feed = None if stream is None else stream.feeds.get(entity.name)
+        if feed is not None:
+            state = feed.state
+            shown.floor = state.floor
+            shown.in_flight = state.in_flight
+            shown.lag = feed.lag
+            shown.set_aside = len(state.set_aside)
+            shown.consumers.extend(feed.clients())
+            shown.redelivered = state.counts.redelivered
+        return shown
+
+    def state_of(self, feed: Feed) -> events_pb2.SubscriptionState:
+        """The same of a feed. SubscriptionNotFound if it was deleted meanwhile."""
+        entity = self._fold.get(feed.key)
+        if not isinstance(entity, SubscriptionEntity):
+            _, namespace, stream, name = feed.key.split("/", 3)
+            raise _not_found(namespace, stream, name)
+        return self.state(entity)
+
+    async def set_aside(self, stream: EventStream, feed: Feed, *, max_events: int) -> list[events_pb2.SetAsideEvent]:
+        """The set-aside events, lowest offsets first, with their content where it is still kept."""
+        shown = []
+        for offset in sorted(feed.state.set_aside)[: max_events or FETCH_EVENTS_DEFAULT]:
+            aside = feed.state.set_aside.get(offset)
+            if aside is None:
+                continue
+            event = events_pb2.SetAsideEvent(
+                offset=offset,
+                attempts=aside.attempts,
+                reason=aside.reason,
+                time=convert.time_ns_to(aside.time_ns),
+            )
+            body = await stream.body_at(offset)
+            if body is not None:
+                event.event.ParseFromString(body)
+            shown.append(event)
+        return shown
+
+
+def _not_found(namespace: str, stream: str, name: str) -> SubscriptionNotFound:
+    return SubscriptionNotFound(f"no subscription {name} of stream {stream} in {namespace}", name=name)

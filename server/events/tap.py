@@ -1,0 +1,91 @@
+"""An ephemeral subscription without acknowledgements: a position that moves as credit and the peer allow."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
+
+from trunkline.core.errors import TrunklineError
+
+from .dispatcher import Dispatcher
+from .encode import subscription_prefix
+from .outlet import Outlet
+
+PUMP_CHUNKS = 16
+"""Sent to one tap before others have their turn."""
+
+
+class Tap:
+    """A follower; see Dispatcher."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher[Any],
+        outlet: Outlet,
+        *,
+        subscription_id: int,
+        filters: tuple[str, ...],
+        position: int,
+        on_missing: Callable[[int, int], None],
+        on_failure: Callable[[TrunklineError], None],
+    ) -> None:
+        """`on_missing` is told the old position and the one where delivery goes on."""
+        self.position = position
+        """Everything below has been sent, if the filters take it."""
+        self.credit = 0
+        self.sent = 0
+        self._dispatcher = dispatcher
+        self._outlet = outlet
+        self._prefix = subscription_prefix(subscription_id)
+        self._group = dispatcher.matcher.join(filters)
+        self._on_missing = on_missing
+        self._on_failure = on_failure
+
+    def open(self) -> None:
+        """Begin."""
+        self._dispatcher.attach(self)
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._dispatcher.detach(self)
+        self._dispatcher.matcher.leave(self._group)
+
+    def add_credit(self, credit: int) -> None:
+        """Let `credit` more be sent."""
+        self.credit += credit
+        self._dispatcher.wake(self)
+
+    def pump(self) -> bool:
+        dispatcher, outlet = self._dispatcher, self._outlet
+        matcher, group = dispatcher.matcher, self._group
+        for _ in range(PUMP_CHUNKS):
+            position = self.position
+            if position >= dispatcher.end or not outlet.ready or not self.credit:
+                return False
+            block = dispatcher.block_at(position)
+            if block is None:
+                dispatcher.load(position, self)
+                return False
+            indexes = matcher.indexes(block, group)
+            first = 0
+            if position > block.start:
+                first = bisect_left(indexes, position, key=block.offsets.__getitem__)
+            if first == len(indexes):
+                self.position = block.end
+                continue
+            data, count = block.chunk(group, first, self._prefix, self.credit)
+            self.credit -= count
+            self.sent += count
+            first += count
+            self.position = block.end if first == len(indexes) else block.offsets[indexes[first]]
+            outlet.offer(data)
+        return True
+
+    def missing(self, first_offset: int) -> None:
+        if self.position < first_offset:
+            old, self.position = self.position, first_offset
+            self._on_missing(old, first_offset)
+
+    def fail(self, error: TrunklineError) -> None:
+        self._on_failure(error)

@@ -1,0 +1,258 @@
+"""The way of a scanned publish into a stream: recognise what was there, append the rest, answer when all is durable.
+
+A request is taken in whole: nothing awaits between looking up its ids and queueing its append, so two requests with the
+same event cannot both be new. Ids are entered when the append is queued and taken back when it fails; a duplicate of an
+event that is still on its way is answered when that one is durable, and fails when it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+from trunkline.core.clock import Clock
+from trunkline.core.dedupe import DedupeWindow
+from trunkline.core.errors import DurabilityUnmet, PositionOutOfRange, StreamClosed
+from trunkline.core.model import Sync
+from trunkline.core.wire import event_identity
+
+from .batch import Batch, Scan
+from .block import Block
+from .log import Appended, Log
+
+_NEW = b"\xff"
+"""What an array of answers consists of when none of the ids is known: -1, -1, ..."""
+_IN_REQUEST = -2
+"""Answers at and below this name an event of the same request: index -2 - answer."""
+Identity = tuple[bytes, bytes]
+"""Source and id of an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRange:
+    """A run of events that lie behind one another; `duplicate` if they had been published before, at these offsets."""
+
+    offset: int
+    count: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where the events of a request are, in its order, and what is promised of them."""
+
+    ranges: Sequence[PublishedRange]
+    sync: Sync
+    incarnation: int
+
+
+class Frames(Protocol):
+    """Framed events one after the other, in a batch or a block."""
+
+    @property
+    def payload(self) -> bytes | memoryview: ...
+    @property
+    def ends(self) -> Sequence[int]: ...
+
+
+class _Pending(NamedTuple):
+    offset: int
+    batch: Batch
+    future: asyncio.Future[Appended]
+
+
+class EventLog:
+    """The publishing side of one stream's log. `rebuild` before use and after the log has recovered."""
+
+    def __init__(self, log: Log, clock: Clock, *, dedupe_window_ns: int, dedupe_ids: int, seed: int) -> None:
+        """`seed` is random: ids that crowd one part of the table cannot be chosen."""
+        self.log = log
+        self.published = 0
+        self.duplicates = 0
+        self.collisions = 0
+        """Events whose id hash was that of another event."""
+        self._clock = clock
+        self._dedupe_window_ns = dedupe_window_ns
+        self._dedupe_ids = dedupe_ids
+        self._seed = seed
+        self._window = self._new_window()
+        self._pending: dict[int, _Pending] = {}
+        self._recovering = False
+
+    async def rebuild(self) -> None:
+        """Learn the ids of what the log holds."""
+        window = self._new_window()
+        from_time_ns = self.log.last_time_ns - self._dedupe_window_ns
+        async for column in self.log.id_hash_columns(from_time_ns=from_time_ns, max_ids=self._dedupe_ids):
+            window.add_many(column.id_hashes, column.base_offset, column.time_ns)
+            await asyncio.sleep(0)
+        self._window = window
+
+    async def recover(self) -> None:
+        """Reopen the log after its disk failed, and learn its ids anew: what was on its way may have been kept.
+
+        Raises what stands in the way; then nothing is published until it has been called again.
+        """
+        self._recovering = True
+        await self.log.recover()
+        await self.rebuild()
+        self._recovering = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether `recover` is needed."""
+        return self._recovering or self.log.failed is not None
+
+    def _new_window(self) -> DedupeWindow:
+        return DedupeWindow(max_ids=self._dedupe_ids, window_ns=self._dedupe_window_ns, seed=self._seed)
+
+    async def publish(self, scan: Scan, *, require_sync: int = 0) -> Published:
+        """Append what is new; return when all of it, duplicates included, is durable.
+
+        Raises DurabilityUnmet, LimitExceeded, DiskFull, DiskReadOnly, StreamClosed, OutcomeUnknown; then nothing of the
+        request is promised, and it may be repeated.
+        """
+        if require_sync > self.log.sync:
+            promised = self.log.sync.name
+            raise DurabilityUnmet(f"stream {self.log.name} promises {promised}", required=Sync(require_sync).name)
+        blocks: list[Block] = []
+        while True:
+            if self._recovering:
+                raise StreamClosed(f"stream {self.log.name} is being recovered")
+            self._window.expire(max(self._clock.time_ns(), self.log.last_time_ns))
+            found = self._window.find_many(scan.id_hashes, scan.count)
+            if not found.tobytes().strip(_NEW):
+                pending = self._append(Batch.of_scan(scan))
+                await asyncio.shield(pending.future)
+                ranges: Sequence[PublishedRange] = (PublishedRange(pending.offset, scan.count, False),)
+                break
+            unread = self._unread(scan, found, blocks)
+            if unread is None:
+                ranges = await self._publish_some(scan, found, blocks)
+                break
+            blocks.extend(await self._read(unread))
+        return Published(ranges, self.log.sync, self.log.incarnation)
+
+    def _append(self, batch: Batch) -> _Pending:
+        """Queue an append and enter its ids."""
+        queued = self.log.append_nowait(batch, time_ns=self._clock.time_ns())
+        self._window.add_many(batch.id_hashes, queued.offset, queued.time_ns)
+        pending = _Pending(queued.offset, batch, queued.future)
+        self._pending[pending.offset] = pending
+        queued.future.add_done_callback(lambda future: self._settle(pending, future))
+        self.published += batch.count
+        return pending
+
+    def _settle(self, pending: _Pending, future: asyncio.Future[Appended]) -> None:
+        """An append is durable, or has failed and with it all behind it: then their ids are as good as new."""
+        self._pending.pop(pending.offset)
+        if future.cancelled() or future.exception() is not None:
+            self.published -= pending.batch.count
+            self._window.take_back(pending.offset)
+
+    # Requests with events that may be duplicates.
+
+    def _unread(self, scan: Scan, found: Sequence[int], blocks: Sequence[Block]) -> int | None:
+        """An original that has to be read before it can be compared; None when all are at hand."""
+        for index, answer in enumerate(found):
+            if answer >= 0:
+                for offset in self._window.candidates(*_hash(scan, index)):
+                    if self.log.first_offset <= offset < self.log.next_offset and not _within(blocks, offset):
+                        return offset
+        return None
+
+    async def _read(self, offset: int) -> Sequence[Block]:
+        try:
+            return (await self.log.read(offset, max_bytes=1))[:1]
+        except PositionOutOfRange:
+            return ()  # retention was quicker
+
+    async def _publish_some(
+        self, scan: Scan, found: Sequence[int], blocks: Sequence[Block]
+    ) -> Sequence[PublishedRange]:
+        """Append what is new. A duplicate has the offset of its original, or its index when that is in this request."""
+        stored: dict[int, int] = {}
+        earlier: dict[int, int] = {}
+        for index, answer in enumerate(found):
+            if answer != -1:
+                self._compare(scan, index, found, blocks, stored, earlier)
+        keep = [index for index in range(scan.count) if index not in stored and index not in earlier]
+        waited = [p.future for p in self._pending.values() if _holds_any(p, stored.values())]
+        offsets = stored
+        if keep:
+            pending = self._append(Batch.of_scan(scan, keep))
+            waited.append(pending.future)
+            offsets = stored | {index: pending.offset + place for place, index in enumerate(keep)}
+        self.duplicates += scan.count - len(keep)
+        new = set(keep)
+        for future in waited:
+            await asyncio.shield(future)
+        return _ranges([(offsets[earlier.get(i, i)], i not in new) for i in range(scan.count)])
+
+    def _compare(
+        self,
+        scan: Scan,
+        index: int,
+        found: Sequence[int],
+        blocks: Sequence[Block],
+        stored: dict[int, int],
+        earlier: dict[int, int],
+    ) -> None:
+        """Whether the event whose hash is known is known itself: note where its original is."""
+        identity = _identity(scan, index)
+        answer = found[index]
+        while answer <= _IN_REQUEST:
+            other = _IN_REQUEST - answer
+            if _identity(scan, other) == identity:
+                earlier[index] = earlier.get(other, other)
+                return
+            answer = found[other]
+        if answer >= 0:
+            for offset in self._window.candidates(*_hash(scan, index)):
+                if self._stored_identity(offset, blocks) in (identity, None):
+                    stored[index] = offset
+                    return
+        self.collisions += 1
+
+    def _stored_identity(self, offset: int, blocks: Sequence[Block]) -> Identity | None:
+        """Who stands at an offset; None when retention has removed it, and the hash alone has to do."""
+        for pending in self._pending.values():
+            if pending.offset <= offset < pending.offset + pending.batch.count:
+                return _identity(pending.batch, offset - pending.offset)
+        block = _within(blocks, offset)
+        return None if block is None else _identity(block, offset - block.base_offset)
+
+
+def _hash(scan: Scan, index: int) -> tuple[int, int]:
+    return scan.id_hashes[2 * index], scan.id_hashes[2 * index + 1]
+
+
+def _holds_any(pending: _Pending, offsets: Iterable[int]) -> bool:
+    return any(pending.offset <= offset < pending.offset + pending.batch.count for offset in offsets)
+
+
+def _within(blocks: Sequence[Block], offset: int) -> Block | None:
+    return next((block for block in blocks if block.base_offset <= offset < block.end_offset), None)
+
+
+def _identity(frames: Frames, index: int) -> Identity:
+    """Source and id of one event."""
+    frame = memoryview(frames.payload)[frames.ends[index - 1] if index else 0 : frames.ends[index]]
+    at = 1
+    while frame[at] & 0x80:
+        at += 1
+    return event_identity(frame[at + 1 :])
+
+
+def _ranges(places: Sequence[tuple[int, bool]]) -> list[PublishedRange]:
+    """Offsets, each with whether it is a duplicate, as runs."""
+    ranges: list[PublishedRange] = []
+    for offset, duplicate in places:
+        last = ranges[-1] if ranges else None
+        if last is not None and last.duplicate == duplicate and last.offset + last.count == offset:
+            ranges[-1] = replace(last, count=last.count + 1)
+        else:
+            ranges.append(PublishedRange(offset, 1, duplicate))
+    return ranges

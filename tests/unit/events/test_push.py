@@ -1,0 +1,89 @@
+"""Publish, subscribe, acknowledge: a client's stream against the whole bus on the memory engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+from reference.events_world import Ack, Notice, World, places
+from reference.registry_world import virtual
+from trunkline.api.v1 import events_pb2
+
+EARLIEST = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(earliest=True))
+
+
+def test_what_is_published_is_delivered_and_done_when_acknowledged() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            client = world.connect()
+            await client.open(name="billing", config=EARLIEST)
+            assert places(await world.publish("a", "b")) == [(0, 2, False)]
+            await world.publish("c")
+            got = await client.received(3)
+            assert [(d.subscription_id, d.offset, d.attempt, d.event.id) for d in got] == [
+                (1, 0, 1, "a"),
+                (1, 1, 1, "b"),
+                (1, 2, 1, "c"),
+            ]
+            assert [d.credit for d in got] == [999, 998, 997]
+            assert client.kinds() == [Notice.KIND_OPENED]
+            await client.ack(0, 1, 2)
+            [state] = bus.subscriptions.states("shop", "events")
+            assert (state.floor, state.in_flight, state.lag) == (3, 0, 0)
+
+    virtual(main)
+
+
+def test_done_stays_done_across_a_crash_and_the_rest_comes_again() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running(crash=True):
+            client = world.connect()
+            await client.open(name="billing", config=EARLIEST)
+            await world.publish("a", "b", "c", "d")
+            await client.received(4)
+            await client.ack(0, 2)
+            await asyncio.sleep(0.2)
+        async with world.running():
+            client = world.connect()
+            await client.open(name="billing")
+            await client.received(2)
+            await asyncio.sleep(1)
+            assert client.attempts == [(1, 2), (3, 2)]
+
+    virtual(main)
+
+
+def test_what_is_not_acknowledged_in_time_is_delivered_again() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running():
+            client = world.connect()
+            config = events_pb2.SubscriptionConfig(ack_deadline={"seconds": 2})
+            await client.open(name="billing", config=config)
+            await world.publish("a")
+            await client.received(1)
+            await asyncio.sleep(1.9)
+            assert client.attempts == [(0, 1)]
+            await asyncio.sleep(0.2)
+            assert client.attempts == [(0, 1), (0, 2)]
+
+    virtual(main)
+
+
+def test_refused_events_come_again_after_their_delay() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running():
+            client = world.connect()
+            await client.open(name="billing", config=EARLIEST)
+            await world.publish("a", "b")
+            await client.received(2)
+            await client.settle(Ack.OUTCOME_NACK, 0, delay_s=10)
+            await client.settle(Ack.OUTCOME_NACK, 1)
+            await asyncio.sleep(9)
+            assert client.attempts == [(0, 1), (1, 1), (1, 2)]
+            await asyncio.sleep(1.2)
+            assert client.attempts[3:] == [(0, 2)]
+
+    virtual(main)
