@@ -67,7 +67,8 @@ class Pickers:
         self._rng = rng
         self._config = config or PickerConfig()
         self._kept: dict[tuple[str, str], dict[tuple[str, LoadBalancing], _Picker]] = {}
-        self._entries = 0
+        self.entries = 0
+        """Instances and table entries of all pickers that are kept."""
 
     def pick(
         self, namespace: str, service: str, selector: Selector, policy: LoadBalancing, hash_key: str = ""
@@ -118,13 +119,13 @@ class Pickers:
 
     def _keep(self, service: tuple[str, str], key: tuple[str, LoadBalancing], picker: _Picker) -> None:
         self._kept.setdefault(service, {})[key] = picker
-        self._entries += picker.entries
-        while self._entries > self._config.entries_max:
+        self.entries += picker.entries
+        while self.entries > self._config.entries_max:
             self._forget(next(iter(self._kept)))
 
     def _forget(self, service: tuple[str, str]) -> None:
         for picker in self._kept.pop(service, {}).values():
-            self._entries -= picker.entries
+            self.entries -= picker.entries
 
     def apply(self, changes: Iterable[RegistryChange]) -> None:
         """These instances changed: their services' pickers are made anew when they are next asked for."""

@@ -27,7 +27,7 @@ class WatchConfig:
     """Instances looked at in one step when few of them match."""
     event_bytes_max: int = 1024 * 1024
     """One event with changes; where it would be larger, the watch is told to resync, part by part."""
-    event_changes_max: int = 1_000
+    event_changes_max: int = 500
     """Changes looked at to make one event; with more the watch is told to resync."""
     offer_bytes_max: int = 240 * 1024
     """Gathered for one connection before they are given to its sink."""

@@ -87,21 +87,19 @@ class WatchGroup:
         """What resumes a watch of this scope after `revision`."""
         return self._tokens.encode(revision, self.scope.key)
 
-    def note(self, revision: int, changed: Changed) -> None:
-        """A step touched services of the scope: what was computed before is out of date. Called in order of steps."""
-        if not self.scope.service:
-            for service, _ in changed:
-                self._order.pop(service, None)
-                self._order[service] = revision
-            if len(self._order) > self._order_max:  # names of services that are forgotten
-                self._order = self._service_order()
-                self._order_max = 2 * len(self._order) + ORDER_SLACK
-        if self._snapshot is not None:
-            self._snapshot.release()
-            self._snapshot = None
+    def note(self, revision: int, services: Iterable[str]) -> None:
+        """A step touched these services of the namespace. For groups of every service, in the order of the steps."""
+        for service in services:
+            self._order.pop(service, None)
+            self._order[service] = revision
+        if len(self._order) > self._order_max:  # names of services that are forgotten
+            self._order = self._service_order()
+            self._order_max = 2 * len(self._order) + ORDER_SLACK
 
     def delta(self, revision: int, changed: Changed) -> bytes | None:
         """The event that takes members from the step before to this one."""
+        if self._snapshot is not None and self._snapshot.revision < revision:
+            self._drop_snapshot()
         if sum(len(of_service) for _, of_service in changed) > self._config.event_changes_max:
             return RESYNC
         matches = self.scope.selector.matches
@@ -181,7 +179,10 @@ class WatchGroup:
 
     def snapshot(self, current: int, at_least: int) -> WatchSnapshot:
         """The whole state of the scope, as of now: of any revision from `at_least` on at which it was the same."""
-        if self._snapshot is None or self._snapshot.revision < at_least:
+        kept = self._snapshot
+        if kept is not None and (kept.revision < at_least or kept.revision < self._last_change()):
+            self._drop_snapshot()
+        if self._snapshot is None:
             self._snapshot = WatchSnapshot(
                 current,
                 tuple(self._instances()),
@@ -191,6 +192,18 @@ class WatchGroup:
                 config=self._config,
             )
         return self._snapshot
+
+    def _drop_snapshot(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.release()
+            self._snapshot = None
+
+    def _last_change(self) -> int:
+        """No change of the scope is later than this."""
+        if not self.scope.service:
+            return next(reversed(self._order.values()), 0)
+        state = self._registry.service(self.scope.namespace, self.scope.service)
+        return self._registry.floor if state is None else last_change(state)
 
     def _instances(self) -> Iterable[RegisteredInstance]:
         for service in self._order:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from . import wire
 from .registry_view import RegistryView
@@ -51,8 +51,10 @@ class WatchGroups:
             if not of_service:
                 del self._by_service[namespace, service]
 
-    def holding(self, namespace: str, service: str) -> list[WatchGroup]:
-        """Those whose scope holds this service."""
-        found = list(self._by_service.get((namespace, service), {}).values())
-        found.extend(self._by_service.get((namespace, EVERY_SERVICE), {}).values())
-        return found
+    def of_service(self, namespace: str, service: str) -> Iterable[WatchGroup]:
+        """Those of this service alone. Not to be held across an `of` or `drop_if_empty`."""
+        return self._by_service.get((namespace, service), {}).values()
+
+    def of_every_service(self, namespace: str) -> Iterable[WatchGroup]:
+        """Those of every service of a namespace."""
+        return self.of_service(namespace, EVERY_SERVICE)

@@ -5,7 +5,7 @@ No asyncio in here: `watch_loop` gives it its turns, and sinks take what it says
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trunkline.core.clock import Clock, Rng
@@ -59,14 +59,16 @@ class WatchHub:
         self._encoded = encoded
         self._tokens = tokens
         self._groups = WatchGroups(registry, encoded, tokens, config)
-        self._teller = WatchTeller(self._groups, tokens, clock=clock, config=config, on_work=on_work)
+        self._teller = WatchTeller(self._groups, tokens, encoded, clock=clock, config=config, on_work=on_work)
         self._applied = AppliedTracker(config)
         self._connections: dict[WatchConnection, None] = {}
         self._skipped = -1
         """The last revision at which records were skipped."""
         self._buckets: list[dict[Watch, None]] = [{} for _ in range(config.buckets)]
         self._bucket = 0
+        self._visiting = False
         self._staleness_ns = 0
+        """The furthest that any watch is behind, of those visited in this round."""
 
     @property
     def counts(self) -> WatchCounts:
@@ -179,7 +181,7 @@ class WatchHub:
         watch = connection.watches.get(watch_id)
         if watch is None:
             return
-        if revision > self.revision:
+        if revision > self._teller.revision:
             self._close(watch)
             refusal = RevisionInFuture(f"acknowledged revision {revision}, the registry is at {self.revision}")
             self._end(connection, watch_id, refusal)
@@ -243,20 +245,28 @@ class WatchHub:
 
     def tick(self) -> None:
         """Look through the next bucket of watches, once every `tick_ms`: who has been told nothing for too long?"""
-        now_ns = self._clock.now_ns()
-        settled = self._teller.settled
+        if not self._visiting:
+            self._visiting = True
+            self._teller.add_job(self._visit(tuple(self._buckets[self._bucket])))
+            self._bucket = (self._bucket + 1) % len(self._buckets)
+            self._teller.work()
+
+    def _visit(self, watches: Sequence[Watch]) -> Job:
+        """Queued behind the steps before it: what a bookmark covers has been told."""
         # A watch is visited five times in an interval: it is told at the visit nearest to the interval's end.
         silent_ns = self.config.bookmark_interval_ms * 1_000_000 - self.config.visit_interval_ns // 2
-        for watch in self._buckets[self._bucket]:
-            self._staleness_ns = max(self._staleness_ns, watch.staleness_ns(now_ns))
-            if not watch.live or watch.connection.blocked or watch.covered > settled:
-                continue
-            if now_ns - watch.told_ns >= silent_ns or watch.covered < self._skipped <= settled:
-                self._teller.send_bookmark(watch, settled)
-        self._teller.flush_all()
-        self._bucket += 1
-        if self._bucket == len(self._buckets):
-            self._bucket = 0
+        for start in range(0, len(watches), self.config.slice_watches):
+            now_ns = self._clock.now_ns()
+            settled = self._teller.settled
+            for watch in watches[start : start + self.config.slice_watches]:
+                self._staleness_ns = max(self._staleness_ns, watch.staleness_ns(now_ns))
+                if not watch.live or watch.connection.blocked or watch.covered > settled:
+                    continue
+                if now_ns - watch.told_ns >= silent_ns or watch.covered < self._skipped <= settled:
+                    self._teller.send_bookmark(watch, settled)
+            yield min(self.config.slice_watches, len(watches) - start)
+        self._visiting = False
+        if self._bucket == 0:
             self.counts.staleness_ns_max = self._staleness_ns
             self._staleness_ns = 0
 
@@ -286,7 +296,7 @@ class WatchHub:
     def _nudge(self, wait: AppliedWait) -> Job:
         """Queued behind the steps before it, so that everything up to the revision has been told when it runs."""
         for cost, watch in enumerate(tuple(wait.pending), start=1):
-            if watch.live and watch.covered < wait.revision and not watch.connection.blocked:
-                self._teller.send_bookmark(watch, self._teller.settled)
+            if watch.covered < wait.revision:
+                self._teller.tell_revision(watch)
             if cost % self.config.slice_watches == 0:
                 yield self.config.slice_watches

@@ -25,6 +25,8 @@ Job = Iterator[int]
 
 GROUP_COST = 10
 """Computing one group's event, in watches told."""
+ENCODE_COST = 8
+"""Encoding one instance, in watches told."""
 
 
 class WatchTeller:
@@ -37,6 +39,7 @@ class WatchTeller:
         self,
         groups: WatchGroups,
         tokens: TokenMaker,
+        encoded: wire.EncodedInstances,
         *,
         clock: Clock,
         config: WatchConfig,
@@ -49,10 +52,14 @@ class WatchTeller:
         self.settled = 0
         """Every step up to here has been told to all live watches."""
         self._tokens = tokens
+        self._encoded = encoded
         self._clock = clock
         self._config = config
         self._on_work = on_work
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[tuple[Job, bool]] = deque()
+        """In order; the flag says that it tells a step."""
+        self._steps = 0
+        """How many of them do."""
         self._catching: deque[Watch] = deque()
         self._dirty: list[WatchConnection] = []
         self._header = b""
@@ -64,23 +71,28 @@ class WatchTeller:
         """The registry has taken a step; a first slice of watches is told at once."""
         self.revision = step.revision
         concerned = self._concerned(step)
-        if len(self._jobs) >= self._config.backlog_steps_max:
+        if self._steps >= self._config.backlog_steps_max:
             self._leave_all_behind()
-        if concerned or self._jobs:
-            self._jobs.append(self._fan_out(step.revision, concerned))
+        if concerned or self._steps:
+            self._jobs.append((self._fan_out(step.revision, concerned), True))
+            self._steps += 1
             self.work()
         else:
             self.settled = step.revision
 
     def _concerned(self, step: RegistryStep) -> list[tuple[WatchGroup, Changed]]:
         """The groups whose scope holds a service that the step touched."""
-        found: dict[WatchGroup, list[tuple[str, Mapping[str, Transition]]]] = {}
+        found: list[tuple[WatchGroup, Changed]] = []
+        by_namespace: dict[str, list[tuple[str, Mapping[str, Transition]]]] = {}
         for (namespace, service), of_service in transitions(step.changes).items():
-            for group in self.groups.holding(namespace, service):
-                found.setdefault(group, []).append((service, of_service))
-        for group, changed in found.items():
-            group.note(step.revision, changed)
-        return list(found.items())
+            changed = (service, of_service)
+            by_namespace.setdefault(namespace, []).append(changed)
+            found.extend((group, (changed,)) for group in self.groups.of_service(namespace, service))
+        for namespace, of_namespace in by_namespace.items():
+            for group in self.groups.of_every_service(namespace):
+                group.note(step.revision, [service for service, _ in of_namespace])
+                found.append((group, of_namespace))
+        return found
 
     def _fan_out(self, revision: int, concerned: Sequence[tuple[WatchGroup, Changed]]) -> Job:
         now_ns = self._clock.now_ns()
@@ -138,7 +150,8 @@ class WatchTeller:
     def _leave_all_behind(self) -> None:
         """Steps come faster than they can be told: let everyone catch up from the latest state."""
         now_ns = self._clock.now_ns()
-        self._jobs.clear()
+        self._jobs = deque(entry for entry in self._jobs if not entry[1])
+        self._steps = 0
         for group in self.groups:
             for watch in group.members:
                 if watch.live:
@@ -158,9 +171,10 @@ class WatchTeller:
         budget = self._config.slice_watches
         while budget > 0 and (self._jobs or self._catching):
             if self._jobs:
-                cost = next(self._jobs[0], None)
+                cost = next(self._jobs[0][0], None)
                 if cost is None:
-                    self._jobs.popleft()
+                    _, is_step = self._jobs.popleft()
+                    self._steps -= is_step
                 else:
                     budget -= cost
             if self._catching and budget > 0:
@@ -173,7 +187,7 @@ class WatchTeller:
 
     def add_job(self, job: Job) -> None:
         """Do this after what is queued, slice by slice."""
-        self._jobs.append(job)
+        self._jobs.append((job, False))
         self._on_work()
 
     def catch_up(self, watch: Watch) -> None:
@@ -189,20 +203,25 @@ class WatchTeller:
         watch.queued = False
         if watch.live or watch.closed or watch.connection.blocked:
             return 1
-        if watch.snapshot is None:
-            if not watch.has_credit:
-                return 1
-            body: bytes | None = RESYNC
-            if watch.covered != NEEDS_SNAPSHOT:
-                body = watch.group.since(watch.covered, self.revision)
-            if body != RESYNC:
-                self._caught_up(watch, body)
-                return GROUP_COST
-            watch.snapshot = watch.group.snapshot(self.revision, watch.covered)
-            watch.part = 0
-            self.counts.snapshots += 1
-        self._send_part(watch)
-        return 10 * GROUP_COST
+        encoded = self._encoded.made
+        if watch.snapshot is not None or not self._catch_up_by_event(watch):
+            self._send_part(watch)
+        return GROUP_COST + ENCODE_COST * (self._encoded.made - encoded)
+
+    def _catch_up_by_event(self, watch: Watch) -> bool:
+        """One event with all that it missed, if that is possible; else its snapshot is ready to be sent."""
+        if not watch.has_credit:
+            return True  # its acknowledgement brings it back
+        body: bytes | None = RESYNC
+        if watch.covered != NEEDS_SNAPSHOT:
+            body = watch.group.since(watch.covered, self.revision)
+        if body != RESYNC:
+            self._caught_up(watch, body)
+            return True
+        watch.snapshot = watch.group.snapshot(self.revision, watch.covered)
+        watch.part = 0
+        self.counts.snapshots += 1
+        return False
 
     def _caught_up(self, watch: Watch, body: bytes | None) -> None:
         """It goes on step by step, after an event with all that it missed."""
@@ -241,6 +260,15 @@ class WatchTeller:
         watch.unacked.append((revision, self._clock.now_ns()))
         watch.covered = revision
         self._put(watch, body)
+
+    def tell_revision(self, watch: Watch) -> None:
+        """Somebody waits for this watch: tell it how far it is, or have that told when it has caught up."""
+        if watch.live and not watch.connection.blocked:
+            self.send_bookmark(watch, self.settled)
+            return
+        watch.greet = True
+        if watch.live:
+            self._leave_behind(watch, self._clock.now_ns())
 
     def send_bookmark(self, watch: Watch, revision: int) -> None:
         """Tell a live watch that nothing concerned it up to here. Takes no credit."""

@@ -116,6 +116,8 @@ class EncodedInstances:
     def __init__(self, *, instances_max: int = ENCODED_INSTANCES_MAX) -> None:
         self._max = instances_max
         self._kept: dict[tuple[str, str, str], tuple[RegisteredInstance, bytes]] = {}
+        self.made = 0
+        """Encodings so far: what the rest of the work is weighed by."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -127,6 +129,7 @@ class EncodedInstances:
         kept = self._kept.get(key)
         if kept is not None and kept[0] is registered:
             return kept[1]
+        self.made += 1
         encoded = framed(convert.registered_to(registered).SerializeToString(deterministic=True))
         if kept is None and len(self._kept) >= self._max:
             del self._kept[next(iter(self._kept))]

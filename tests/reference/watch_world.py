@@ -198,3 +198,5 @@ class World:
         for _ in range(ms // self.config.tick_ms):
             self.clock.advance(self.config.tick_ms * 1_000_000)
             self.hub.tick()
+            while self.hub.work():
+                pass

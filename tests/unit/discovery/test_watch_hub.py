@@ -156,6 +156,28 @@ def test_a_service_that_is_forgotten_is_told_to_resync() -> None:
     assert (kinds(watcher), ids(watcher)) == (["snapshot", "snapshot"], [])
 
 
+def test_a_resync_does_not_go_back_behind_the_token() -> None:
+    """The namespace has not changed, so its snapshot from before would do, but the client is further than that."""
+    world = World(tombstones=TombstoneConfig(per_service_max=1, total_max=1))
+    world.step(world.journal.registered(instance("a")))
+    _staying, leaving = world.watch(""), world.watch("")
+    for name in ("x", "y"):
+        world.step(world.journal.registered(instance("i", service=name, namespace="elsewhere"), lease_id=2))
+        world.step(world.journal.removed(f"instance/elsewhere/{name}/i"))
+        world.tick(5_500)
+        world.read_all()
+    assert leaving.revision == 5
+    world.disconnect(world.client_of(leaving))
+    for name in ("z", "q", "r"):
+        world.step(world.journal.registered(instance("i", service=name, namespace="elsewhere"), lease_id=2))
+        world.step(world.journal.removed(f"instance/elsewhere/{name}/i"))
+    assert world.fold.floor > leaving.revision
+    world.open(world.connect(), leaving, "", token=leaving.token)
+    world.settle()
+    assert leaving.seen[-1].kind == "snapshot"
+    assert leaving.seen[-1].revision >= 5
+
+
 def test_a_token_of_another_incarnation_is_told_to_resync(world: World) -> None:
     watcher = world.watch()
     token = ControlToken.decode(watcher.token)

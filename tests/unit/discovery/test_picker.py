@@ -1,0 +1,118 @@
+"""Who is picked, and among whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from reference.registry_facts import Journal, instance
+from trunkline.core.clock import Rng
+from trunkline.core.errors import InvalidArgument, NoInstance, NotSupported
+from trunkline.core.model import Declared, Endpoint
+from trunkline.core.selector import Selector
+from trunkline.server.registry.fold import RegistryFold
+from trunkline.server.registry.picker import LoadBalancing, PickerConfig, Pickers
+
+ANY = Selector()
+
+
+class Registry:
+    """A fold, and the pickers that are told of what it does."""
+
+    def __init__(self, config: PickerConfig | None = None) -> None:
+        self.fold = RegistryFold(collecting=True)
+        self.pickers = Pickers(self.fold, Rng(3), config)
+        self.journal = Journal()
+
+    def register(self, name: str, service: str = "orders", **fields: object) -> None:
+        number = len(self.fold) + 1
+        declared = instance(name, service, endpoints=(Endpoint(f"10.0.0.{number}", 80),), **fields)
+        self.apply(self.journal.registered(declared, lease_id=number))
+
+    def apply(self, record: object) -> None:
+        self.fold.apply(record)  # type: ignore[arg-type]
+        changes, self.fold.changes = self.fold.changes, []
+        self.pickers.apply(changes)
+
+    def pick(self, policy: LoadBalancing = LoadBalancing.ROUND_ROBIN, key: str = "", service: str = "orders") -> str:
+        return self.pickers.pick("default", service, ANY, policy, key).instance.instance.id
+
+    def picks(self, policy: LoadBalancing, count: int) -> Counter[str]:
+        return Counter(self.pick(policy, f"key {number}") for number in range(count))
+
+
+@pytest.fixture
+def registry() -> Registry:
+    made = Registry()
+    for name, weight in (("a", 100), ("b", 100), ("c", 300)):
+        made.register(name, weight=weight)
+    return made
+
+
+def test_round_robin_goes_by_weight(registry: Registry) -> None:
+    assert registry.picks(LoadBalancing.ROUND_ROBIN, 50) == {"a": 10, "b": 10, "c": 30}
+
+
+def test_weighted_random_goes_by_weight_and_random_does_not(registry: Registry) -> None:
+    weighted = registry.picks(LoadBalancing.WEIGHTED_RANDOM, 5_000)
+    assert 2_700 < weighted["c"] < 3_300
+    plain = registry.picks(LoadBalancing.RANDOM, 5_000)
+    assert 1_400 < plain["c"] < 1_950
+
+
+@pytest.mark.parametrize("policy", [LoadBalancing.RING_HASH, LoadBalancing.MAGLEV])
+def test_hashing_keeps_a_key_where_it_is(registry: Registry, policy: LoadBalancing) -> None:
+    keys = [f"user {number}" for number in range(200)]
+    before = {key: registry.pick(policy, key) for key in keys}
+    assert len(set(before.values())) == 3
+    registry.register("d", weight=100)
+    moved = {key for key in keys if registry.pick(policy, key) != before[key]}
+    assert len(moved) < 100
+    strays = [key for key in moved if registry.pick(policy, key) != "d"]
+    assert len(strays) <= 15, "shares are rounded anew, which moves a few others; not more"
+
+
+@pytest.mark.parametrize("policy", [LoadBalancing.RING_HASH, LoadBalancing.MAGLEV])
+def test_hashing_needs_a_key(registry: Registry, policy: LoadBalancing) -> None:
+    with pytest.raises(InvalidArgument, match="hash_key"):
+        registry.pick(policy)
+
+
+def test_least_request_is_refused(registry: Registry) -> None:
+    with pytest.raises(NotSupported):
+        registry.pick(LoadBalancing.LEAST_REQUEST)
+
+
+def test_the_best_that_there_are_are_picked(registry: Registry) -> None:
+    a, b, c = (f"instance/default/orders/{name}" for name in "abc")
+    registry.apply(registry.journal.declared(a, Declared.DEGRADED))
+    registry.apply(registry.journal.lapsed(b, 2))
+    assert set(registry.picks(LoadBalancing.RANDOM, 50)) == {"c"}
+    registry.apply(registry.journal.removed(c))
+    assert set(registry.picks(LoadBalancing.RANDOM, 50)) == {"a"}
+    registry.apply(registry.journal.removed(a))
+    assert set(registry.picks(LoadBalancing.RANDOM, 50)) == {"b"}, "stale behind every live one, but not gone"
+    assert registry.pickers.pick("default", "orders", ANY, LoadBalancing.RANDOM).candidates == 1
+    registry.apply(registry.journal.removed(b))
+    with pytest.raises(NoInstance):
+        registry.pick()
+
+
+def test_nobody_matches(registry: Registry) -> None:
+    with pytest.raises(NoInstance):
+        registry.pickers.pick("default", "orders", Selector(version="^2.0.0"), LoadBalancing.RANDOM)
+    with pytest.raises(NoInstance):
+        registry.pick(service="nowhere")
+
+
+def test_what_is_kept_is_bounded() -> None:
+    registry = Registry(PickerConfig(entries_max=100))
+    for number in range(50):
+        registry.register("a", f"s{number}")
+        registry.register("b", f"s{number}")
+    for _ in range(2):
+        assert {registry.pick(service=f"s{number}") for number in range(50)} <= {"a", "b"}
+    assert registry.pickers.entries <= 100
+    registry.pick(LoadBalancing.MAGLEV, "key", service="s1")
+    assert registry.pickers.entries <= 100, "larger than all that may be kept: used once"
