@@ -8,30 +8,37 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from trunkline.core.errors import InvalidArgument
+
 REQUEST_BYTES_MAX = 64 * 1024
 
 
 class HttpListener:
     """Serves what needs no gRPC. `ready` says whether the control plane has caught up."""
 
-    def __init__(self, *, host: str, port: int, metrics: CollectorRegistry, ready: Callable[[], bool]) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, address: str, *, metrics: CollectorRegistry, ready: Callable[[], bool]) -> None:
+        host, _, port = address.rpartition(":")
+        self._host = host.strip("[]")
+        self._port = int(port)
         self._metrics = metrics
         self._ready = ready
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> int:
-        """Listen; returns the port. OSError when the address is taken."""
+    async def start(self) -> str:
+        """Listen; returns the address with the port that was bound. InvalidArgument when it is taken."""
         app = web.Application(client_max_size=REQUEST_BYTES_MAX)
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/healthz", self._serve_health)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
-        await site.start()
-        port: int = self._runner.addresses[0][1]
-        return port
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            address = f"{self._host}:{self._port}"
+            raise InvalidArgument.of("http_listen", error.strerror or "cannot be bound", address) from error
+        return f"{self._host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Stop listening and end what is open."""

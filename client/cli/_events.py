@@ -1,0 +1,282 @@
+"""publish, subscribe, streams: what has happened."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from trunkline.api.v1 import events_pb2
+from trunkline.client import Delivery, Event, Trunkline
+from trunkline.core.errors import InvalidArgument
+from trunkline.core.model import Sync
+
+from ._context import Settings, as_dict, settings
+
+BATCH = 500
+STREAM_COLUMNS = ("namespace", "name", "sync", "first_offset", "next_offset", "bytes", "max_age", "derived")
+
+
+@click.command(short_help="Publish events.")
+@click.argument("event_type", metavar="TYPE")
+@click.argument("data", default="")
+@click.option("--stream", default="events", show_default=True)
+@click.option("--id", "event_id", default="", help="Publishing it again with the same source and id keeps it once.")
+@click.option("--source", default="/trunkline/cli", show_default=True)
+@click.option("--subject", default="")
+@click.option("--key", default="", help="Events of one key belong together.")
+@click.option("--topic", default="", help="Instead of the type.")
+@click.option("--lines", is_flag=True, help="Read data from standard input, an event a line.")
+@settings
+def publish(
+    setting: Settings, event_type: str, data: str, stream: str, event_id: str, lines: bool, **fields: str
+) -> None:
+    """Publish an event of TYPE with DATA (text; JSON is marked as such).
+
+    \b
+    trunkline publish order.placed '{"id": 7}' --key 7
+    seq 1000 | trunkline publish counted --lines
+    """
+    if lines and (data or event_id):
+        raise InvalidArgument.of("--lines", "takes its data from standard input, and ids are random", data or event_id)
+    events = _from_lines(event_type, fields) if lines else iter([_event(event_type, data, event_id, fields)])
+
+    async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for batch in _batches(events):
+            published = await trunkline.publish(batch, stream=stream)
+            rows += [
+                {
+                    "offset": event.offset,
+                    "id": event.id,
+                    "duplicate": event.duplicate,
+                    "durability": published.durability.sync.name,
+                    "copies": published.durability.copies,
+                }
+                for event in published.events
+            ]
+        return rows
+
+    setting.show(setting.run(work), ("offset", "id", "duplicate", "durability", "copies"), empty="nothing to publish")
+
+
+def _event(event_type: str, data: str, event_id: str, fields: dict[str, str]) -> Event:
+    try:
+        json.loads(data)
+        attributes = {"datacontenttype": "application/json"}
+    except ValueError:
+        attributes = {"datacontenttype": "text/plain"} if data else {}
+    return Event(type=event_type, data=data or None, id=event_id, attributes=attributes, **fields)
+
+
+def _from_lines(event_type: str, fields: dict[str, str]) -> Iterator[Event]:
+    for line in sys.stdin:
+        yield _event(event_type, line.rstrip("\n"), "", fields)
+
+
+def _batches(events: Iterator[Event]) -> Iterator[list[Event]]:
+    batch: list[Event] = []
+    for event in events:
+        batch.append(event)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@click.command(short_help="Receive events.")
+@click.argument("filters", nargs=-1)
+@click.option("--stream", default="events", show_default=True, help='"changes" is what happened to the registry.')
+@click.option("--name", help="A durable subscription: consumers share its work, and it goes on where it left off.")
+@click.option("--from-start", is_flag=True, help="Begin with the first event that is kept, not with the next.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
+@settings
+def subscribe(
+    setting: Settings, filters: tuple[str, ...], stream: str, name: str | None, from_start: bool, count: int | None
+) -> None:
+    """Print events whose topic matches one of FILTERS (all, if none is given), acknowledging each, until Ctrl-C.
+
+    \b
+    trunkline subscribe 'order.>'
+    trunkline subscribe 'order.*.paid' --name billing --from-start
+    trunkline subscribe --stream changes
+    """
+
+    async def work(trunkline: Trunkline) -> None:
+        received = 0
+        start: Any = "earliest" if from_start else "latest"
+        async with trunkline.subscribe(
+            name, filters=filters, stream=stream, start=start, acknowledge=name is not None, on_gap=_tell_gap
+        ) as subscription:
+            async for delivery in subscription:
+                row = _delivered(delivery)
+                if setting.as_json:
+                    click.echo(json.dumps(row, default=str))
+                else:
+                    click.echo(f"{row['time']}  {row['offset']:>8}  {row['type']}  {row['source']}  {row['data']}")
+                if name is not None:
+                    delivery.ack()
+                received += 1
+                if count is not None and received >= count:
+                    return
+
+    setting.run(work)
+
+
+def _tell_gap(gap: object) -> None:
+    click.echo(f"gap: {gap}", err=True)
+
+
+def _delivered(delivery: Delivery) -> dict[str, Any]:
+    event = delivery.event
+    data = event.data.decode(errors="backslashreplace") if isinstance(event.data, bytes) else event.data
+    return {
+        "offset": delivery.offset,
+        "attempt": delivery.attempt,
+        "time": datetime.fromtimestamp(delivery.time_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+        "type": event.type,
+        "source": event.source,
+        "id": event.id,
+        "subject": event.subject,
+        "key": event.key,
+        "attributes": dict(event.attributes),
+        "data": data,
+    }
+
+
+@click.group(short_help="List, make and delete streams.")
+def streams() -> None:
+    """Streams of events. Every namespace has `events` and the derived, read-only `changes`.
+
+    \b
+    trunkline streams list
+    trunkline streams create audit --max-age 720h --sync FSYNCED
+    trunkline streams subscriptions events
+    """
+
+
+@streams.command("list")
+@settings
+def list_streams(setting: Settings) -> None:
+    """List the namespace's streams."""
+
+    async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
+        answer = await trunkline.call(
+            lambda stubs: stubs.events.ListStreams,
+            events_pb2.ListStreamsRequest(namespace=setting.namespace),
+            events_pb2.ListStreamsResponse,
+        )
+        return [_stream_row(stream) for stream in answer.streams]
+
+    setting.show(setting.run(work), STREAM_COLUMNS, empty="no streams")
+
+
+def _stream_row(stream: events_pb2.StreamState) -> dict[str, Any]:
+    row = as_dict(stream)
+    config = row.pop("config")
+    return {**config, **row, "sync": Sync(stream.durability.sync).name if stream.durability.sync else ""}
+
+
+@streams.command("create")
+@click.argument("stream")
+@click.option("--sync", type=click.Choice([sync.name for sync in Sync], case_sensitive=False), default="FSYNCED")
+@click.option("--max-age", type=click.IntRange(min=1), help="Seconds.")
+@click.option("--max-bytes", type=click.IntRange(min=1), default=None)
+@click.option("--max-records", type=click.IntRange(min=1), default=None)
+@settings
+def create_stream(
+    setting: Settings, stream: str, sync: str, max_age: int | None, max_bytes: int | None, max_records: int | None
+) -> None:
+    """Make STREAM, or say that it is there."""
+    config = events_pb2.StreamConfig(
+        namespace=setting.namespace,
+        name=stream,
+        sync=Sync[sync.upper()].value,  # type: ignore[arg-type]
+        max_bytes=max_bytes or 0,
+        max_records=max_records or 0,
+    )
+    if max_age:
+        config.max_age.FromSeconds(max_age)
+
+    async def work(trunkline: Trunkline) -> dict[str, Any]:
+        answer = await trunkline.call(
+            lambda stubs: stubs.events.CreateStream,
+            events_pb2.CreateStreamRequest(stream=config),
+            events_pb2.CreateStreamResponse,
+        )
+        return {**_stream_row(answer.stream), "created": answer.created}
+
+    setting.show_one(setting.run(work))
+
+
+@streams.command("delete")
+@click.argument("stream")
+@click.confirmation_option(prompt="Delete the stream and all its events?")
+@settings
+def delete_stream(setting: Settings, stream: str) -> None:
+    """Delete STREAM with everything in it."""
+
+    async def work(trunkline: Trunkline) -> None:
+        await trunkline.call(
+            lambda stubs: stubs.events.DeleteStream,
+            events_pb2.DeleteStreamRequest(namespace=setting.namespace, stream=stream),
+            events_pb2.DeleteStreamResponse,
+        )
+
+    setting.run(work)
+    setting.show_one({"deleted": stream})
+
+
+@streams.command("subscriptions")
+@click.argument("stream", default="")
+@settings
+def list_subscriptions(setting: Settings, stream: str) -> None:
+    """List the durable subscriptions of STREAM, or of all: how far they are, who consumes."""
+
+    async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
+        answer = await trunkline.call(
+            lambda stubs: stubs.events.ListSubscriptions,
+            events_pb2.ListSubscriptionsRequest(namespace=setting.namespace, stream=stream),
+            events_pb2.ListSubscriptionsResponse,
+        )
+        return [as_dict(subscription) for subscription in answer.subscriptions]
+
+    columns = ("stream", "name", "floor", "lag", "in_flight", "redelivered", "set_aside", "consumers")
+    setting.show(setting.run(work), columns, empty="no subscriptions")
+
+
+@streams.command("set-aside")
+@click.argument("subscription")
+@click.option("--stream", default="events", show_default=True)
+@click.option("--release", is_flag=True, help="Give them back to delivery, attempts counted anew.")
+@settings
+def set_aside(setting: Settings, subscription: str, stream: str, release: bool) -> None:
+    """List the events that SUBSCRIPTION was given too often."""
+
+    async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
+        if release:
+            released = await trunkline.call(
+                lambda stubs: stubs.events.ReleaseSetAside,
+                events_pb2.ReleaseSetAsideRequest(
+                    namespace=setting.namespace, stream=stream, subscription=subscription
+                ),
+                events_pb2.ReleaseSetAsideResponse,
+            )
+            return [{"offset": f"{released.released} released"}]
+        answer = await trunkline.call(
+            lambda stubs: stubs.events.ListSetAside,
+            events_pb2.ListSetAsideRequest(namespace=setting.namespace, stream=stream, subscription=subscription),
+            events_pb2.ListSetAsideResponse,
+        )
+        return [
+            {**as_dict(event), "type": event.event.type, "id": event.event.id, "source": event.event.source}
+            for event in answer.events
+        ]
+
+    columns = ("offset", "attempts", "reason", "time", "type", "source", "id")
+    setting.show(setting.run(work), columns, empty="nothing is set aside")

@@ -1,0 +1,97 @@
+"""`trunkline`: the group of all commands, and how errors end it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points, version
+from typing import Any
+
+import click
+
+from trunkline.core.errors import InvalidArgument, TrunklineError
+
+from . import _admin, _discovery, _doctor, _events, _protos, _register
+from ._context import Settings
+
+COMMANDS_GROUP = "trunkline.commands"
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+
+
+class Commands(click.Group):
+    """The client's commands and those that other installed packages bring."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *(point.name for point in entry_points(group=COMMANDS_GROUP))})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        for point in entry_points(group=COMMANDS_GROUP, name=cmd_name):
+            command = point.load()
+            assert isinstance(command, click.Command)
+            return command
+        return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InvalidArgument as error:
+            raise _Failure(str(error), EXIT_BAD_INPUT) from error
+        except TrunklineError as error:
+            raise _Failure(f"{error.code.lower().replace('_', ' ')}: {error}", EXIT_FAILED) from error
+
+
+class _Failure(click.ClickException):
+    """One line on standard error and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("trunkline"), prog_name="trunkline")
+@click.option("--address", envvar="TRUNKLINE_ADDRESS", default="127.0.0.1:7400", show_default=True, metavar="HOST:PORT")
+@click.option("--namespace", "-n", envvar="TRUNKLINE_CLIENT_NAMESPACE", default="default", show_default=True)
+@click.option("--token", envvar="TRUNKLINE_TOKEN", help="What `trunkline token create` showed.")
+@click.option(
+    "--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file: the authority of the server's certificate."
+)
+@click.option("--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds for each answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one value a line, instead of tables.")
+@click.pass_context
+def group(ctx: click.Context, **settings: Any) -> None:
+    """Register services, find them, and pass events along.
+
+    \b
+    trunkline serve                                   start a control plane here
+    trunkline register cart --port 8080 -- ./cart     run a program as a registered service
+    trunkline resolve cart                            who serves it
+    trunkline publish order.placed '{"id": 7}'        tell the others
+    trunkline subscribe 'order.>'                     hear of it
+    """
+    ctx.obj = Settings(**settings)
+
+
+for command in (
+    _register.register,
+    _discovery.services,
+    _discovery.resolve,
+    _discovery.watch,
+    _events.publish,
+    _events.subscribe,
+    _events.streams,
+    _admin.token,
+    _admin.status,
+    _admin.history,
+    _protos.protos,
+    _doctor.doctor,
+):
+    group.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(group(prog_name="trunkline"))

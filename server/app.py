@@ -1,0 +1,185 @@
+"""The process: real clocks, chance, disk and sockets, signals, listeners, and the order in which things start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from trunkline.core.clock import Rng, SystemClock
+from trunkline.core.errors import TrunklineError
+
+from .admin.about import About
+from .http_listener import HttpListener
+from .journal.engine import Engine
+from .journal.memory_engine import MemoryEngine
+from .journal.real_disk import RealDisk
+from .journal.segment_engine import SegmentEngine
+from .plane import ControlPlane, PlaneConfig
+from .security.config import TlsConfig
+from .security.listener import check_listener, loopback_is_open
+from .security.tls import server_credentials
+from .transport.config import TransportConfig
+from .transport.grpcio import GrpcioTransport, Listener
+from .transport.standard import StandardServices
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig(PlaneConfig):
+    """One server: where it listens, where its data lies, and every part's configuration."""
+
+    listen: str = "127.0.0.1:7400"
+    """HOST:PORT or unix:PATH of the gRPC listener; port 0 takes a free one."""
+    http_listen: str = "127.0.0.1:7401"
+    """HOST:PORT of the HTTP listener; empty for none."""
+    data: Path = Path("trunkline-data")
+    """Folder of the journal."""
+    engine: Literal["segments", "memory"] = "segments"
+    """Where the journal is kept."""
+    tls: TlsConfig | None = None
+    stop_grace_s: float = 5.0
+    """How long calls in flight may take to end when the server stops."""
+    transport: TransportConfig = field(default_factory=TransportConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What the server says when it is ready."""
+
+    version: str
+    transport: str
+    grpc: list[str]
+    http: str
+    data: str
+    access: str
+
+
+class App:
+    """Runs one server until SIGTERM or SIGINT."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._stop = asyncio.Event()
+
+    async def run(self, announce: Callable[[Announcement], None]) -> None:
+        """Start, announce, serve until told to stop, stop in order. Raises what keeps it from starting or running."""
+        config = self._config
+        check_listener(config.listen, config.tls, config.security.insecure)
+        if config.http_listen:
+            check_listener(config.http_listen, None, config.security.insecure)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, self._stop.set)
+        clock = SystemClock()
+        rng = Rng(int.from_bytes(os.urandom(8), "little"))
+        transport = GrpcioTransport(config.transport, [_listener(config)])
+        is_open = loopback_is_open(config.security, [config.listen])
+        on_disk = config.engine == "segments"
+        about = About(
+            version=version("trunkline"),
+            transport=transport.name,
+            data_folder=str(config.data.resolve()) if on_disk else "",
+            started_ns=clock.now_ns(),
+        )
+        engine = await self._open_engine(clock, rng)
+        plane = ControlPlane(
+            engine, clock, rng, entropy=os.urandom, config=config, about=about, loopback_is_open=is_open
+        )
+        try:
+            await plane.open()
+            await self._serve(plane, transport, about, announce, access=_access(config, is_open))
+        finally:
+            await plane.close()
+
+    async def _open_engine(self, clock: SystemClock, rng: Rng) -> Engine:
+        if self._config.engine == "memory":
+            return MemoryEngine(clock, rng)
+        return await SegmentEngine.open(str(self._config.data), RealDisk(), clock, rng)
+
+    async def _serve(
+        self,
+        plane: ControlPlane,
+        transport: GrpcioTransport,
+        about: About,
+        announce: Callable[[Announcement], None],
+        *,
+        access: str,
+    ) -> None:
+        services = plane.register(transport)
+        standard = StandardServices()
+        await standard.register(transport, services)
+        running = asyncio.create_task(plane.run(), name="control plane")
+        http: HttpListener | None = None
+        try:
+            await _first(plane.readiness_reached(), running)
+            http = self._http(plane)
+            http_address = await http.start() if http is not None else ""
+            bound = await transport.start()
+            await standard.set_serving(True, services)
+            announce(
+                Announcement(
+                    version=about.version,
+                    transport=about.transport,
+                    grpc=bound,
+                    http=http_address,
+                    data=about.data_folder,
+                    access=access,
+                )
+            )
+            await _first(self._stop.wait(), running)
+        finally:
+            await standard.set_serving(False, services)
+            plane.refuse("the control plane is stopping")
+            await transport.stop(self._config.stop_grace_s)
+            if http is not None:
+                await http.stop()
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    def _http(self, plane: ControlPlane) -> HttpListener | None:
+        if not self._config.http_listen:
+            return None
+        return HttpListener(self._config.http_listen, metrics=plane.metrics, ready=lambda: plane.readiness.is_open)
+
+
+def _listener(config: ServerConfig) -> Listener:
+    credentials = server_credentials(config.tls) if config.tls is not None else None
+    return Listener(address=config.listen, credentials=credentials)
+
+
+def _access(config: ServerConfig, is_open: bool) -> str:
+    if config.security.insecure:
+        return "INSECURE: anybody who reaches it may do anything"
+    if is_open:
+        return "calls from this machine need no credentials: for development"
+    return "calls need a token or a client certificate"
+
+
+async def _first(wanted: Coroutine[Any, Any, object], running: asyncio.Task[None]) -> None:
+    """Wait for `wanted`; if the control plane ends before, raise why."""
+    waiting = asyncio.ensure_future(wanted)
+    await asyncio.wait([waiting, running], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if running.done():
+        raise _root_of(running.exception()) or RuntimeError("the control plane ended")
+
+
+def _root_of(error: BaseException | None) -> BaseException | None:
+    """The first TrunklineError in a group of errors, else the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        found = error.subgroup(TrunklineError)
+        leaf: BaseException = found or error
+        while isinstance(leaf, BaseExceptionGroup):
+            leaf = leaf.exceptions[0]
+        return leaf
+    return error
+

@@ -1,0 +1,190 @@
+"""One control plane: folds, journal, registry, discovery, events and security, wired together.
+
+Everything of the machine comes in as an argument (engine with its disk, clock, chance, entropy, the registrar that the
+servicers are registered with), so that the simulator runs exactly this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+
+from trunkline.api.v1 import admin_pb2_grpc, discovery_pb2_grpc, events_pb2_grpc, registry_pb2_grpc
+from trunkline.core.clock import Clock, Rng
+
+from .admin.about import About
+from .admin.service import AdminService
+from .chain.chain import Chain, Registrar
+from .chain.config import ChainConfig
+from .chain.gate import House
+from .chain.metrics import ChainMetrics
+from .chain.readiness import Readiness
+from .events.bus import EventBus, EventsConfig
+from .events.fold import EventsFold
+from .events.service import EventService
+from .journal.control import Control, ControlConfig
+from .journal.engine import Engine
+from .journal.fold import Folds
+from .metrics import PlaneMetrics
+from .registry.config import RegistryConfig
+from .registry.discovery import Discovery, DiscoveryConfig
+from .registry.discovery_service import DiscoveryService
+from .registry.fold import RegistryFold
+from .registry.history import History, HistoryConfig
+from .registry.probe_config import ProberConfig
+from .registry.prober import Prober
+from .registry.registry import Registry
+from .registry.service import RegistryService
+from .security.authenticate import Authenticator
+from .security.config import SecurityConfig
+from .security.tokens import Tokens
+from .security.tokens_fold import TokensFold
+from .transport.sink import SinkConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneConfig:
+    """Every part's configuration."""
+
+    control: ControlConfig = field(default_factory=ControlConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    prober: ProberConfig = field(default_factory=ProberConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
+    events: EventsConfig = field(default_factory=EventsConfig)
+    chain: ChainConfig = field(default_factory=ChainConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+    sink: SinkConfig = field(default_factory=SinkConfig)
+
+
+class ControlPlane:
+    """`open` rebuilds the state, `register` makes the servicers known, `run` keeps it going, `close` leaves it tidy."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        rng: Rng,
+        *,
+        entropy: Callable[[int], bytes],
+        config: PlaneConfig,
+        about: About,
+        loopback_is_open: bool,
+    ) -> None:
+        self.engine = engine
+        self.config = config
+        self.readiness = Readiness()
+        self.metrics = CollectorRegistry()
+        self._clock = clock
+        self._rng = rng
+        self._entropy = entropy
+        self._about = about
+        self._loopback_is_open = loopback_is_open
+        self._registry_fold = RegistryFold(config.registry.tombstones)
+        self._events_fold = EventsFold()
+        self._tokens_fold = TokensFold()
+        self.control = Control(
+            engine,
+            Folds([self._registry_fold, self._events_fold, self._tokens_fold]),
+            clock,
+            config.control,
+            program_version=about.version,
+        )
+        self._chain: Chain | None = None
+        self._reached = asyncio.Event()
+
+    async def open(self) -> None:
+        """Rebuild the folds from the journal and make everything that stands on them."""
+        await self.control.open()
+        sequencer = self.control.sequencer
+        self.registry = Registry(
+            self._registry_fold,
+            sequencer,
+            self._clock,
+            self._rng,
+            node_id=self.engine.node_id,
+            config=self.config.registry,
+        )
+        self.discovery = Discovery(
+            self._registry_fold,
+            journal_id=self.engine.journal_id,
+            incarnation=self.control.log.incarnation,
+            clock=self._clock,
+            rng=self._rng,
+            config=self.config.discovery,
+        )
+        self.history = History(self.engine, self.control.log, self._clock, self.config.history)
+        self.prober = Prober(self.registry, self._clock, self._rng, self.config.prober)
+        self.events = EventBus(
+            self.engine,
+            self._events_fold,
+            sequencer,
+            self._clock,
+            config=self.config.events,
+            history=self.history,
+            headers=self.discovery.headers,
+        )
+        self.tokens = Tokens(sequencer, self._tokens_fold, self._clock, self._entropy)
+        self.registry.watchers = self.discovery.watches
+        self.registry.on_step(self.discovery.apply)
+        self.registry.begin()
+        self.discovery.begin(sequencer.revision)
+
+    def register(self, registrar: Registrar) -> list[str]:
+        """Register every servicer behind the chain; returns the services' names."""
+        house = House(
+            authenticator=Authenticator(
+                self.config.security, self._tokens_fold, self._clock, loopback_is_open=self._loopback_is_open
+            ),
+            readiness=self.readiness,
+            clock=self._clock,
+            config=self.config.chain,
+        )
+        metrics = ChainMetrics()
+        self.metrics.register(metrics)
+        self.metrics.register(PlaneMetrics(self))
+        chain = self._chain = Chain(registrar, house, metrics)
+        headers = self.discovery.headers
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(self.registry, headers.message), chain)
+        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(
+            DiscoveryService(self.discovery, self.config.sink), chain
+        )
+        events_pb2_grpc.add_EventServiceServicer_to_server(EventService(self.events, self.config.sink), chain)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self, self._about), chain)
+        return chain.services
+
+    async def run(self) -> None:
+        """Keep everything going until cancelled; `control.ready` tells when calls are answered."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.control.run(), name="control")
+            await self.control.ready.wait()
+            await self.events.start()
+            tasks.create_task(self.events.run(), name="events")
+            tasks.create_task(self.registry.run(), name="registry")
+            tasks.create_task(self.discovery.watches.run(), name="watches")
+            tasks.create_task(self.prober.run(), name="prober")
+            self.readiness.open()
+            self._reached.set()
+            log.info("ready", extra={"revision": self.control.sequencer.revision, "epoch": self.control.sequencer.epoch})
+
+    async def readiness_reached(self) -> None:
+        """Return when calls are answered."""
+        await self._reached.wait()
+
+    def refuse(self, why: str) -> None:
+        """Answer no more calls, and end the streams, so that clients go elsewhere or come back later."""
+        self.readiness.close(why)
+        if self._chain is not None:
+            self._chain.end_streams(why)
+
+    async def close(self) -> None:
+        """After `run` was cancelled: checkpoints, a last snapshot, and the clean mark."""
+        await self.events.close()
+        await self.control.close()
+        await self.engine.close()
