@@ -119,7 +119,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "Publish": Method(verb=Verb.PUBLISH, raw_request=True, raw_response=True),
         "PublishStream": Method(verb=Verb.PUBLISH, raw_request=True, raw_response=True),
         "Subscribe": Method(verb=Verb.READ, demands=_subscribe, raw_response=True),
-        "Fetch": _plain(Verb.CONSUME, waits_ms=FETCH_WAIT_MS_MAX),
+        "Fetch": _plain(Verb.CONSUME, waits_ms=FETCH_WAIT_MS_MAX, raw_response=True),
         "Acknowledge": _plain(Verb.CONSUME),
         "CreateStream": Method(verb=Verb.ADMINISTER, demands=_create_stream),
         "ListStreams": _plain(Verb.READ),
