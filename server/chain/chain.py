@@ -105,7 +105,7 @@ class Chain:
         stats, now_ns = gate.stats, gate.clock.now_ns
 
         async def stream(requests: Any, context: Any) -> Any:
-            begun_ns, code = now_ns(), OK
+            begun_ns, code = now_ns(), CANCELLED
             peer, task = context.peer(), asyncio.current_task()
             assert task is not None
             stats.started += 1
@@ -114,13 +114,15 @@ class Chain:
                 gate.enter_stream(peer)
                 self._streams.add(task)
                 call = gate.enter(context)
-                return await behaviour(requests if isinstance(requests, bytes) else call.requests(requests), call)
+                given = requests if isinstance(requests, bytes) else call.requests(requests)
+                answer = await behaviour(given, call)
+                code = OK
+                return answer
             except grpc.aio.AbortError:
                 code = _code_name(context)
                 raise
             except asyncio.CancelledError:
                 if not self._why_ended:
-                    code = CANCELLED
                     raise
                 task.uncancel()
                 refusal: TrunklineError = NotReady(self._why_ended)
@@ -152,20 +154,20 @@ def _unary(gate: Gate, behaviour: Behaviour, deadline_ms: int) -> Behaviour:
     stats, now_ns, enter, decode = gate.stats, gate.clock.now_ns, gate.enter, gate.decode
 
     async def call(data: bytes, context: Any) -> Any:
-        begun_ns, code = now_ns(), OK
+        begun_ns, code = now_ns(), CANCELLED
         stats.started += 1
         stats.in_flight += 1
         try:
             call = enter(context)
             request = decode(data, call.principal)
-            if context.time_remaining() is not None:
-                return await behaviour(request, call)
-            return await _within(deadline_ms, gate, behaviour(request, call), call)
+            if context.time_remaining() is None:
+                answer = await _within(deadline_ms, gate, behaviour(request, call), call)
+            else:
+                answer = await behaviour(request, call)
+            code = OK
+            return answer
         except grpc.aio.AbortError:
             code = _code_name(context)
-            raise
-        except asyncio.CancelledError:
-            code = CANCELLED
             raise
         except (Exception, BaseExceptionGroup) as error:
             refusal = gate.refusal_of(error)

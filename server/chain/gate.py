@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -28,6 +28,9 @@ from .metrics import MethodStats
 from .readiness import Readiness
 
 log = logging.getLogger(__name__)
+
+PeerGone = grpc.aio.InternalError
+"""What grpc.aio raises when it writes to a connection that is no longer there."""
 
 OK: Final = "OK"
 CANCELLED: Final = "CANCELLED"
@@ -81,12 +84,18 @@ class Gate:
             del self._streams_by_peer[peer]
 
     def refusal_of(self, error: BaseException) -> TrunklineError:
-        """What the caller is told of an error. What is no refusal is a fault of ours: logged here, once."""
-        found = _refusal_in(error)
-        if found is not None:
-            return found
-        log.error("call failed", exc_info=error, extra={"method": self.name})
-        return Internal(f"{self.name} failed; the server's log says why")
+        """What the caller is told of an error, alone or in a task group's. CancelledError when there is no caller left.
+
+        What is no refusal is a fault of ours: logged here, once.
+        """
+        causes = list(_causes(error))
+        if any(not isinstance(cause, TrunklineError | PeerGone) for cause in causes):
+            log.error("call failed", exc_info=error, extra={"method": self.name})
+            return Internal(f"{self.name} failed; the server's log says why")
+        for cause in causes:
+            if isinstance(cause, TrunklineError):
+                return cause
+        raise asyncio.CancelledError
 
     async def refuse(self, context: Any, error: TrunklineError) -> NoReturn:
         """End the call with the error's status and details.
@@ -98,7 +107,7 @@ class Gate:
         try:
             async with asyncio.timeout(self.house.config.refusal_timeout_ms / 1_000):
                 await context.abort(grpc.StatusCode[error.status], status.message, details)
-        except TimeoutError:
+        except (TimeoutError, PeerGone):
             raise asyncio.CancelledError from None
         raise AssertionError("abort returned")
 
@@ -128,14 +137,13 @@ def _decoder(descriptor: MethodDescriptor, method: Method) -> Decode:
     return decode
 
 
-def _refusal_in(error: BaseException) -> TrunklineError | None:
-    """The refusal that an error is, or that a task group raised it within; None if anything else is in there."""
-    if isinstance(error, TrunklineError):
-        return error
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The errors that a group holds, or the one that it is."""
     if isinstance(error, BaseExceptionGroup):
-        found = [_refusal_in(inner) for inner in error.exceptions]
-        return found[0] if all(found) else None
-    return None
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield error
 
 
 def late(name: str, deadline_ms: int) -> DeadlineExceeded:

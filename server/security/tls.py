@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 import grpc
+
 from trunkline.core.errors import InvalidArgument
 
 from .config import TlsConfig

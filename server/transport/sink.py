@@ -87,6 +87,8 @@ class StreamSink:
             self.ready = False
             if self.pending_bytes > self._config.pending_bytes_max:
                 self._fail("sink_pending_bytes_max", self._config.pending_bytes_max)
+                if self._deadline is not None:
+                    self._deadline.reschedule(asyncio.get_running_loop().time())
         self._work.set()
         return self.ready
 
@@ -154,8 +156,6 @@ class StreamSink:
         self._failure = LimitExceeded(limit, value)
         self.ready = False
         self._pieces.clear()  # what was too much is let go at once, not when the peer reads
-        if self._deadline is not None:
-            self._deadline.reschedule(asyncio.get_running_loop().time())
         return self._failure
 
 
