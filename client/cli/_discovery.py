@@ -101,7 +101,7 @@ def services(setting: Settings, all_namespaces: bool) -> None:
 @click.argument("service")
 @selector_options
 @settings
-def resolve(setting: Settings, service: str, **selector: Any) -> None:
+def resolve(setting: Settings, /, service: str, **selector: Any) -> None:
     """List the instances of SERVICE that match, now.
 
     \b
@@ -121,7 +121,7 @@ def resolve(setting: Settings, service: str, **selector: Any) -> None:
 @click.option("--count", type=click.IntRange(min=1), help="End after so many changes.")
 @selector_options
 @settings
-def watch(setting: Settings, service: str, count: int | None, **selector: Any) -> None:
+def watch(setting: Settings, /, service: str, count: int | None, **selector: Any) -> None:
     """Print the instances of SERVICE (of every service, if none is named), then every change, until Ctrl-C.
 
     \b

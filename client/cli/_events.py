@@ -33,7 +33,7 @@ STREAM_COLUMNS = ("namespace", "name", "sync", "first_offset", "next_offset", "b
 @click.option("--lines", is_flag=True, help="Read data from standard input, an event a line.")
 @settings
 def publish(
-    setting: Settings, event_type: str, data: str, stream: str, event_id: str, lines: bool, **fields: str
+    setting: Settings, /, event_type: str, data: str, stream: str, event_id: str, lines: bool, **fields: str
 ) -> None:
     """Publish an event of TYPE with DATA (text; JSON is marked as such).
 

@@ -14,8 +14,6 @@ from . import _admin, _discovery, _doctor, _events, _protos, _register
 from ._context import Settings
 
 COMMANDS_GROUP = "trunkline.commands"
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
 
 
 class Commands(click.Group):
@@ -38,17 +36,16 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except InvalidArgument as error:
-            raise _Failure(str(error), EXIT_BAD_INPUT) from error
+            raise _BadInput(" ".join(str(error).split())) from error
         except TrunklineError as error:
-            raise _Failure(f"{error.code.lower().replace('_', ' ')}: {error}", EXIT_FAILED) from error
+            reason = error.code.lower().replace("_", " ")
+            raise click.ClickException(" ".join(f"{reason}: {error}".split())) from error
 
 
-class _Failure(click.ClickException):
-    """One line on standard error and an exit code."""
+class _BadInput(click.ClickException):
+    """One line on standard error, and the exit code that click's own usage errors have."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
+    exit_code = 2
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -62,7 +59,7 @@ class _Failure(click.ClickException):
 @click.option("--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds for each answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one value a line, instead of tables.")
 @click.pass_context
-def group(ctx: click.Context, **settings: Any) -> None:
+def group(ctx: click.Context, /, **settings: Any) -> None:
     """Register services, find them, and pass events along.
 
     \b

@@ -34,6 +34,7 @@ STOP_S = 10.0
 @settings
 def register(
     setting: Settings,
+    /,
     service: str,
     program: tuple[str, ...],
     labels: tuple[str, ...],
