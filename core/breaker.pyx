@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cython
 from libc.stdint cimport int64_t, uint64_t
 
+from trunkline.core.clock cimport Clock
 from trunkline.core.window cimport Sums, Window
 
 from trunkline.core.window import SLIDING_WINDOW_SIZE_MAX, Counts, CountWindow, TimeWindow
@@ -53,8 +54,8 @@ class WindowType(IntEnum):
 class Snapshot(NamedTuple):
     """A breaker as it is. Rates are in percent; None while there are fewer calls than the minimum.
 
-    `generation` counts the state's changes; `since_ns` is when the last was; `retry_at_ns`, when OPEN, is when calls are
-    tried again, else None; `not_permitted` are the calls refused since that change.
+    `generation` counts the state's changes; `since_ns` is when the last was; `retry_at_ns`, when OPEN, is when calls
+    are tried again, else None; `not_permitted` are the calls refused since that change.
     """
 
     state: State
@@ -80,6 +81,15 @@ cdef enum:
     FAILURE = 2
     CANCELLED = 3
 
+cdef enum:
+    # A permit from `begin`: in the upper bits when, in ticks of 1,024 ns modulo 104 days, in the lower the generation
+    # modulo a million. One int holds both, so that a call costs no object.
+    TICK_BITS = 10
+    GENERATION_BITS = 20
+    GENERATION_MASK = (1 << 20) - 1
+
+cdef int64_t TICK_MASK = (1LL << 43) - 1
+
 _STATES = {int(state): state for state in State}
 
 
@@ -103,7 +113,9 @@ cdef int64_t _calls(str name, int64_t value) except -1:
 
 @cython.final
 cdef class Breaker:
-    """Stops calling what fails. Two steps: `admit` before a call, `record` after it, with the permit that admit gave.
+    """Stops calling what fails. Two steps: ask for a permit before a call, report with it after the call.
+
+    `admit` and `record` are told the time; `begin` and `end` read a clock themselves, at half the cost.
 
     CLOSED: all calls pass and are recorded in the sliding window. When that holds `minimum_number_of_calls` (at most
     its size, if it is count-based) and the share of failed or of slow calls has reached its threshold, in percent, the
@@ -111,8 +123,9 @@ cdef class Breaker:
 
     OPEN: no call passes until `wait_duration_in_open_state_ms` has gone by; the next call then makes it HALF_OPEN.
 
-    HALF_OPEN: `permitted_number_of_calls_in_half_open_state` calls pass. When all are recorded, it becomes OPEN or CLOSED
-    by the same thresholds. When they take longer than `max_wait_duration_in_half_open_state_ms` (0: no limit), OPEN.
+    HALF_OPEN: `permitted_number_of_calls_in_half_open_state` calls pass. When all are recorded, it becomes OPEN or
+    CLOSED by the same thresholds. When they take longer than `max_wait_duration_in_half_open_state_ms` (0: no limit),
+    it becomes OPEN.
 
     A call is slow when it took longer than `slow_call_duration_ms`. A result counts only in the state in which its call
     was permitted. Time is monotonic nanoseconds, given by the caller. Not to be shared by threads.
@@ -201,8 +214,7 @@ cdef class Breaker:
         self._slots -= 1
         return self._generation
 
-    def admit(self, int64_t now_ns):
-        """Ask for a call at `now_ns`: a permit (an int, not negative) to give to `record`, or -1 when it is refused."""
+    cdef inline int64_t _admitted(self, int64_t now_ns) noexcept:
         if self._state == CLOSED or self._state == DISABLED or self._state == METRICS_ONLY:
             return self._generation
         if self._state == OPEN and now_ns - self._since_ns >= self._wait_ns:
@@ -210,6 +222,10 @@ cdef class Breaker:
         if self._state == HALF_OPEN:
             return self._admit_half_open(now_ns)
         return self._refuse()
+
+    def admit(self, int64_t now_ns):
+        """Ask for a call at `now_ns`: a permit (an int, not negative) to give to `record`, or -1 when it is refused."""
+        return self._admitted(now_ns)
 
     def record(self, int64_t permit, int outcome, int64_t duration_ns, int64_t now_ns):
         """Report how a permitted call ended: an Outcome, how long it took, and when. Exactly once for each permit.
@@ -222,7 +238,33 @@ cdef class Breaker:
             raise ValueError(f"{outcome} is no Outcome")
         if duration_ns < 0:
             raise ValueError(f"a call took {duration_ns} ns")
-        if permit != self._generation or self._state == DISABLED:
+        if permit == self._generation:
+            self._count(outcome, duration_ns, now_ns)
+
+    def begin(self, Clock clock not None):
+        """Ask for a call now: a permit (an int, not negative) to give to `end`, or -1 when it is refused."""
+        cdef int64_t now_ns = clock.now_ns()
+        if self._admitted(now_ns) < 0:
+            return -1
+        return ((now_ns >> TICK_BITS) & TICK_MASK) << GENERATION_BITS | (self._generation & GENERATION_MASK)
+
+    def end(self, int64_t permit, int outcome, Clock clock not None):
+        """Report that the call of a permit from `begin` has ended now, with an Outcome. Exactly once for each permit.
+
+        How long it took is known to about a microsecond. ValueError: a refused permit or no Outcome.
+        """
+        if permit < 0:
+            raise ValueError(f"this breaker gave no permit {permit}")
+        if outcome < SUCCESS or outcome > CANCELLED:
+            raise ValueError(f"{outcome} is no Outcome")
+        cdef int64_t now_ns = clock.now_ns()
+        cdef int64_t took = ((now_ns >> TICK_BITS) - (permit >> GENERATION_BITS)) & TICK_MASK
+        if (permit & GENERATION_MASK) == (self._generation & GENERATION_MASK):
+            self._count(outcome, took << TICK_BITS, now_ns)
+
+    cdef inline void _count(self, int outcome, int64_t duration_ns, int64_t now_ns) noexcept:
+        """Take in the end of a call that was permitted in this state."""
+        if self._state == DISABLED:
             return
         if outcome == CANCELLED:
             self._give_back()

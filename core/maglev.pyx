@@ -131,16 +131,16 @@ cdef class Maglev:
         """Let the hosts take places until none is free."""
         cdef uint128_t* turns = nodes + count
         cdef uint64_t round
-        cdef uint64_t taken
+        cdef uint64_t _taken
         cdef uint32_t at
         cdef Walk* walk
         cdef double heaviest = 0.0
         for at in range(count):
             heaviest = max(heaviest, walks[at].weight)
             turns[count + at] = turn(1, 0, at)
-        # From turn to turn, not through all hosts each round: with very uneven weights nearly all rounds are one host's.
+        # From turn to turn, not through all hosts each round: with very uneven weights most rounds are one host's.
         start_tournament(nodes, turns, count)
-        for taken in range(self._size):
+        for _taken in range(self._size):
             at = index_of(nodes[0])
             round = when_of(nodes[0])
             walk = &walks[at]

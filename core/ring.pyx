@@ -54,8 +54,8 @@ cdef class Ring:
 
     The least weighted host gets a whole number of points such that there are at least `minimum_ring_size` in all, but
     never more than `maximum_ring_size`; a host of weight 0 gets none. The i-th point of a host (from 0) is the XXH64 of
-    "<address>_<i>". A key belongs to the first point that is not below its hash. Where two points are equal, as those of
-    a host that is listed twice, the host listed first has it.
+    "<address>_<i>". A key belongs to the first point that is not below its hash. Where two points are equal, as those
+    of a host that is listed twice, the host listed first has it.
 
     Very uneven weights make long rings: a host with a millionth of the weight asks for a million points. Where that is
     too slow to build, bound it with `maximum_ring_size`.
@@ -130,7 +130,7 @@ cdef class Ring:
         return size
 
     cdef int _index_starts(self) except -1:
-        """For each value of a hash's upper bits, where its points start; so many bits that a search is over about one."""
+        """For each value of a hash's upper bits, where its points start. About as many as points: a search is short."""
         cdef uint32_t bits = 1
         while bits < 31 and (<uint32_t>1 << bits) < self._size:
             bits += 1

@@ -13,7 +13,16 @@ from libc.math cimport INFINITY, pow
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from trunkline.core.clock cimport Rng
-from trunkline.core.tournament cimport double_of, index_of, move_winner, ordered_bits, start_tournament, turn, uint128_t, when_of
+from trunkline.core.tournament cimport (
+    double_of,
+    index_of,
+    move_winner,
+    ordered_bits,
+    start_tournament,
+    turn,
+    uint128_t,
+    when_of,
+)
 from trunkline.core.weights cimport checked_count, read_weights
 
 CHOICE_COUNT_MAX = 100
@@ -106,7 +115,7 @@ cdef class RoundRobin:
         _free_schedule(&self._schedule)
 
     cdef void _skip(self, uint32_t* weights, uint64_t total, uint64_t start) noexcept:
-        """Begin as after `start` picks: the turns that fit whole into each one's share of them, and by picking the rest."""
+        """Begin as after `start` picks: the turns that fit whole into each one's share of them; the rest by picking."""
         cdef uint64_t had
         cdef uint64_t left = start
         cdef uint32_t at
@@ -159,8 +168,8 @@ cdef struct Cell:
 cdef class WeightedRandom:
     """Each with a chance in proportion to its weight, in O(1) a pick.
 
-    Vose's alias table (A Linear Algorithm For Generating Random Numbers With a Given Distribution, 1991), built in integers,
-    so that the shares are exact to 2**-64.
+    Vose's alias table (A Linear Algorithm For Generating Random Numbers With a Given Distribution, 1991), built in
+    integers, so that the shares are exact to 2**-64.
 
     ValueError: no weights, all of them zero, or one out of range.
     """
@@ -197,7 +206,7 @@ cdef class WeightedRandom:
         return 0
 
     cdef void _pair_up(self, uint32_t* weights, uint64_t total, uint64_t* left, uint32_t* waiting) noexcept:
-        """Fill each cell with `total`: what its own index has of it, and the rest from one that has more than a cell."""
+        """Fill each cell with `total`: what its own index has of it, the rest from one that has more than a cell."""
         cdef uint32_t count = self._count
         cdef uint32_t poor = 0  # waiting[:poor] have less than a cell, waiting[rich:] as much or more
         cdef uint32_t rich = count
@@ -246,7 +255,8 @@ cdef class LeastRequest:
     `active` are the requests that are under way already, when a new picker takes over from an old one.
 
     ValueError: no weights, all of them zero, or one out of range; `choice_count` not in [2, CHOICE_COUNT_MAX];
-    `active_request_bias` not in [0, ACTIVE_REQUEST_BIAS_MAX]; `active` of another length than `weights` or out of range.
+    `active_request_bias` not in [0, ACTIVE_REQUEST_BIAS_MAX]; `active` of another length than `weights` or with one out
+    of range.
     """
 
     cdef Rng _rng
@@ -307,8 +317,8 @@ cdef class LeastRequest:
     cdef inline uint32_t _least_of_some(self) noexcept:
         cdef uint32_t picked = <uint32_t>self._rng.next_below(self._count)
         cdef uint32_t other
-        cdef uint32_t choice
-        for choice in range(1, self._choices):
+        cdef uint32_t _choice
+        for _choice in range(1, self._choices):
             other = <uint32_t>self._rng.next_below(self._count)
             if self._active[other] < self._active[picked]:
                 picked = other

@@ -1,7 +1,7 @@
 """A tournament of numbered contenders: who comes first, kept up to date with one comparison a level.
 
-It is the loser tree of Knuth, The Art of Computer Programming 3, section 5.4.1. A binary heap does the same work, but its
-next load depends on its last comparison; here the path from leaf to root is known beforehand and nothing branches.
+It is the loser tree of Knuth, The Art of Computer Programming 3, section 5.4.1. A binary heap does the same work, but
+its next load depends on its last comparison; here the path from leaf to root is known beforehand and nothing branches.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from reference import breaker as reference
 from trunkline.core.breaker import Breaker, Outcome, State, WindowType
+from trunkline.core.clock import ManualClock
 from trunkline.core.window import CountWindow, TimeWindow
 
 MS = 1_000_000
@@ -57,12 +58,31 @@ class BreakerHistory(RuleBasedStateMachine):
     def begin(self, settings: dict[str, Any]) -> None:
         self.fast = Breaker(**settings)
         self.slow = reference.Breaker(**settings)
-        self.now_ns = 0
+        self.clock = ManualClock()
         self.permits: list[int] = []
+        self.timed_permits: list[Any] = []
 
     @rule(ms=st.sampled_from([0, 1, 10, 900, 3_000]))
     def wait(self, ms: int) -> None:
-        self.now_ns += ms * MS
+        self.clock.advance(ms * MS)
+
+    @property
+    def now_ns(self) -> int:
+        return self.clock.now_ns()
+
+    @rule()
+    def begin_call(self) -> None:
+        fast, slow = self.fast.begin(self.clock), self.slow.begin(self.clock)
+        assert (fast < 0) == (slow == -1)
+        if fast >= 0:
+            self.timed_permits.append((fast, slow))
+
+    @precondition(lambda self: self.timed_permits)
+    @rule(which=st.integers(0, 1_000), outcome=st.sampled_from(Outcome))
+    def end_call(self, which: int, outcome: Outcome) -> None:
+        fast, slow = self.timed_permits.pop(which % len(self.timed_permits))
+        self.fast.end(fast, outcome, self.clock)
+        self.slow.end(slow, outcome, self.clock)
 
     @rule()
     def admit(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trunkline.core.breaker import Outcome, Snapshot, State, WindowType
+from trunkline.core.clock import Clock
 from trunkline.core.window import Counts
 
 MS = 1_000_000
@@ -168,6 +169,17 @@ class Breaker:
             self._enter(State.OPEN, now_ns)
         elif self.state is State.HALF_OPEN:
             self._enter(State.CLOSED, now_ns)
+
+    def begin(self, clock: Clock) -> tuple[int, int] | int:
+        """A permit that knows when it was given, or -1."""
+        now_ns = clock.now_ns()
+        permit = self.admit(now_ns)
+        return permit if permit < 0 else (permit, now_ns)
+
+    def end(self, permit: tuple[int, int], outcome: Outcome, clock: Clock) -> None:
+        """What became of it. Time is cut into ticks of 1,024 ns."""
+        now_ns = clock.now_ns()
+        self.record(permit[0], outcome, (now_ns // 1024 - permit[1] // 1024) * 1024, now_ns)
 
     def transition_to(self, state: State, now_ns: int) -> None:
         """By hand."""

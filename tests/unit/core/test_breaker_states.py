@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trunkline.core.breaker import Breaker, Outcome, State, WindowType
+from trunkline.core.clock import ManualClock
 from trunkline.core.window import Counts, CountWindow, TimeWindow
 
 MS = 1_000_000
@@ -246,6 +247,50 @@ def test_refused_results_change_nothing(permit: int, outcome: Any, duration: int
     breaker = small()
     with pytest.raises(ValueError, match=r"permit|Outcome|took"):
         breaker.record(permit, outcome, duration, 0)
+    assert breaker.snapshot(0).counts.total == 0
+
+
+def test_begin_and_end_read_the_clock() -> None:
+    clock = ManualClock(2**62)
+    breaker = small(slow_call_duration_ms=10, slow_call_rate_threshold=50.0)
+    for took_ms in (1, 9, 11, 500):
+        permit = breaker.begin(clock)
+        clock.advance(took_ms * MS)
+        breaker.end(permit, Outcome.SUCCESS, clock)
+    assert state_of(breaker) is State.OPEN
+    assert breaker.begin(clock) == -1
+    clock.advance(SECOND)
+    assert breaker.begin(clock) >= 0
+
+
+def test_end_does_not_count_a_late_result() -> None:
+    clock = ManualClock()
+    breaker = small()
+    late = breaker.begin(clock)
+    for _ in range(4):
+        call(breaker, Outcome.FAILURE)
+    clock.advance(SECOND)
+    trial = breaker.begin(clock)
+    breaker.end(late, Outcome.SUCCESS, clock)
+    assert breaker.snapshot(clock.now_ns()).counts.total == 0
+    breaker.end(trial, Outcome.CANCELLED, clock)
+    assert [breaker.begin(clock) >= 0 for _ in range(3)] == [True, True, False]
+
+
+def test_a_call_across_the_wrap_of_ticks() -> None:
+    clock = ManualClock(2**53 - MS)
+    breaker = small(slow_call_duration_ms=10)
+    permit = breaker.begin(clock)
+    clock.advance(2 * MS)
+    breaker.end(permit, Outcome.SUCCESS, clock)
+    assert breaker.snapshot(0).counts == Counts(1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("permit", "outcome"), [(-1, 1), (0, 0), (0, 4)])
+def test_end_refuses(permit: int, outcome: Any) -> None:
+    breaker = small()
+    with pytest.raises(ValueError, match=r"permit|Outcome"):
+        breaker.end(permit, outcome, ManualClock())
     assert breaker.snapshot(0).counts.total == 0
 
 
