@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
 from google.protobuf import descriptor_pool
 
-from trunkline.core.errors import NotReady, TrunklineError
+from trunkline.core.errors import DeadlineExceeded, NotReady, TrunklineError
 
 from .call import Call
-from .gate import CANCELLED, OK, Gate, House, late
+from .deadlines import Deadlines
+from .gate import CANCELLED, OK, Gate, House
 from .methods import METHODS, Method
 from .metrics import ChainMetrics
 
@@ -89,7 +90,8 @@ class Chain:
         gate = Gate(self._house, descriptor, method, stats)
         serialize = None if method.raw_response else handler.response_serializer
         if not streaming:
-            call = _unary(gate, handler.unary_unary, config.call_deadline_ms_default + method.waits_ms)
+            limit_ns = (config.call_deadline_ms_default + method.waits_ms) * 1_000_000
+            call = _unary(gate, handler.unary_unary, Deadlines(self._house.clock, limit_ns))
             return grpc.unary_unary_rpc_method_handler(call, response_serializer=serialize)
         if handler.request_streaming and handler.response_streaming:
             stream = self._stream(gate, _writing(handler.stream_stream))
@@ -149,7 +151,7 @@ def _is_async(behaviour: Behaviour) -> bool:
     return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
 
 
-def _unary(gate: Gate, behaviour: Behaviour, deadline_ms: int) -> Behaviour:
+def _unary(gate: Gate, behaviour: Behaviour, deadlines: Deadlines) -> Behaviour:
     """The life of one unary call."""
     stats, now_ns, enter, decode = gate.stats, gate.clock.now_ns, gate.enter, gate.decode
 
@@ -161,7 +163,7 @@ def _unary(gate: Gate, behaviour: Behaviour, deadline_ms: int) -> Behaviour:
             call = enter(context)
             request = decode(data, call.principal)
             if context.time_remaining() is None:
-                answer = await _within(deadline_ms, gate, behaviour(request, call), call)
+                answer = await _within(deadlines, gate, behaviour, request, call)
             else:
                 answer = await behaviour(request, call)
             code = OK
@@ -179,17 +181,20 @@ def _unary(gate: Gate, behaviour: Behaviour, deadline_ms: int) -> Behaviour:
     return call
 
 
-async def _within(deadline_ms: int, gate: Gate, behaviour: Awaitable[Any], call: Call) -> Any:
+async def _within(deadlines: Deadlines, gate: Gate, behaviour: Behaviour, request: Any, call: Call) -> Any:
     """Await a behaviour whose client set no deadline. DeadlineExceeded."""
-    call.set_deadline(gate.clock.now_ns() + deadline_ms * 1_000_000)
-    timeout = asyncio.timeout(deadline_ms / 1_000)
+    task = asyncio.current_task()
+    assert task is not None
+    call.set_deadline(deadlines.begin(task))
     try:
-        async with timeout:
-            return await behaviour
-    except TimeoutError:
-        if timeout.expired():
-            raise late(gate.name, deadline_ms) from None
-        raise
+        return await behaviour(request, call)
+    except asyncio.CancelledError:
+        if not deadlines.is_due(task) or task.uncancel():
+            raise  # the client has gone, whatever the time
+    finally:
+        deadlines.end(task)
+    limit_ms = deadlines.limit_ns // 1_000_000
+    raise DeadlineExceeded(f"{gate.name} was not done within {limit_ms} ms, the limit for calls without a deadline")
 
 
 def _writing(behaviour: Behaviour) -> Behaviour:

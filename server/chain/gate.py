@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from trunkline.api.rules import checker
 from trunkline.api.status import DETAILS_KEY, status_to
 from trunkline.core.clock import Clock
-from trunkline.core.errors import DeadlineExceeded, Internal, InvalidArgument, LimitExceeded, TrunklineError
+from trunkline.core.errors import Internal, InvalidArgument, LimitExceeded, TrunklineError
 
 from ..security.authenticate import Authenticator
 from ..security.principal import ANY, Principal, authorize
@@ -144,8 +144,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield from _causes(inner)
     else:
         yield error
-
-
-def late(name: str, deadline_ms: int) -> DeadlineExceeded:
-    """A call that came without a deadline took too long."""
-    return DeadlineExceeded(f"{name} was not done within {deadline_ms} ms, the limit for calls without a deadline")
