@@ -4,13 +4,18 @@
 """
 
 from ._backoff import BackoffOptions as BackoffOptions
+from ._balancer import LoadBalancing as LoadBalancing
 from ._changes import Change as Change
 from ._changes import Fresh as Fresh
 from ._changes import Reset as Reset
 from ._changes import Stale as Stale
 from ._changes import Updated as Updated
+from ._channel import BalancedChannel as BalancedChannel
+from ._channel import EndpointState as EndpointState
+from ._chooser import Choice as Choice
+from ._chooser import Chooser as Chooser
+from ._connect import connect as connect
 from ._connection import Trunkline as Trunkline
-from ._connection import connect as connect
 from ._delivery import Delivery as Delivery
 from ._edge import Edge as Edge
 from ._event import Event as Event

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
 
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
@@ -30,13 +32,16 @@ from trunkline.core.selector import Selector
 
 from ._advertise import advertised, endpoints_of
 from ._backoff import Backoff
-from ._edge import Edge, host_and_port, is_loopback, real_edge
+from ._balancer import LoadBalancing
+from ._channel import BalancedChannel, ChannelOptions
+from ._chooser import Chooser
+from ._edge import Edge
 from ._errors import is_transient
 from ._event import Event
 from ._fork import ForkGuard
 from ._lease import LeaseKeeper
 from ._link import Calling, Link, Stubs
-from ._options import ClientOptions, Tls
+from ._options import ClientOptions
 from ._publish import Published, named_events, publish
 from ._publisher import Publisher
 from ._pull import Fetched, PullPlace, fetch
@@ -46,44 +51,10 @@ from ._subscription import Gap, Subscription, SubscriptionSpec
 from ._subscriptions import Subscriptions
 from ._tasks import Tasks
 from ._view import View
-from ._view_cache import FolderStore, ViewCache
+from ._view_cache import ViewCache
 from ._watches import Watches
 
 Answer = TypeVar("Answer")
-
-
-def connect(
-    target: str,
-    *,
-    namespace: str = "default",
-    name: str = "",
-    token: str | None = None,
-    tls: Tls | None = None,
-    cache_folder: str | Path | None = None,
-    insecure: bool = False,
-    options: ClientOptions | None = None,
-) -> Trunkline:
-    """A connection to the control plane at `target` ("host:port"), for use with `async with`.
-
-    `namespace` is that of every call that names no other. `name` is who drain and `explain` say this client is, and the
-    source of its events; by default the process's id on its machine's behalf. `token` goes with every call; sent
-    without `tls` to another machine it could be read on the way, so that must be spelled out with `insecure`.
-    `cache_folder` keeps the last good state of each view, for a process that starts while the control plane is away;
-    None keeps nothing.
-
-    Nothing happens before `async with`; even then an absent control plane is no error, only calls to it are.
-    InvalidArgument when an argument is unusable.
-    """
-    host, _ = host_and_port(target)
-    if token is not None and tls is None and not insecure and not is_loopback(host):
-        raise InvalidArgument.of("token", "TLS, or insecure=True, when the control plane is on another machine", target)
-    chosen = options or ClientOptions()
-    edge = real_edge(target, tls=tls, options=chosen)
-    store = FolderStore(Path(cache_folder)) if cache_folder is not None else None
-    cache = ViewCache(store, edge.clock, target=target, interval_s=chosen.cache_interval_s) if store else None
-    return Trunkline(
-        edge, chosen, namespace=namespace, name=name or f"python-{os.getpid()}", token=token, cache=cache, target=target
-    )
 
 
 class Trunkline:
@@ -109,7 +80,7 @@ class Trunkline:
         self._watches = Watches(self._link, edge.clock, self._new_backoff(), options, client=name, cache=cache)
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
         self._registrations: set[Registration] = set()
-        self._closers: set[Publisher] = set()
+        self._closers: set[Publisher | BalancedChannel] = set()
         self._open = False
         self._closed = False
 
@@ -268,6 +239,43 @@ class Trunkline:
 
     async def _restored(self, view: View) -> bool:
         return self._cache is not None and await self._cache.restore(view)
+
+    async def channel(
+        self, service: str, *, load_balancing: LoadBalancing = "round_robin", hash_header: str = "",
+        selector: Selector | None = None, protocol: str = "grpc", connect_timeout_s: float = 5.0,
+        credentials: grpc.ChannelCredentials | None = None, namespace: str | None = None,
+        timeout_s: float | None = None,
+    ) -> BalancedChannel:  # fmt: skip
+        """A channel that generated stubs take; every call goes to an instance of its own choice. Raises what `watch`
+        does.
+
+        See ChannelOptions for what the options mean; `credentials` are for TLS to the instances.
+        """
+        options = ChannelOptions(
+            load_balancing=load_balancing,
+            hash_header=hash_header,
+            protocol=protocol,
+            connect_timeout_s=connect_timeout_s,
+        )
+        view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
+        dial = partial(self._dial_instance, credentials)
+        channel = BalancedChannel(view, dial, self._edge.rng, self._guard, options)
+        self._closers.add(channel)
+        return channel
+
+    def _dial_instance(self, credentials: grpc.ChannelCredentials | None, address: str) -> grpc.aio.Channel:
+        return self._edge.dial_instance(address, credentials)
+
+    async def chooser(
+        self, service: str, *, protocol: str, load_balancing: LoadBalancing = "round_robin",
+        selector: Selector | None = None, namespace: str | None = None, timeout_s: float | None = None,
+    ) -> Chooser:  # fmt: skip
+        """Picks endpoints for protocols other than gRPC: `with chooser.choose() as choice: ...
+
+        choice.endpoint.address`.
+        """
+        view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
+        return Chooser(view, self._edge.rng, self._guard, load_balancing=load_balancing, protocol=protocol)
 
     async def resolve(
         self, service: str, *, selector: Selector | None = None, namespace: str | None = None

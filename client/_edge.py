@@ -48,8 +48,8 @@ class Edge:
     """So many unpredictable bytes: lease secrets and ids."""
     dial_control: Callable[[], ControlChannel]
     """A new channel to the control plane; called again after each lost connection."""
-    dial_instance: Callable[[str], grpc.aio.Channel]
-    """A new channel to an instance's address; it connects lazily."""
+    dial_instance: Callable[[str, grpc.ChannelCredentials | None], grpc.aio.Channel]
+    """A new channel to an instance's address, in plaintext without credentials; it connects lazily."""
     addresses: AddressFinder
 
 
@@ -82,9 +82,6 @@ def real_edge(target: str, *, tls: Tls | None, options: ClientOptions) -> Edge:
         credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
         return grpc.aio.secure_channel(target, credentials, options=[*arguments, *named])
 
-    def dial_instance(address: str) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(address, options=INSTANCE_ARGUMENTS)
-
     return Edge(
         clock=SystemClock(),
         rng=Rng(int.from_bytes(os.urandom(8), "little")),
@@ -93,6 +90,13 @@ def real_edge(target: str, *, tls: Tls | None, options: ClientOptions) -> Edge:
         dial_instance=dial_instance,
         addresses=SocketAddresses(target),
     )
+
+
+def dial_instance(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """The network's own way to an instance."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=INSTANCE_ARGUMENTS)
+    return grpc.aio.secure_channel(address, credentials, options=INSTANCE_ARGUMENTS)
 
 
 def host_and_port(target: str) -> tuple[str, int]:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from trunkline.api.v1 import admin_pb2_grpc, common_pb2, discovery_pb2_grpc, events_pb2_grpc, registry_pb2_grpc
@@ -13,7 +14,7 @@ from trunkline.core.clock import Clock, ManualClock, Rng
 from trunkline.core.errors import InstanceNotFound, TrunklineError
 
 from .._connection import Trunkline
-from .._edge import INSTANCE_ARGUMENTS, Edge
+from .._edge import Edge, dial_instance
 from .._options import ClientOptions
 from .._view_cache import Store, ViewCache
 from ._event_service import EventServicer
@@ -71,7 +72,7 @@ class FakeControlPlane:
     def connect(
         self, *, namespace: str = "default", name: str = "test", options: ClientOptions | None = None,
         cache: Store | None = None, clock: Clock | None = None,
-        dial_instance: Callable[[str], grpc.aio.Channel] | None = None,
+        dial_instance: Callable[[str, grpc.ChannelCredentials | None], grpc.aio.Channel] = dial_instance,
     ) -> Trunkline:  # fmt: skip
         """A connection to it; use it with `async with`.
 
@@ -83,7 +84,7 @@ class FakeControlPlane:
             rng=Rng(self._rng.u64()),
             entropy=self._rng.bytes,
             dial_control=self._dial,
-            dial_instance=dial_instance or dial_directly,
+            dial_instance=dial_instance,
             addresses=MemoryAddresses(),
         )
         views = (
@@ -154,8 +155,3 @@ class FakeControlPlane:
 
     def _header(self) -> common_pb2.ResponseHeader:
         return common_pb2.ResponseHeader(journal_id="memory", incarnation=1, revision=self._registry.revision)
-
-
-def dial_directly(address: str) -> grpc.aio.Channel:
-    """The network's own way to an instance."""
-    return grpc.aio.insecure_channel(address, options=INSTANCE_ARGUMENTS)
