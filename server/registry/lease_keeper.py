@@ -66,7 +66,7 @@ class LeaseKeeper:
         """After a start: each lease has its full time, each lapsed one the rest of its retention but at least a TTL."""
         for entry in self.fold.entries():
             lease = entry.lease
-            if not self._is_mine(lease):
+            if not self.is_mine(lease):
                 continue
             if lease.lapsed:
                 passed_ms = max(0, time_ns - lease.lapsed_ns) // 1_000_000
@@ -77,7 +77,8 @@ class LeaseKeeper:
                 self.live.grant(lease.id, ttl_ms=lease.ttl_ms, now_ns=now_ns, group=namespace)
         self.guard.begin(self.fold.namespaces(), self.fold, self.served_ns(now_ns))
 
-    def _is_mine(self, lease: Lease) -> bool:
+    def is_mine(self, lease: Lease) -> bool:
+        """This node times it."""
         return self.config.keeps_all or lease.keeper == self._node_id
 
     # Time.
@@ -159,14 +160,14 @@ class LeaseKeeper:
             return
         if after.lapsed:
             self.live.drop(after.id)
-            if self._is_mine(after):
+            if self.is_mine(after):
                 self._keep(key, after, self.config.guard.stale_retention_ms, now_ns)
             return
         self._unkeep(key, after.id)
         self.restoring.pop(after.id, None)
         self.lost.discard(after.id)
         self.guard.restored(key.namespace, after.id)
-        if self._is_mine(after):
+        if self.is_mine(after):
             self.live.grant(after.id, ttl_ms=after.ttl_ms, now_ns=now_ns, group=key.namespace)
         else:
             self.live.drop(after.id)

@@ -17,7 +17,7 @@ from .changes import RegistryChange, RegistryStep
 from .config import RegistryConfig
 from .decisions import Registration, Target, lease_id_of
 from .entity import InstanceKey
-from .expiry import Expiry
+from .expiry import AUTHOR, Expiry
 from .fold import RegistryFold
 from .guard import Guard
 from .lease_keeper import KeptAlive, LeaseKeeper
@@ -249,6 +249,10 @@ class Registry:
     async def end_expiry_pause(self, namespace: str, origin: Origin) -> int:
         """Let a namespace's lapsed instances go although expiry is paused. How many went."""
         return await self.expiry.end_pause(namespace, author=origin.author, reason=origin.reason)
+
+    async def record_verdicts(self, verdicts: Sequence[tuple[Target, str | None]]) -> None:
+        """Write what the prober found: a failure, or None where it passed. Nothing is written where nothing changed."""
+        await self._sequencer.write(decisions.probed(verdicts), Origin(author=AUTHOR, reason="probe"))
 
     def _target(self, reference: Reference) -> Target | None:
         """None when the lease is not there, or not in this namespace."""

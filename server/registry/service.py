@@ -1,0 +1,135 @@
+"""RegistryService on grpc.aio. Requests are checked and callers known before they come here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any, Final
+
+import grpc
+
+from trunkline.api import convert
+from trunkline.api.v1 import common_pb2, registry_pb2
+from trunkline.api.v1.registry_pb2_grpc import RegistryServiceServicer
+from trunkline.core.model import TTL_MS_DEFAULT
+from trunkline.server.chain.call import deadline_ns_of, principal_of
+from trunkline.server.journal.sequencer import Origin
+
+from .decisions import Registration
+from .entity import InstanceKey
+from .lost import LostReason
+from .registry import Late, Reference, Registry
+
+DRAIN_LIMIT_MS_DEFAULT: Final = 30_000
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RegistryService(RegistryServiceServicer):
+    """Thin: converts, asks the registry, converts back. `header` makes the head of an answer."""
+
+    def __init__(self, registry: Registry, header: Callable[[], common_pb2.ResponseHeader]) -> None:
+        self._registry = registry
+        self._header = header
+
+    async def Register(self, request: registry_pb2.RegisterRequest, context: Context) -> registry_pb2.RegisterResponse:
+        wanted = Registration(
+            convert.instance_from(request.instance),
+            request.lease_secret,
+            convert.ms_from(request, "ttl", TTL_MS_DEFAULT),
+            request.take_over,
+        )
+        registered = await self._registry.register(wanted, _origin(context), deadline_ns=deadline_ns_of(context))
+        return registry_pb2.RegisterResponse(
+            header=self._header(),
+            lease_id=registered.lease_id,
+            ttl=convert.ms_to(registered.ttl_ms),
+            modified_revision=registered.modified_revision,
+            changed=registered.changed,
+        )
+
+    async def KeepAlive(
+        self, requests: AsyncIterable[registry_pb2.KeepAliveRequest], context: Context
+    ) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
+        async for request in requests:
+            kept = self._registry.keep_alive(request.lease_ids)
+            yield registry_pb2.KeepAliveResponse(
+                header=self._header(),
+                renewed=kept.renewed,
+                lost=_lost_to(kept.lost),
+                next_within=convert.ms_to(kept.next_within_ms),
+            )
+
+    async def KeepAliveOnce(
+        self, request: registry_pb2.KeepAliveOnceRequest, context: Context
+    ) -> registry_pb2.KeepAliveOnceResponse:
+        kept = self._registry.keep_alive(request.lease_ids)
+        return registry_pb2.KeepAliveOnceResponse(
+            header=self._header(),
+            renewed=kept.renewed,
+            lost=_lost_to(kept.lost),
+            next_within=convert.ms_to(kept.next_within_ms),
+        )
+
+    async def Deregister(
+        self, request: registry_pb2.DeregisterRequest, context: Context
+    ) -> registry_pb2.DeregisterResponse:
+        changed = await self._registry.deregister(
+            _reference_from(request.registration),
+            _origin(context, reason=request.reason, request_id=request.request_id),
+            deadline_ns=deadline_ns_of(context),
+        )
+        return registry_pb2.DeregisterResponse(header=self._header(), changed=changed)
+
+    async def Drain(self, request: registry_pb2.DrainRequest, context: Context) -> registry_pb2.DrainResponse:
+        drained = await self._registry.drain(
+            _reference_from(request.registration),
+            _origin(context, reason=request.reason, request_id=request.request_id),
+            limit_ns=convert.ms_from(request, "limit", DRAIN_LIMIT_MS_DEFAULT) * 1_000_000,
+            deadline_ns=deadline_ns_of(context),
+        )
+        return registry_pb2.DrainResponse(
+            header=self._header(),
+            drained_revision=drained.revision,
+            complete=drained.complete,
+            late=map(_late_to, drained.late),
+        )
+
+    async def SetOverride(
+        self, request: registry_pb2.SetOverrideRequest, context: Context
+    ) -> registry_pb2.SetOverrideResponse:
+        registered = await self._registry.set_override(
+            InstanceKey(request.namespace, request.service, request.instance_id),
+            convert.status_from(request.status),
+            _origin(context, reason=request.reason, request_id=request.request_id),
+            if_revision=request.if_revision,
+            deadline_ns=deadline_ns_of(context),
+        )
+        return registry_pb2.SetOverrideResponse(header=self._header(), instance=convert.registered_to(registered))
+
+
+def _origin(context: Context, *, reason: str = "", request_id: str = "") -> Origin:
+    return Origin(author=principal_of(context).name, reason=reason, request_id=request_id)
+
+
+def _reference_from(reference: registry_pb2.RegistrationRef) -> Reference:
+    return Reference(
+        namespace=reference.namespace,
+        lease_id=reference.lease_id,
+        service=reference.service,
+        instance_id=reference.instance_id,
+    )
+
+
+def _lost_to(lost: Iterable[tuple[int, LostReason]]) -> Iterable[registry_pb2.LostLease]:
+    return [
+        registry_pb2.LostLease(lease_id=lease_id, reason=registry_pb2.LostLease.Reason.ValueType(reason))
+        for lease_id, reason in lost
+    ]
+
+
+def _late_to(late: Late) -> common_pb2.LateWatcher:
+    return common_pb2.LateWatcher(
+        client=late.client,
+        applied_revision=late.applied_revision,
+        late_by=convert.ms_to(late.late_by_ns // 1_000_000),
+    )
