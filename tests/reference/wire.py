@@ -1,4 +1,4 @@
-"""The scanner's oracle: protobuf's own parser, the rules one by one, and a slow search for what stands twice."""
+"""The scanner's oracle: protobuf's own parser, the contract's rules, and a slow search for what stands twice."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import xxhash
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from reference import fanout
-from trunkline.api.v1 import common_pb2, events_pb2
+from trunkline.api.rules import checker
+from trunkline.api.v1 import events_pb2
+from trunkline.core.errors import InvalidArgument
 
-LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 NAME = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
 HIGH_SEED = 0x9E3779B97F4A7C15
 
@@ -74,7 +75,10 @@ def scan_publish(data: bytes, *, stream_request: bool) -> Scan:
     except DecodeError as error:
         raise Refused(str(error)) from None
     refuse_repetition(data, kind.DESCRIPTOR)
-    check_request(request)
+    try:
+        checker(kind.DESCRIPTOR)(request)
+    except InvalidArgument as error:
+        raise Refused(str(error)) from None
     scan = Scan(
         namespace=request.namespace,
         stream=request.stream or "events",
@@ -112,22 +116,11 @@ def refuse_repetition(data: bytes, descriptor: Descriptor) -> None:
         raise Refused(f"{twice} twice")
 
 
-def check_request(request: events_pb2.PublishRequest | events_pb2.PublishStreamRequest) -> None:
-    """The request's own rules."""
-    labels = request.stream.split(".") if request.stream else []
-    _require(LABEL.fullmatch(request.namespace), "namespace")
-    _require(all(LABEL.fullmatch(label) for label in labels) and len(request.stream) <= 128, "stream")
-    _require(request.require_sync in common_pb2.Sync.values(), "require_sync")
-    _require(1 <= len(request.events) <= 10_000, "events")
-
-
 def add_event(scan: Scan, event: events_pb2.CloudEvent, body: bytes) -> None:
-    """The event's rules, and its place in the columns."""
+    """The rules that the contract cannot say field by field, and the event's place in the columns."""
     _require(len(body) <= 1 << 20, "event")
-    for name, limit in (("id", 256), ("source", 1024), ("type", 256)):
-        _require(1 <= len(getattr(event, name).encode()) <= limit, name)
     _require(event.spec_version == "1.0", "spec_version")
-    _require(len(event.attributes) <= 64 and all(NAME.fullmatch(name) for name in event.attributes), "attributes")
+    _require(all(NAME.fullmatch(name) for name in event.attributes), "attributes")
     topic = attribute(event, "topic")
     topic = event.type if topic is None else topic
     _require(fanout.topic_is_valid(topic), "topic")
@@ -150,15 +143,6 @@ def attribute(event: events_pb2.CloudEvent, name: str) -> str | None:
     value = event.attributes[name]
     _require(value.WhichOneof("attr") == "ce_string", name)
     return value.ce_string
-
-
-def is_accepted_by_protobuf(data: bytes, kind: type[Message]) -> bool:
-    """Whether protobuf's parser takes the bytes."""
-    try:
-        kind.FromString(data)
-    except DecodeError:
-        return False
-    return True
 
 
 def _require(condition: object, what: str) -> None:
