@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ class RegistryFold:
 
     name = "registry"
     version = FOLD_VERSION
-    topics = TOPICS
+    topics: Sequence[str] = TOPICS
 
     def __init__(self, config: TombstoneConfig | None = None, *, collecting: bool = False) -> None:
         self.config = config or TombstoneConfig()
