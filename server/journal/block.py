@@ -180,7 +180,14 @@ def zeros(code: Code, count: int) -> Column:
 
 
 def encode_block(
-    batch: Batch, *, segment_id: int, incarnation: int, base_offset: int, durable_end: int, time_ns: int
+    batch: Batch,
+    *,
+    segment_id: int,
+    salt: int,
+    incarnation: int,
+    base_offset: int,
+    durable_end: int,
+    time_ns: int,
 ) -> bytes:
     """A batch as a block's bytes. It must fit: see Batch.split."""
     flags, columns = _encode_columns(batch)
@@ -212,7 +219,7 @@ def encode_block(
         topics_size=len(topics),
         common_size=len(common),
         heads_size=len(heads),
-        zero=0,
+        salt=salt,
     )
     return b"".join([pack_header(header), index, payload, padding])
 

@@ -17,7 +17,7 @@
         68     4  bytes of the topic table
         72     4  bytes of the common head
         76     4  bytes of all heads of single records
-        80     4  zero
+        80     4  salt of the segment
         84     4  crc32c of the 84 bytes before
 
     The index: id hashes (16 bytes a record), key hashes (8), ends of the frames in the payload (4), ends of the heads
@@ -81,7 +81,7 @@ class Header(NamedTuple):
     topics_size: int
     common_size: int
     heads_size: int
-    zero: int
+    salt: int
 
     @property
     def end_offset(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from trunkline.core.errors import TrunklineError
+from trunkline.core.errors import PositionOutOfRange, TrunklineError
 from trunkline.core.model import Sync
 
 from .batch import Batch
@@ -121,8 +121,6 @@ class Log(Protocol):
 
     name: str
     config: LogConfig
-    incarnations: tuple[Incarnation, ...]
-    """Oldest first; the last is the present one. Offsets below its start are the same records as before."""
     first_offset: int
     """The first that is kept (or the next, in an empty log). Compaction may have left gaps behind it."""
     next_offset: int
@@ -132,6 +130,10 @@ class Log(Protocol):
 
     @property
     def sync(self) -> Sync: ...
+
+    @property
+    def incarnations(self) -> tuple[Incarnation, ...]:
+        """Oldest first; the last is the present one. Offsets below its start are the same records as before it."""
 
     @property
     def incarnation(self) -> int: ...
@@ -186,7 +188,9 @@ class Log(Protocol):
         """Let go of what is over; returns the first offset that is kept."""
 
     async def compact(self, keep: Callable[[Record], bool] | None = None) -> None:
-        """Keep of each key the latest record, unless its body is empty or `keep` says no. The newest segment stays."""
+        """Keep of each key the latest record, unless its body is empty or `keep` says no.
+
+        What is appended meanwhile stays as it is."""
 
     async def recover(self) -> None:
         """Reopen a failed log from what is durable. Raises what stands in the way; then it stays failed."""
@@ -201,3 +205,13 @@ def resume_offset(incarnations: tuple[Incarnation, ...], incarnation: int, offse
         if known.id == incarnation:
             return min([offset, *(later.first_offset for later in incarnations[index + 1 :])])
     return None
+
+
+def check_position(log: Log, offset: int) -> None:
+    """PositionOutOfRange unless the log has, or will next have, this offset."""
+    if not log.first_offset <= offset <= log.next_offset:
+        raise PositionOutOfRange(
+            f"offset {offset} of {log.name}: it holds {log.first_offset} to {log.next_offset - 1}",
+            first=str(log.first_offset),
+            next=str(log.next_offset),
+        )

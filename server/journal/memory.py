@@ -9,7 +9,6 @@ from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import (
     DurabilityUnmet,
     LimitExceeded,
-    PositionOutOfRange,
     StreamClosed,
     TrunklineError,
 )
@@ -27,6 +26,7 @@ from .log import (
     LogConfig,
     Pending,
     Retention,
+    check_position,
     resume_offset,
 )
 from .recent import RecentBlocks
@@ -85,7 +85,7 @@ class MemoryLog:
         loop = asyncio.get_running_loop()
         self.last_time_ns = max(time_ns, self.last_time_ns)
         pending = Pending(self._end, batch.count, self.last_time_ns, loop.create_future())
-        blocks = []
+        blocks: list[Block] = []
         for part in batch.split():
             blocks.append(
                 Block.of_batch(part, base_offset=self._end, time_ns=self.last_time_ns, incarnation=self.incarnation)
@@ -176,15 +176,9 @@ class MemoryLog:
             self._publish()
         self._tail.end(StreamClosed(f"stream {self.name} is closed"))
 
-
-def check_position(log: Log, offset: int) -> None:
-    """PositionOutOfRange unless the log has, or will next have, this offset."""
-    if not log.first_offset <= offset <= log.next_offset:
-        raise PositionOutOfRange(
-            f"offset {offset} of {log.name}: it holds {log.first_offset} to {log.next_offset - 1}",
-            first=str(log.first_offset),
-            next=str(log.next_offset),
-        )
+    async def abandon(self) -> None:
+        """Close: the log is about to be deleted."""
+        await self.close()
 
 
 class MemoryEngine:

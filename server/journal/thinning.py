@@ -1,8 +1,8 @@
-"""Compaction by key: which records stay, and blocks of only those."""
+"""Compaction by key: which records stay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from .batch import Batch, Draft
@@ -17,7 +17,16 @@ def thin_blocks(blocks: list[Block], keep: Keep | None) -> list[Block]:
     latest: dict[str, int] = {}
     for block in blocks:
         note_latest(latest, block)
-    return [thinned for block in blocks for thinned in thin(block, latest, keep)]
+    return [thinned for block in blocks for thinned in _thin_block(block, latest, keep)]
+
+
+def _thin_block(block: Block, latest: dict[str, int], keep: Keep | None) -> Iterator[Block]:
+    kept = kept_records(block, latest, keep)
+    if len(kept) == block.count:
+        yield block
+        return
+    for base_offset, batch in batches_of(kept):
+        yield Block.of_batch(batch, base_offset=base_offset, time_ns=block.time_ns, incarnation=block.incarnation)
 
 
 def note_latest(latest: dict[str, int], block: Block) -> None:
@@ -27,35 +36,24 @@ def note_latest(latest: dict[str, int], block: Block) -> None:
         latest[record.key] = record.offset
 
 
-def thin(block: Block, latest: dict[str, int], keep: Keep | None) -> Iterable[Block]:
-    """What stays of a block: one block per run of offsets, as a block has no gaps.
-
-    A record stays if it is its key's latest, has a body, and `keep` does not object.
-    """
-    kept = [
+def kept_records(block: Block, latest: dict[str, int], keep: Keep | None) -> list[Record]:
+    """The records that stay: the latest of their keys, if they have a body and `keep` does not object."""
+    return [
         record
         for record in map(block.record, range(block.count))
         if latest[record.key] == record.offset and record.body and (keep is None or keep(record))
     ]
-    if len(kept) == block.count:
-        yield block
-        return
-    breaks = [i for i, (a, b) in enumerate(pairwise(kept), 1) if b.offset != a.offset + 1]
-    for first, last in pairwise([0, *breaks, len(kept)]):
+
+
+def batches_of(records: list[Record]) -> Iterator[tuple[int, Batch]]:
+    """(base offset, batch) for each run of offsets: a block has no gaps."""
+    breaks = [number for number, (a, b) in enumerate(pairwise(records), 1) if b.offset != a.offset + 1]
+    for first, last in pairwise([0, *breaks, len(records)]):
         if first < last:
-            yield _block_of(kept[first:last], block)
+            yield records[first].offset, Batch.of_records([_draft(record) for record in records[first:last]])
 
 
-def _block_of(records: list[Record], original: Block) -> Block:
-    return Block.of_batch(
-        Batch.of_records([draft_of(record) for record in records]),
-        base_offset=records[0].offset,
-        time_ns=original.time_ns,
-        incarnation=original.incarnation,
-    )
-
-
-def draft_of(record: Record) -> Draft:
+def _draft(record: Record) -> Draft:
     """The draft that would become this record again."""
     return Draft(
         topic=record.topic,

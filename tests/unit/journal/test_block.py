@@ -6,6 +6,7 @@ from array import array
 
 import google_crc32c
 import pytest
+
 from reference.journal_batches import FakeScan, body_of, events_batch, scan_of
 from trunkline.core.errors import InvalidArgument, JournalCorrupt, JournalTooNew
 from trunkline.server.journal.batch import (
@@ -40,7 +41,7 @@ DRAFTS = [
 
 
 def encoded(batch: Batch, **overrides: int) -> bytes:
-    fields = {"segment_id": 9, "incarnation": 5, "base_offset": 1_000, "durable_end": 990, "time_ns": 77} | overrides
+    fields = {"segment_id": 9, "salt": 3, "incarnation": 5, "base_offset": 1_000, "durable_end": 990, "time_ns": 77} | overrides
     return encode_block(batch, **fields)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from reference.journal_batches import body_of, events_batch, records_batch
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import (

@@ -1,0 +1,38 @@
+"""Which segments may go."""
+
+from __future__ import annotations
+
+from .log import Retention
+from .segment import Segment
+
+
+def expired(segments: list[Segment], retention: Retention, *, now_ns: int) -> int:
+    """How many of the oldest segments may go. The active one, the last, always stays."""
+    size = sum(segment.size for segment in segments)
+    records = sum(segment.records for segment in segments)
+    count = 0
+    for segment in segments[:-1]:
+        if not _is_over(segment, retention, now_ns, size, records):
+            break
+        size -= segment.size
+        records -= segment.records
+        count += 1
+    return count
+
+
+def _is_over(segment: Segment, retention: Retention, now_ns: int, size: int, records: int) -> bool:
+    """Whether the oldest segment may go, when the log has `size` bytes and so many records with it."""
+    if retention.max_bytes is not None and size > retention.max_bytes:
+        return True
+    if retention.max_records is not None and records - segment.records >= retention.max_records:
+        return True
+    if retention.max_offset is not None and segment.end_offset <= retention.max_offset:
+        return True
+    return retention.max_age_ns is not None and segment.last_time_ns < now_ns - retention.max_age_ns
+
+
+def is_due_to_roll(active: Segment, retention: Retention, *, now_ns: int) -> bool:
+    """Whether the active segment should be closed, so that a stream with little traffic ages too."""
+    return (
+        retention.max_age_ns is not None and active.blocks > 0 and active.first_time_ns < now_ns - retention.max_age_ns
+    )

@@ -1,0 +1,387 @@
+"""A stream's log in segment files: one unsynced write at a time, what comes meanwhile gathered for the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from trunkline.core.clock import Rng
+from trunkline.core.errors import DiskFull, DiskReadOnly, OutcomeUnknown, StreamClosed, TrunklineError
+from trunkline.core.model import Sync
+
+from .append_queue import AppendQueue, Queued
+from .batch import Batch
+from .block import Block, encode_block
+from .block_layout import parse_header
+from .compaction import compact_segments
+from .disk import SYNC, Disk
+from .log import (
+    Appended,
+    IdHashes,
+    Incarnation,
+    Listener,
+    LogConfig,
+    Pending,
+    Retention,
+    check_position,
+    resume_offset,
+)
+from .log_meta import CleanMark, save_mark, save_meta
+from .recent import RecentBlocks
+from .recovery import Opened
+from .retention import expired, is_due_to_roll
+from .segments import Segments
+from .tail import Tail
+from .thinning import Keep
+
+log = logging.getLogger(__name__)
+
+READ_ATTEMPTS = 8
+"""How often retention or compaction may take a segment away from under one read."""
+
+
+class SegmentLog:
+    """An open log. Made by SegmentEngine, of what recovery.open_files found."""
+
+    def __init__(self, name: str, config: LogConfig, opened: Opened, *, disk: Disk, folder: str, rng: Rng) -> None:
+        newest = opened.segments[-1]
+        self.name = name
+        self.config = config
+        self.first_offset = opened.segments[0].first_offset
+        self.next_offset = newest.end_offset
+        self.durable_end = newest.end_offset
+        """Everything below is synced."""
+        self.failed: TrunklineError | None = None
+        self._meta = opened.meta
+        self._segments = Segments(disk, folder, opened.segments, opened.file, rng)
+        self._disk = disk
+        self._folder = folder
+        self._rng = rng
+        last_time_ns = max(newest.last_time_ns, newest.header.floor_time_ns)
+        self._last_time_ns = last_time_ns
+        self._durable_mark = newest.mark()
+        self._queue = AppendQueue(self.next_offset, last_time_ns, bytes_max=config.queue_bytes_max)
+        self._recent = RecentBlocks()
+        self._tail = Tail()
+        self._drain: asyncio.Task[None] | None = None
+        self._roll_asked: asyncio.Future[None] | None = None
+        self._kept_end: int | None = None
+        """After a failure: what may still be believed; None when the active file needs no replacement."""
+        self._maintenance = asyncio.Lock()
+        self._closing = False
+
+    @property
+    def sync(self) -> Sync:
+        return self.config.sync
+
+    @property
+    def incarnations(self) -> tuple[Incarnation, ...]:
+        return self._meta.incarnations
+
+    @property
+    def incarnation(self) -> int:
+        return self._meta.incarnations[-1].id
+
+    @property
+    def first_time_ns(self) -> int:
+        return next((segment.first_time_ns for segment in self._segments.all if segment.blocks), 0)
+
+    @property
+    def last_time_ns(self) -> int:
+        return self._last_time_ns
+
+    @property
+    def bytes(self) -> int:
+        return self._segments.bytes
+
+    # Appending.
+
+    async def append(self, batch: Batch, *, time_ns: int) -> Appended:
+        return await self.append_nowait(batch, time_ns=time_ns).future
+
+    def append_nowait(self, batch: Batch, *, time_ns: int) -> Pending:
+        assert batch.count > 0, "an empty batch has no position"
+        self._refuse_if_closed()
+        pending = self._queue.add(batch, time_ns)
+        self._kick()
+        return pending
+
+    def _refuse_if_closed(self) -> None:
+        if self.failed is not None:
+            raise _again(self.failed)
+        if self._closing:
+            raise StreamClosed(f"stream {self.name} is closed")
+
+    def _kick(self) -> None:
+        """See to it that the queue is being written. The task ends by itself; `close` waits for it."""
+        if self._drain is None:
+            self._drain = asyncio.get_running_loop().create_task(self._write_queue(), name=f"write {self.name}")
+
+    async def _write_queue(self) -> None:
+        try:
+            while self.failed is None and (self._queue or self._roll_asked is not None):
+                if self._roll_asked is not None:
+                    await self._roll_as_asked()
+                else:
+                    await self._write_group()
+        finally:
+            self._drain = None
+
+    async def _write_group(self) -> None:
+        group = self._queue.take(self.config.group_bytes_max, self.config.segment_records_limit)
+        try:
+            if self._is_full(sum(queued.batch.size for queued in group)):
+                await self._roll()
+        except TrunklineError as error:
+            self._fail(error, group, _definite(error), kept_end=self._believable(error))
+            return
+        segment, position = self._segments.active, self._segments.active.size
+        data = [
+            encode_block(
+                queued.batch,
+                segment_id=segment.id,
+                salt=segment.header.salt,
+                incarnation=self.incarnation,
+                base_offset=queued.base_offset,
+                durable_end=self.durable_end,
+                time_ns=queued.time_ns,
+            )
+            for queued in group
+        ]
+        try:
+            await self._disk.write(self._segments.file, position, data, sync=self.sync is Sync.FSYNCED)
+        except TrunklineError as error:
+            await self._write_failed(error, group, position)
+            return
+        for encoded in data:
+            segment.note(parse_header(encoded), position)
+            position += len(encoded)
+        self._queue.written(group)
+        self._publish(group)
+
+    def _is_full(self, coming: int) -> bool:
+        """Whether the active segment should not take so many bytes more."""
+        active, records = self._segments.active, self.config.segment_records_limit
+        return active.blocks > 0 and (
+            active.size + coming > self.config.segment_bytes_limit
+            or (records is not None and active.records >= records)
+        )
+
+    def _publish(self, group: list[Queued]) -> None:
+        """Everything in the group has reached the stream's sync: show it, tell it, answer."""
+        if self.sync is Sync.FSYNCED:
+            self.durable_end = self._segments.active.end_offset
+            self._durable_mark = self._segments.active.mark()
+        for queued in group:
+            block = Block.of_batch(
+                queued.batch, base_offset=queued.base_offset, time_ns=queued.time_ns, incarnation=self.incarnation
+            )
+            self._recent.add(block)
+            self.next_offset = block.end_offset
+            self._last_time_ns = block.time_ns
+            self._tail.tell(block)
+            queued.answer()
+        self._recent.shrink(self.config.recent_bytes_max)
+        self._tail.wake()
+
+    async def _roll(self) -> None:
+        await self._segments.seal_active(synced=self.sync is Sync.FSYNCED)
+        self._all_is_durable()
+        await self._segments.begin_next(self.incarnation, self.next_offset)
+        self._all_is_durable()
+
+    def _all_is_durable(self) -> None:
+        self.durable_end = self.next_offset
+        self._durable_mark = self._segments.active.mark()
+
+    async def _roll_as_asked(self) -> None:
+        asked, self._roll_asked = self._roll_asked, None
+        assert asked is not None
+        try:
+            if self._segments.active.blocks:
+                await self._roll()
+        except TrunklineError as error:
+            self._fail(error, [], _definite(error), kept_end=self._believable(error))
+            asked.set_exception(_again(error))
+        else:
+            asked.set_result(None)
+
+    # Failing and recovering.
+
+    async def _write_failed(self, error: TrunklineError, group: list[Queued], position: int) -> None:
+        """Find out whether anything may be left of a write that failed, and say so to those who wait."""
+        untouched = error.fields.get("written") == "0" and error.fields.get("operation") != SYNC
+        if untouched and isinstance(error, DiskReadOnly):
+            self._fail(error, group, _again(error), kept_end=None)
+            return
+        if isinstance(error, DiskFull) and error.fields.get("operation") != SYNC:
+            try:
+                await self._disk.truncate(self._segments.file, position)
+                await self._disk.sync(self._segments.file)
+            except TrunklineError as second:
+                error = second
+            else:
+                self._all_is_durable()
+                self._fail(error, group, _again(error), kept_end=None)
+                return
+        unknown = OutcomeUnknown(f"{error.message}; it may turn up after a restart", **error.fields)
+        self._fail(error, group, unknown, kept_end=self._believable(error))
+
+    def _believable(self, error: TrunklineError) -> int:
+        """Below this the records can be relied on: after a failed sync, only what was synced before."""
+        return self.durable_end if error.fields.get("operation") == SYNC else self.next_offset
+
+    def _fail(
+        self, error: TrunklineError, group: list[Queued], answer: TrunklineError, *, kept_end: int | None
+    ) -> None:
+        """Close the log for appends and answer all who wait: the group with `answer`, the others that it is closed."""
+        self.failed = error if isinstance(error, DiskFull | DiskReadOnly) else StreamClosed(error.message)
+        self._kept_end = kept_end
+        unknown = OutcomeUnknown(f"a part of it was kept: {error.message}")
+        for queued in group:
+            queued.refuse(unknown if queued.first_offset < self.next_offset else _again(answer))
+        for queued in self._queue.drop(self.next_offset, self._last_time_ns):
+            queued.refuse(unknown if queued.first_offset < self.next_offset else _again(self.failed))
+        if self._roll_asked is not None:
+            self._roll_asked.set_exception(_again(self.failed))
+            self._roll_asked = None
+        details = {"stream": self.name, "reason": error.code, "error": error.message, "next_offset": self.next_offset}
+        log.error("stream closed: its disk failed", extra=details)
+
+    async def recover(self) -> None:
+        """Reopen from what can be relied on, in a new segment; the failed file's pages are not read again."""
+        async with self._maintenance:
+            if self.failed is None:
+                return
+            if self._drain is not None:
+                await asyncio.wait([self._drain])
+            kept_end = self._kept_end
+            if kept_end is not None:
+                await self._replace_active(kept_end)
+            self._queue.drop(self.next_offset, self._last_time_ns)
+            self._kept_end = self.failed = None
+            log.info("stream recovered", extra={"stream": self.name, "next_offset": self.next_offset})
+
+    async def _replace_active(self, kept_end: int) -> None:
+        """Go on in a new segment behind what can be relied on."""
+        active = self._segments.active
+        if kept_end > self.durable_end:
+            try:
+                await self._disk.sync(self._segments.file)
+            except TrunklineError:
+                self._kept_end = self.durable_end  # at the next attempt
+                raise
+            self._all_is_durable()
+        lost = kept_end < self.next_offset
+        incarnation = self._rng.u64() if lost else self.incarnation
+        await self._segments.begin_next(incarnation, kept_end)
+        if lost:
+            active.cut(self._durable_mark)
+            self._recent.clear()
+            self.next_offset = kept_end
+            self._meta = self._meta.with_incarnation(Incarnation(incarnation, kept_end))
+            await save_meta(self._disk, self._folder, self._meta)
+        self._all_is_durable()
+
+    # Reading.
+
+    def on_durable(self, listener: Listener) -> Callable[[], None]:
+        return self._tail.listen(listener)
+
+    async def read(self, offset: int, *, max_bytes: int) -> list[Block]:
+        for _ in range(READ_ATTEMPTS):
+            check_position(self, offset)
+            if offset == self.next_offset:
+                return []
+            recent = self._recent.read(offset, max_bytes=max_bytes)
+            if recent is not None:
+                return recent
+            try:
+                return await self._segments.read(offset, max_bytes=max_bytes)
+            except FileNotFoundError:
+                continue  # retention or compaction was faster: look where the offset is now
+        raise StreamClosed(f"the segments of {self.name} are gone")
+
+    async def wait_beyond(self, offset: int) -> None:
+        while self.next_offset <= offset:
+            if self._closing:
+                raise StreamClosed(f"stream {self.name} is closed")
+            await self._tail.wait()
+
+    async def offset_at(self, time_ns: int) -> int:
+        found = await self._segments.offset_at(time_ns)
+        return self.next_offset if found is None else found
+
+    async def id_hash_columns(self, *, from_time_ns: int, max_ids: int) -> AsyncIterator[IdHashes]:
+        from_offset = max(self.next_offset - max_ids, self.first_offset)
+        async for hashes in self._segments.id_hashes(from_offset, from_time_ns):
+            yield hashes
+
+    def resume_offset(self, incarnation: int, offset: int) -> int | None:
+        return resume_offset(self.incarnations, incarnation, offset)
+
+    # Keeping house.
+
+    async def trim(self, retention: Retention, *, now_ns: int) -> int:
+        async with self._maintenance:
+            if self.failed is None and is_due_to_roll(self._segments.active, retention, now_ns=now_ns):
+                await self._begin_next_segment()
+            count = expired(self._segments.all, retention, now_ns=now_ns)
+            if count:
+                self.first_offset = self._segments.all[count].first_offset
+                await self._segments.remove_first(count)
+            return self.first_offset
+
+    async def compact(self, keep: Keep | None = None) -> None:
+        async with self._maintenance:
+            await self._begin_next_segment()
+            count = len(self._segments.all) - 1
+            await compact_segments(
+                self._segments,
+                count,
+                incarnation=self.incarnation,
+                segment_bytes=self.config.segment_bytes_limit,
+                keep=keep,
+            )
+
+    async def _begin_next_segment(self) -> None:
+        """Have the task that writes close the active segment, if there is anything in it."""
+        self._refuse_if_closed()
+        assert self._roll_asked is None, "maintenance is done one thing at a time"
+        asked = self._roll_asked = asyncio.get_running_loop().create_future()
+        self._kick()
+        await asked
+
+    async def close(self) -> None:
+        await self._end(clean=True)
+
+    async def abandon(self) -> None:
+        """Close without the clean mark: the log is about to be deleted."""
+        await self._end(clean=False)
+
+    async def _end(self, *, clean: bool) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        async with self._maintenance:
+            while self._drain is not None:
+                await asyncio.wait([self._drain])
+            try:
+                if clean and self.failed is None:
+                    await self._segments.seal_active(synced=self.sync is Sync.FSYNCED)
+                    mark = CleanMark(next_offset=self.next_offset, segment_id=self._segments.active.id)
+                    await save_mark(self._disk, self._folder, mark)
+            finally:
+                await self._disk.close(self._segments.file)
+                self._tail.end(StreamClosed(f"stream {self.name} is closed"))
+
+
+def _definite(error: TrunklineError) -> TrunklineError:
+    """The answer to appends of which nothing was written."""
+    return error if isinstance(error, DiskFull | DiskReadOnly) else StreamClosed(error.message)
+
+
+def _again(error: TrunklineError) -> TrunklineError:
+    """The same refusal for one more caller; an exception that is raised twice gathers tracebacks."""
+    return type(error)(error.message, **error.fields)

@@ -1,0 +1,464 @@
+"""The segment engine on a disk in memory: order, groups, segments, reading, failing, recovering."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from simulation.sim_disk import DiskFaults, SimDisk
+
+from reference.journal_batches import body_of, events_batch, records_batch
+from trunkline.core.clock import ManualClock, Rng
+from trunkline.core.errors import (
+    DiskFull,
+    DiskReadOnly,
+    JournalCorrupt,
+    JournalLocked,
+    LimitExceeded,
+    OutcomeUnknown,
+    PositionOutOfRange,
+    StreamClosed,
+)
+from trunkline.core.model import Sync
+from trunkline.server.journal.block import Block
+from trunkline.server.journal.log import Log, LogConfig, Retention
+from trunkline.server.journal.segment_engine import SegmentEngine
+from trunkline.server.journal.segment_log import SegmentLog
+
+SMALL = LogConfig(segment_bytes=64 << 10, recent_bytes_max=0)
+
+
+async def an_engine(disk: SimDisk, seed: int = 1) -> SegmentEngine:
+    engine = SegmentEngine("/data", disk, ManualClock(), Rng(seed))
+    await engine.open()
+    return engine
+
+
+async def fill(log: Log, count: int, *, first: int = 0, batch: int = 10) -> None:
+    for n in range(first, first + count, batch):
+        await log.append(events_batch(batch, first=n), time_ns=n)
+
+
+async def read_all(log: Log, offset: int | None = None, *, max_bytes: int = 1 << 16) -> list[int]:
+    """Numbers in the bodies from an offset on; asserts that offsets and numbers grow together."""
+    at = log.first_offset if offset is None else offset
+    numbers = []
+    while blocks := await log.read(at, max_bytes=max_bytes):
+        for block in blocks:
+            for index in range(max(at - block.base_offset, 0), block.count):
+                assert block.base_offset + index >= at
+                at = block.base_offset + index + 1
+                numbers.append(int(bytes(block.body(index)[:20])))
+    assert at == log.next_offset
+    return numbers
+
+
+@pytest.fixture
+def disk() -> SimDisk:
+    return SimDisk(Rng(7))
+
+
+@pytest.fixture
+async def log(disk: SimDisk) -> AsyncIterator[SegmentLog]:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    assert isinstance(log, SegmentLog)
+    yield log
+    await log.close()
+
+
+async def test_what_is_appended_is_told_in_order_before_it_is_answered(log: SegmentLog) -> None:
+    told: list[Block] = []
+    log.on_durable(told.append)
+    first = log.append_nowait(events_batch(3), time_ns=50)
+    second = log.append_nowait(events_batch(2, first=3), time_ns=40)
+    assert (first.offset, second.offset, log.next_offset) == (0, 3, 0)
+    appended = await second.future
+    assert (appended.offset, appended.count, appended.time_ns) == (3, 2, 50)
+    assert [(block.base_offset, block.time_ns) for block in told] == [(0, 50), (3, 50)]
+    assert await read_all(log) == [0, 1, 2, 3, 4]
+
+
+async def test_what_comes_while_a_write_is_under_way_goes_out_together(disk: SimDisk, log: SegmentLog) -> None:
+    before = disk.syncs
+    first = log.append_nowait(events_batch(1), time_ns=0)
+    await asyncio.sleep(0)
+    rest = [log.append_nowait(events_batch(1, first=n), time_ns=0) for n in range(1, 100)]
+    await first.future
+    await asyncio.gather(*[pending.future for pending in rest])
+    assert disk.syncs - before == 2
+
+
+async def test_a_log_of_many_segments_reads_back(disk: SimDisk, log: SegmentLog) -> None:
+    await fill(log, 2_000)
+    assert len([path for path in disk.paths() if path.endswith(".seg")]) > 5
+    assert await read_all(log) == list(range(2_000))
+    assert await read_all(log, 1_234, max_bytes=1) == list(range(1_234, 2_000))
+    assert await log.offset_at(555) == 560
+    assert await log.offset_at(10_000) == 2_000
+    with pytest.raises(PositionOutOfRange):
+        await log.read(2_001, max_bytes=1)
+
+
+async def test_a_clean_stop_is_gone_on_from(disk: SimDisk) -> None:
+    engine = await an_engine(disk)
+    log = await engine.open_log("shop/events", SMALL)
+    await fill(log, 500)
+    incarnation, journal_id, node_id = log.incarnation, engine.journal_id, engine.node_id
+    await engine.close()
+    files = disk.paths()
+    for seed in range(2, 5):
+        engine = await an_engine(disk, seed)
+        assert (engine.journal_id, engine.node_id) == (journal_id, node_id)
+        log = await engine.open_log("shop/events", SMALL)
+        assert (log.incarnation, log.next_offset, log.first_time_ns, log.last_time_ns) == (incarnation, 500, 0, 490)
+        assert await read_all(log) == list(range(500))
+        await engine.close()
+        assert disk.paths() == files
+    engine = await an_engine(disk)
+    log = await engine.open_log("shop/events", SMALL)
+    await fill(log, 100, first=500)
+    assert await read_all(log) == list(range(600))
+
+
+@pytest.mark.parametrize("sync", [Sync.FSYNCED, Sync.WRITTEN])
+async def test_after_a_kill_everything_is_there_and_only_written_streams_get_a_new_incarnation(
+    disk: SimDisk, sync: Sync
+) -> None:
+    config = LogConfig(sync=sync, segment_bytes=64 << 10)
+    log = await (await an_engine(disk)).open_log("shop/events", config)
+    await fill(log, 500)
+    old = log.incarnation
+    for seed in range(2, 6):
+        disk.kill()
+        log = await (await an_engine(disk, seed)).open_log("shop/events", config)
+        assert await read_all(log) == list(range(500))
+        assert (log.incarnation == old) == (sync is Sync.FSYNCED)
+        assert log.resume_offset(old, 400) == 400
+        assert log.resume_offset(old, 600) == (600 if sync is Sync.FSYNCED else 500)
+    await fill(log, 10, first=500)
+    assert await read_all(log) == list(range(510))
+
+
+async def test_what_was_taken_over_from_the_page_cache_is_synced_before_it_is_used(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", LogConfig(sync=Sync.WRITTEN))
+    await fill(log, 50)
+    disk.kill()
+    log = await (await an_engine(disk)).open_log("shop/events", LogConfig(sync=Sync.WRITTEN))
+    disk.cut_power()
+    log = await (await an_engine(disk)).open_log("shop/events", LogConfig(sync=Sync.WRITTEN))
+    assert await read_all(log) == list(range(50))
+
+
+async def test_a_torn_tail_is_cut(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 30)
+    path = next(path for path in disk.paths() if path.endswith(".seg"))
+    disk.kill()
+    disk.flip(path, len(disk.content(path)) - 300)
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    assert await read_all(log) == list(range(20)), "the last block was not known to be synced"
+
+
+async def test_damage_below_what_was_synced_is_reported_with_what_it_held(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 30)
+    path = next(path for path in disk.paths() if path.endswith(".seg"))
+    disk.kill()
+    disk.flip(path, 64 + 100)
+    with pytest.raises(JournalCorrupt, match=r"held records 0 to 19, which were synced"):
+        await (await an_engine(disk)).open_log("shop/events", SMALL)
+
+
+async def test_damage_that_comes_later_is_reported_by_the_read(disk: SimDisk, log: SegmentLog) -> None:
+    await fill(log, 400)
+    path = next(path for path in disk.paths() if path.endswith(".seg"))
+    disk.flip(path, 64 + 88 + 1_000)
+    with pytest.raises(JournalCorrupt, match=r"held records 0 to 9"):
+        await log.read(5, max_bytes=1 << 20)
+    assert (await log.read(10, max_bytes=1))[0].base_offset == 10
+
+
+async def test_a_failed_sync_closes_the_log_and_nothing_of_it_is_ever_seen(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 20)
+    told: list[Block] = []
+    log.on_durable(told.append)
+    disk.faults.sync_fails = 1_000
+    group = log.append_nowait(events_batch(5, first=20), time_ns=0)
+    await asyncio.sleep(0)
+    behind = log.append_nowait(events_batch(5, first=25), time_ns=0)
+    with pytest.raises(OutcomeUnknown):
+        await group.future
+    with pytest.raises(StreamClosed):
+        await behind.future
+    with pytest.raises(StreamClosed):
+        log.append_nowait(events_batch(1), time_ns=0)
+    assert isinstance(log.failed, StreamClosed)
+    assert await read_all(log) == list(range(20)), "reading goes on"
+    with pytest.raises(StreamClosed):
+        await log.recover()
+    disk.faults.sync_fails = 0
+    await log.recover()
+    assert log.failed is None
+    appended = await log.append(events_batch(5, first=30), time_ns=0)
+    assert appended.offset == 20, "no one has seen the positions"
+    assert await read_all(log) == [*range(20), *range(30, 35)]
+    assert [block.base_offset for block in told] == [20]
+    disk.cut_power()
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    assert await read_all(log) == [*range(20), *range(30, 35)]
+
+
+async def test_a_written_stream_that_loses_records_by_a_failed_sync_has_a_new_incarnation(disk: SimDisk) -> None:
+    config = LogConfig(sync=Sync.WRITTEN, segment_bytes=64 << 10)
+    log = await (await an_engine(disk)).open_log("shop/events", config)
+    await fill(log, 20)
+    old = log.incarnation
+    disk.faults.sync_fails = 1_000
+    with pytest.raises(StreamClosed):
+        await log.compact()
+    disk.faults.sync_fails = 0
+    await log.recover()
+    assert (log.next_offset, log.incarnation == old) == (0, False)
+    assert log.resume_offset(old, 15) == 0
+    await fill(log, 10, first=50)
+    assert await read_all(log) == list(range(50, 60))
+
+
+async def test_a_full_disk_refuses_and_takes_back_what_it_had_begun(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 20)
+    disk.faults.capacity_bytes = sum(len(disk.content(path)) for path in disk.paths()) + 1_000
+    with pytest.raises(DiskFull):
+        await log.append(events_batch(50, first=20), time_ns=0)
+    with pytest.raises(DiskFull):
+        log.append_nowait(events_batch(1), time_ns=0)
+    await log.recover()
+    with pytest.raises(DiskFull):
+        await log.append(events_batch(50, first=20), time_ns=0)
+    disk.faults.capacity_bytes = None
+    await log.recover()
+    await fill(log, 10, first=20)
+    assert await read_all(log) == list(range(30))
+    disk.cut_power()
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    assert await read_all(log) == list(range(30)), "what was refused never turns up"
+
+
+async def test_retention_frees_a_full_disk(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 1_000)
+    disk.faults.capacity_bytes = 0
+    with pytest.raises(DiskFull):
+        await log.append(events_batch(50), time_ns=0)
+    assert await log.trim(Retention(max_bytes=100_000), now_ns=0) > 0
+    disk.faults.capacity_bytes = 200_000
+    await log.recover()
+    await log.append(events_batch(50), time_ns=0)
+
+
+async def test_a_read_only_disk(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 20)
+    disk.faults.read_only = True
+    with pytest.raises(DiskReadOnly):
+        await log.append(events_batch(1), time_ns=0)
+    assert await read_all(log) == list(range(20))
+    disk.faults.read_only = False
+    await log.recover()
+    await fill(log, 10, first=20)
+    assert await read_all(log) == list(range(30))
+
+
+async def test_a_write_that_fails_midway_may_or_may_not_have_been_kept(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 20)
+    disk.faults.write_fails = 1_000
+    with pytest.raises(OutcomeUnknown):
+        await log.append(events_batch(10, first=20), time_ns=0)
+    disk.faults.write_fails = 0
+    await log.recover()
+    await fill(log, 10, first=20)
+    assert await read_all(log) == list(range(30))
+
+
+async def test_a_large_append_is_one_answer_in_many_writes(disk: SimDisk) -> None:
+    config = LogConfig(segment_bytes=64 << 10, group_bytes_max=64 << 10)
+    log = await (await an_engine(disk)).open_log("trunkline.subscriptions", config)
+    batch = records_batch(*[f"k{n}" for n in range(20)], body=bytes(1 << 20))
+    appended = await log.append(batch, time_ns=1)
+    assert (appended.offset, appended.count, log.next_offset) == (0, 20, 20)
+
+
+async def test_waiting_appends_are_bounded(disk: SimDisk) -> None:
+    config = LogConfig(queue_bytes_max=64 << 10)
+    log = await (await an_engine(disk)).open_log("shop/events", config)
+    last = log.append_nowait(events_batch(250), time_ns=0)
+    with pytest.raises(LimitExceeded, match="queue_bytes_max"):
+        log.append_nowait(events_batch(250), time_ns=0)
+    await last.future
+    await log.append(events_batch(250), time_ns=0)
+
+
+async def test_waiters(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    waiting = asyncio.ensure_future(log.wait_beyond(12))
+    await fill(log, 20)
+    await waiting
+    hopeless = asyncio.ensure_future(log.wait_beyond(20))
+    await asyncio.sleep(0)
+    await log.close()
+    with pytest.raises(StreamClosed):
+        await hopeless
+
+
+@pytest.mark.parametrize(
+    "retention",
+    [
+        Retention(max_age_ns=500),
+        Retention(max_bytes=300_000),
+        Retention(max_records=700),
+        Retention(max_offset=1_200),
+    ],
+)
+async def test_retention_lets_whole_segments_go(disk: SimDisk, retention: Retention) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 2_000)
+    first = await log.trim(retention, now_ns=2_000)
+    assert 0 < first == log.first_offset
+    kept = await read_all(log)
+    assert kept == list(range(first, 2_000))
+    if retention.max_age_ns is not None:
+        assert first <= 1_500 < first + 500
+    if retention.max_bytes is not None:
+        assert 300_000 - (70 << 10) <= log.bytes <= 300_000
+    if retention.max_records is not None:
+        assert 700 <= len(kept) <= 1_000
+    if retention.max_offset is not None:
+        assert 900 <= first <= 1_200
+    with pytest.raises(PositionOutOfRange):
+        await log.read(first - 1, max_bytes=1)
+    disk.cut_power()
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    assert (log.first_offset, await read_all(log)) == (first, kept)
+
+
+async def test_a_stream_with_little_traffic_ages_too(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 20)
+    assert await log.trim(Retention(max_age_ns=100), now_ns=1_000) == 20
+    assert (log.first_offset, log.next_offset, log.first_time_ns, log.last_time_ns) == (20, 20, 0, 10)
+    disk.kill()
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    assert (log.first_offset, log.next_offset, log.last_time_ns) == (20, 20, 10)
+    assert (await log.append(events_batch(1), time_ns=3)).time_ns == 10, "time does not go back"
+
+
+async def test_compaction_keeps_the_latest_of_each_key_and_drops_ended_ones(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("trunkline.subscriptions", SMALL)
+    for turn in range(40):
+        await log.append(records_batch("a", "b", f"once{turn}", body=b"%d" % turn * 500), time_ns=turn)
+    await log.append(records_batch("a", "once3", body=b""), time_ns=99)
+    size = log.bytes
+    await log.compact()
+    assert log.bytes < size
+    for _ in range(2):
+        records = [block.record(i) for block in await _all_blocks(log) for i in range(block.count)]
+        assert [record.key for record in records] == [
+            *[f"once{turn}" for turn in range(39) if turn != 3],
+            "b",
+            "once39",
+        ]
+        assert all(record.body == b"%d" % record.time_ns * 500 for record in records)
+        assert records[-1].offset == 119
+        await log.append(records_batch("c"), time_ns=100)
+        await log.compact(keep=lambda record: record.key != "c")
+        disk.cut_power()
+        log = await (await an_engine(disk)).open_log("trunkline.subscriptions", SMALL)
+
+
+async def _all_blocks(log: Log) -> list[Block]:
+    at, found = log.first_offset, []
+    while blocks := await log.read(at, max_bytes=1 << 16):
+        found += blocks
+        at = blocks[-1].end_offset
+    return found
+
+
+async def test_id_hashes_of_the_newest_records(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    await fill(log, 2_000)
+    columns = [hashes async for hashes in log.id_hash_columns(from_time_ns=0, max_ids=500)]
+    assert [hashes.base_offset for hashes in columns] == list(range(1_500, 2_000, 10))
+    assert list(columns[0].id_hashes) == list(events_batch(10, first=1_500).id_hashes)
+    columns = [hashes async for hashes in log.id_hash_columns(from_time_ns=1_950, max_ids=500)]
+    assert [hashes.base_offset for hashes in columns] == list(range(1_950, 2_000, 10))
+
+
+async def test_a_deleted_stream_is_gone_and_may_be_made_anew(disk: SimDisk) -> None:
+    engine = await an_engine(disk)
+    log = await engine.open_log("shop/events", SMALL)
+    await fill(log, 200)
+    await engine.open_log("shop/other", SMALL)
+    await engine.open_log("shop/live", LogConfig(sync=Sync.MEMORY))
+    assert await engine.list_logs() == ["shop/events", "shop/live", "shop/other"]
+    await engine.delete_log("shop/events")
+    await engine.delete_log("shop/never-was")
+    assert await engine.list_logs() == ["shop/live", "shop/other"]
+    fresh = await engine.open_log("shop/events", SMALL)
+    assert (fresh.next_offset, fresh.incarnation == log.incarnation) == (0, False)
+
+
+async def test_a_deletion_that_was_cut_short_is_finished(disk: SimDisk) -> None:
+    for seed in range(30):
+        disk = SimDisk(Rng(seed))
+        engine = await an_engine(disk)
+        log = await engine.open_log("shop/events", SMALL)
+        await fill(log, 200)
+        deleting = asyncio.ensure_future(engine.delete_log("shop/events"))
+        for _ in range(seed):
+            await asyncio.sleep(0)
+        deleting.cancel()
+        await asyncio.wait([deleting])
+        disk.cut_power()
+        engine = await an_engine(disk)
+        if "shop/events" in await engine.list_logs():
+            continue
+        log = await engine.open_log("shop/events", SMALL)
+        assert (log.first_offset, log.next_offset) == (0, 0)
+
+
+async def test_one_folder_has_one_owner(disk: SimDisk) -> None:
+    engine = await an_engine(disk)
+    with pytest.raises(JournalLocked):
+        await an_engine(disk)
+    await engine.close()
+    await an_engine(disk)
+
+
+async def test_snapshots_are_found_newest_first_and_damaged_ones_left_out(disk: SimDisk) -> None:
+    engine = await an_engine(disk)
+    for revision in (5, 10, 15):
+        await engine.save_snapshot(revision, b"state at %d" % revision)
+    disk.cut_power()
+    engine = await an_engine(disk)
+    assert [found async for found in engine.load_snapshots()] == [(n, b"state at %d" % n) for n in (15, 10, 5)]
+    path = next(path for path in disk.paths() if path.startswith("/data/snapshots/00000000000000000015"))
+    disk.flip(path, 50)
+    assert [revision async for revision, _ in engine.load_snapshots()] == [10, 5]
+
+
+async def test_faults_are_reached() -> None:
+    disk = SimDisk(Rng(1), DiskFaults(capacity_bytes=100))
+    file = await (await _folder(disk)).create("/d/f")
+    with pytest.raises(DiskFull) as refusal:
+        await disk.write(file, 0, [bytes(60), bytes(60)])
+    assert refusal.value.fields["written"] == "100"
+    assert disk.reached == {"ENOSPC"}
+    assert body_of(1)[:20] == b"00000000000000000001"
+
+
+async def _folder(disk: SimDisk) -> SimDisk:
+    await disk.open_folder("/d", create=True)
+    return disk
