@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from trunkline.api.status import failure_to
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument, LimitExceeded, RevisionInFuture, TrunklineError
 from trunkline.core.selector import Selector
@@ -79,6 +80,11 @@ class WatchHub:
     def revision(self) -> int:
         """The registry's."""
         return self._teller.revision
+
+    @property
+    def waits(self) -> int:
+        """How many callers wait for watchers."""
+        return len(self._applied)
 
     def begin(self, revision: int) -> None:
         """The registry is loaded and stands at this revision. Before any watch is opened."""
@@ -227,7 +233,7 @@ class WatchHub:
 
     def _end(self, connection: WatchConnection, watch_id: int, refusal: TrunklineError) -> None:
         self.counts.ended += 1
-        self._teller.put(connection, wire.ended(watch_id, self.revision, wire.failure(refusal)))
+        self._teller.put(connection, wire.ended(watch_id, self.revision, failure_to(refusal)))
         self._teller.flush(connection)
 
     def _close(self, watch: Watch) -> None:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from google.rpc import code_pb2
-
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, discovery_pb2
-from trunkline.core.errors import TrunklineError
 from trunkline.core.model import RegisteredInstance
 
 SNAPSHOT = discovery_pb2.WatchEvent.KIND_SNAPSHOT
@@ -90,11 +87,6 @@ def ended(watch_id: int, revision: int, failure: common_pb2.Failure | None) -> b
     """The last event of a watch, whole. Without a failure it was the client that ended it."""
     event = discovery_pb2.WatchEvent(watch_id=watch_id, kind=ENDED, revision=revision, error=failure)
     return _RESPONSE_EVENT + framed(event.SerializeToString())
-
-
-def failure(error: TrunklineError) -> common_pb2.Failure:
-    """What one item of a stream is told when it fails alone."""
-    return common_pb2.Failure(code=code_pb2.Code.Value(error.status), reason=error.code, message=error.message)
 
 
 def instance_ref(service: str, instance_id: str) -> bytes:
