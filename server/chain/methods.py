@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trunkline.api.v1 import admin_pb2, discovery_pb2, events_pb2, registry_pb2
+from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2
 
 from ..security.principal import ANY, EVERY_TOPIC, EVERYTHING, Resource, Verb
 
@@ -59,10 +59,6 @@ def _by_registration(request: registry_pb2.DeregisterRequest | registry_pb2.Drai
     return Verb.REGISTER if registration.lease_id else Verb.ADMINISTER, Resource(registration.namespace)
 
 
-def _watch(request: discovery_pb2.WatchRequest) -> Demand | None:
-    return (Verb.READ, Resource(request.open.namespace)) if request.HasField("open") else None
-
-
 def _subscribe(request: events_pb2.SubscribeRequest) -> Demand | None:
     """An ephemeral subscription reads; a durable one is kept, which readers may not do.
 
@@ -109,7 +105,8 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
     "trunkline.api.v1.DiscoveryService": {
         "Resolve": _plain(Verb.READ, raw_response=True),
         "Pick": _plain(Verb.READ),
-        "Watch": Method(verb=Verb.READ, demands=_watch, raw_response=True),
+        # A watch that is not allowed ends alone, the others on the stream go on: the servicer sees to that.
+        "Watch": Method(verb=Verb.READ, raw_response=True),
         "ListServices": _plain(Verb.READ),
         "ReportOutcomes": _plain(Verb.REPORT),
         "WaitUntilApplied": _plain(Verb.READ, waits_ms=WAIT_MS_MAX),
