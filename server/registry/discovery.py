@@ -52,6 +52,8 @@ class Discovery:
     ) -> None:
         config = config or DiscoveryConfig()
         encoded = wire.EncodedInstances(instances_max=config.encoded_instances_max)
+        self._config = config
+        self._encoded = encoded
         self.clock = clock
         self.watches = WatchLoop(
             registry,
@@ -78,6 +80,37 @@ class Discovery:
         self._resolver.apply(step.changes)
         self.pickers.apply(step.changes)
         self.watches.hub.apply(step)
+
+    def metrics(self) -> dict[str, float]:
+        """Counts and bounds by name; those that only grow end in `_total`."""
+        hub, config = self.watches.hub, self._config
+        counts = hub.counts
+        return {
+            "watches": counts.watches,
+            "watches_max": config.watches.watches_max,
+            "watch_connections": counts.connections,
+            "watch_connections_max": config.watches.connections_max,
+            "watch_waits": hub.waits,
+            "watch_waits_max": config.watches.waits_max,
+            "watch_backlog_steps": hub.backlog_steps,
+            "watch_backlog_steps_max": config.watches.backlog_steps_max,
+            "watch_backlogs_dropped_total": counts.backlogs_dropped,
+            "watch_events_total": counts.events,
+            "watch_bookmarks_total": counts.bookmarks,
+            "watch_snapshots_total": counts.snapshots,
+            "watches_left_behind_total": counts.left_behind,
+            "watches_refused_total": counts.ended,
+            "watch_staleness_seconds_max": counts.staleness_ns_max / 1e9,
+            "encoded_instances": len(self._encoded),
+            "encoded_instances_max": config.encoded_instances_max,
+            "resolve_answer_bytes": self._resolver.bytes,
+            "resolve_answer_bytes_max": config.answer_bytes_max,
+            "picker_entries": self.pickers.entries,
+            "picker_entries_max": config.pickers.entries_max,
+            "outcomes": len(self.outcomes),
+            "outcomes_max": config.outcomes_max,
+            "outcomes_dropped_total": self.outcomes.dropped,
+        }
 
     def resolve(self, request: discovery_pb2.ResolveRequest) -> bytes:
         """An encoded ResolveResponse. InvalidArgument when the selector's version range is none."""

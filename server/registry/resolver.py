@@ -44,7 +44,8 @@ class Resolver:
         self._answer_bytes_max = answer_bytes_max
         self._kept: dict[tuple[str, str], dict[object, bytes]] = {}
         self._answers = 0
-        self._bytes = 0
+        self.bytes = 0
+        """Size of the answers that are kept."""
 
     def resolve(self, namespace: str, service: str, key: object, selector: Selector) -> bytes:
         """The body of an answer. `key` stands for the selector: equal keys for the same one."""
@@ -63,14 +64,14 @@ class Resolver:
         return None if of_service is None else of_service.get(key)
 
     def _keep(self, namespace: str, service: str, key: object, body: bytes) -> None:
-        if self._answers >= self._answers_max or self._bytes + len(body) > self._answer_bytes_max:
+        if self._answers >= self._answers_max or self.bytes + len(body) > self._answer_bytes_max:
             self._kept.clear()
-            self._answers = self._bytes = 0
+            self._answers = self.bytes = 0
             if len(body) > self._answer_bytes_max:
                 return
         self._kept.setdefault((namespace, service), {})[key] = body
         self._answers += 1
-        self._bytes += len(body)
+        self.bytes += len(body)
 
     def apply(self, changes: Iterable[RegistryChange]) -> None:
         """These instances changed: forget what was said of their services."""
@@ -78,4 +79,4 @@ class Resolver:
             of_service = self._kept.pop((change.namespace, change.service), None)
             if of_service:
                 self._answers -= len(of_service)
-                self._bytes -= sum(map(len, of_service.values()))
+                self.bytes -= sum(map(len, of_service.values()))

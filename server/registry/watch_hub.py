@@ -86,6 +86,11 @@ class WatchHub:
         """How many callers wait for watchers."""
         return len(self._applied)
 
+    @property
+    def backlog_steps(self) -> int:
+        """Registry steps that have not been told to everybody yet."""
+        return self._teller.steps
+
     def begin(self, revision: int) -> None:
         """The registry is loaded and stands at this revision. Before any watch is opened."""
         assert not self._connections

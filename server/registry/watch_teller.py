@@ -58,8 +58,8 @@ class WatchTeller:
         self._on_work = on_work
         self._jobs: deque[tuple[Job, bool]] = deque()
         """In order; the flag says that it tells a step."""
-        self._steps = 0
-        """How many of them do."""
+        self.steps = 0
+        """Steps that have not been told to everybody yet."""
         self._catching: deque[Watch] = deque()
         self._dirty: list[WatchConnection] = []
         self._header = b""
@@ -71,11 +71,11 @@ class WatchTeller:
         """The registry has taken a step; a first slice of watches is told at once."""
         self.revision = step.revision
         concerned = self._concerned(step)
-        if self._steps >= self._config.backlog_steps_max:
+        if self.steps >= self._config.backlog_steps_max:
             self._leave_all_behind()
-        if concerned or self._steps:
+        if concerned or self.steps:
             self._jobs.append((self._fan_out(step.revision, concerned), True))
-            self._steps += 1
+            self.steps += 1
             self.work()
         else:
             self.settled = step.revision
@@ -151,7 +151,7 @@ class WatchTeller:
         """Steps come faster than they can be told: let everyone catch up from the latest state."""
         now_ns = self._clock.now_ns()
         self._jobs = deque(entry for entry in self._jobs if not entry[1])
-        self._steps = 0
+        self.steps = 0
         for group in self.groups:
             for watch in group.members:
                 if watch.live:
@@ -174,7 +174,7 @@ class WatchTeller:
                 cost = next(self._jobs[0][0], None)
                 if cost is None:
                     _, is_step = self._jobs.popleft()
-                    self._steps -= is_step
+                    self.steps -= is_step
                 else:
                     budget -= cost
             if self._catching and budget > 0:

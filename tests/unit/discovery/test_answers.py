@@ -129,6 +129,16 @@ async def test_a_page_token_that_is_none_is_refused(registry: Registry, token: s
         await registry.discovery.catalogue.page("", page_size=1, page_token=token, sees=lambda _: True)
 
 
+def test_metrics_are_plain_numbers_with_their_bounds(registry: Registry) -> None:
+    registry.resolve()
+    metrics = registry.discovery.metrics()
+    assert metrics["encoded_instances"] == 2
+    assert metrics["resolve_answer_bytes"] > 100
+    bounds = [name for name in metrics if name.endswith("_max") and name.removesuffix("_max") in metrics]
+    assert len(bounds) == 8
+    assert all(metrics[name.removesuffix("_max")] <= metrics[name] for name in bounds)
+
+
 def report(version: str, calls: int = 1, code: int = 0) -> Reported:
     return Reported(service="orders", version=version, status_code=code, calls=calls, latency_ns=calls * 5)
 
