@@ -41,6 +41,7 @@ class PlaneMetrics(Collector):
                 "log_bytes": plane.control.log.bytes,
             },
             "registry": plane.registry.metrics(),
+            "discovery": plane.discovery.metrics(),
         }
 
 
