@@ -15,6 +15,7 @@ from ._channel import EndpointState as EndpointState
 from ._chooser import Choice as Choice
 from ._chooser import Chooser as Chooser
 from ._connect import connect as connect
+from ._connect import connect_sync as connect_sync
 from ._connection import Trunkline as Trunkline
 from ._delivery import Delivery as Delivery
 from ._edge import Edge as Edge
@@ -33,4 +34,14 @@ from ._registration import LateClient as LateClient
 from ._registration import Registration as Registration
 from ._subscription import Gap as Gap
 from ._subscription import Subscription as Subscription
+from ._sync_channel import SyncBalancedChannel as SyncBalancedChannel
 from ._view import View as View
+from .sync import SyncChoice as SyncChoice
+from .sync import SyncChooser as SyncChooser
+from .sync import SyncDelivery as SyncDelivery
+from .sync import SyncFetched as SyncFetched
+from .sync import SyncPublisher as SyncPublisher
+from .sync import SyncRegistration as SyncRegistration
+from .sync import SyncSubscription as SyncSubscription
+from .sync import SyncTrunkline as SyncTrunkline
+from .sync import SyncView as SyncView

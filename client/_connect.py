@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
+import grpc
+import grpc.aio
+
+from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.errors import InvalidArgument
 
 from ._connection import Trunkline
-from ._edge import host_and_port, is_loopback, real_edge
+from ._edge import (
+    CONNECTION_ARGUMENTS,
+    ControlChannel,
+    Edge,
+    SocketAddresses,
+    dial_instance,
+    host_and_port,
+    is_loopback,
+)
 from ._options import ClientOptions, Tls
+from ._portal import Portal
 from ._view_cache import FolderStore, ViewCache
+from .sync import SyncTrunkline
+
+Given = ParamSpec("Given")
 
 
 def connect(
@@ -44,4 +62,41 @@ def connect(
     cache = ViewCache(store, edge.clock, target=target, interval_s=chosen.cache_interval_s) if store else None
     return Trunkline(
         edge, chosen, namespace=namespace, name=name or f"python-{os.getpid()}", token=token, cache=cache, target=target
+    )
+
+
+def _with_blocking_face(make: Callable[Given, Trunkline]) -> Callable[Given, SyncTrunkline]:
+    def made(*args: Given.args, **kwargs: Given.kwargs) -> SyncTrunkline:
+        return SyncTrunkline(Portal(), make(*args, **kwargs))
+
+    made.__doc__ = (make.__doc__ or "").replace("async with", "with")
+    return made
+
+
+connect_sync = _with_blocking_face(connect)
+"""`connect` for programs with threads: `with connect_sync("host:port") as trunkline`. Threads may share the connection."""
+
+
+def real_edge(target: str, *, tls: Tls | None, options: ClientOptions) -> Edge:
+    """The machine itself."""
+    arguments = [
+        *CONNECTION_ARGUMENTS,
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_send_message_length", options.max_message_bytes),
+    ]
+
+    def dial_control() -> ControlChannel:
+        if tls is None:
+            return grpc.aio.insecure_channel(target, options=arguments)
+        named = [("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else []
+        credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+        return grpc.aio.secure_channel(target, credentials, options=[*arguments, *named])
+
+    return Edge(
+        clock=SystemClock(),
+        rng=Rng(int.from_bytes(os.urandom(8), "little")),
+        entropy=os.urandom,
+        dial_control=dial_control,
+        dial_instance=dial_instance,
+        addresses=SocketAddresses(target),
     )

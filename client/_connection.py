@@ -95,6 +95,11 @@ class Trunkline:
         return self._name
 
     @property
+    def guard(self) -> ForkGuard:
+        """Which process it belongs to."""
+        return self._guard
+
+    @property
     def target(self) -> str:
         """Where the control plane is."""
         return self._target
@@ -141,27 +146,12 @@ class Trunkline:
     # Registration.
 
     async def register(
-        self,
-        service: str,
-        *,
-        port: int | None = None,
-        host: str = "",
-        endpoints: Sequence[Endpoint | str] = (),
-        protocol: str = "grpc",
-        id: str = "",
-        version: str = "",
-        labels: Mapping[str, str] = NO_LABELS,
-        region: str = "",
-        zone: str = "",
-        weight: int = WEIGHT_DEFAULT,
-        declared: Declared | str = Declared.SERVING,
-        health_check: GrpcHealthCheck | None = None,
-        ttl_s: float = 10.0,
-        take_over: bool = False,
-        drain_on_exit: bool = True,
-        drain_limit_s: float | None = None,
-        namespace: str | None = None,
-    ) -> Registration:
+        self, service: str, *, port: int | None = None, host: str = "", endpoints: Sequence[Endpoint | str] = (),
+        protocol: str = "grpc", id: str = "", version: str = "", labels: Mapping[str, str] = NO_LABELS,
+        region: str = "", zone: str = "", weight: int = WEIGHT_DEFAULT, declared: Declared | str = Declared.SERVING,
+        health_check: GrpcHealthCheck | None = None, ttl_s: float = 10.0, take_over: bool = False,
+        drain_on_exit: bool = True, drain_limit_s: float | None = None, namespace: str | None = None,
+    ) -> Registration:  # fmt: skip
         """Register an instance of `service` and keep it alive until the registration, or the connection, is closed.
 
         Give `port`, or `endpoints` ("host:port" texts or Endpoints). Where no host is given, it is the address from

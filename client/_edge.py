@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +12,8 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from trunkline.core.clock import Clock, Rng, SystemClock
+from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument
-
-from ._options import ClientOptions, Tls
 
 
 class ControlChannel(Protocol):
@@ -39,7 +36,7 @@ class AddressFinder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """Time, chance, network and addresses. `connect()` makes the real ones; nothing below it does."""
+    """Time, chance, network and addresses. `connect()` makes the real ones; nothing else does."""
 
     clock: Clock
     rng: Rng
@@ -65,31 +62,6 @@ INSTANCE_ARGUMENTS: list[tuple[str, Any]] = [
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
-
-
-def real_edge(target: str, *, tls: Tls | None, options: ClientOptions) -> Edge:
-    """The machine itself."""
-    arguments = [
-        *CONNECTION_ARGUMENTS,
-        ("grpc.max_receive_message_length", options.max_message_bytes),
-        ("grpc.max_send_message_length", options.max_message_bytes),
-    ]
-
-    def dial_control() -> ControlChannel:
-        if tls is None:
-            return grpc.aio.insecure_channel(target, options=arguments)
-        named = [("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else []
-        credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
-        return grpc.aio.secure_channel(target, credentials, options=[*arguments, *named])
-
-    return Edge(
-        clock=SystemClock(),
-        rng=Rng(int.from_bytes(os.urandom(8), "little")),
-        entropy=os.urandom,
-        dial_control=dial_control,
-        dial_instance=dial_instance,
-        addresses=SocketAddresses(target),
-    )
 
 
 def dial_instance(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -31,7 +31,7 @@ class PullPlace:
     client: str
 
 
-class Fetched(Sequence[Delivery]):
+class Fetched:
     """The deliveries of one fetch. What is said of them is sent by `settle()`, which leaving `async with` calls."""
 
     def __init__(self, link: Link, place: PullPlace) -> None:
@@ -83,9 +83,6 @@ class Fetched(Sequence[Delivery]):
 
     def __len__(self) -> int:
         return len(self._deliveries)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self._deliveries[index]
 
     def __iter__(self) -> Iterator[Delivery]:
         return iter(self._deliveries)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,7 +17,9 @@ from trunkline.core.errors import InstanceNotFound, TrunklineError
 from .._connection import Trunkline
 from .._edge import Edge, dial_instance
 from .._options import ClientOptions
+from .._portal import Portal
 from .._view_cache import Store, ViewCache
+from ..sync import SyncTrunkline
 from ._event_service import EventServicer
 from ._memory_channel import HandlerTable, MemoryChannel
 from ._registry import EXPIRED, MemoryRegistry
@@ -24,6 +27,24 @@ from ._registry_service import DiscoveryServicer, RegistryServicer
 from ._streams import MemoryStream
 
 MEMORY_TARGET = "memory:1"
+
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+def _on_its_loop(
+    method: Callable[Concatenate[FakeControlPlane, Given], Answer],
+) -> Callable[Concatenate[FakeControlPlane, Given], Answer]:
+    """Run it where the control plane runs: on the blocking connections' loop, when there is one."""
+
+    @wraps(method)
+    def hop(plane: FakeControlPlane, /, *args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        if plane.portal.is_elsewhere:
+            return plane.portal.run(method, plane, *args, **kwargs)
+        return method(plane, *args, **kwargs)
+
+    return hop
 
 
 class MemoryAddresses:
@@ -57,6 +78,8 @@ class FakeControlPlane:
         self._discovery = DiscoveryServicer(self._registry, self._registrations, self._header)  # type: ignore[abstract]
         self._events = EventServicer(self._clock, self._header)  # type: ignore[abstract]
         self._reachable = True
+        self.portal = Portal()
+        """The loop of all its blocking connections."""
         self._channels: weakref.WeakSet[MemoryChannel] = weakref.WeakSet()
         table = HandlerTable()
         self.add_to(table)
@@ -92,8 +115,17 @@ class FakeControlPlane:
         )
         return Trunkline(edge, chosen, namespace=namespace, name=name, cache=views, target=MEMORY_TARGET)
 
+    def connect_sync(
+        self, *, namespace: str = "default", name: str = "test", options: ClientOptions | None = None,
+        cache: Store | None = None,
+    ) -> SyncTrunkline:  # fmt: skip
+        """The same for programs with threads; use it with `with`. One test uses either this or `connect`."""
+        connection = self.connect(namespace=namespace, name=name, options=options, cache=cache)
+        return SyncTrunkline(self.portal, connection)
+
     # Time and trouble.
 
+    @_on_its_loop
     def advance(self, seconds: float) -> None:
         """Let time pass.
 
@@ -107,16 +139,19 @@ class FakeControlPlane:
             self._registry.lapse(lease_id)
         self._events.look_at_clock()
 
+    @_on_its_loop
     def go_away(self) -> None:
         """Break every connection and refuse new ones, until `come_back`."""
         self._reachable = False
         for channel in list(self._channels):
             channel.break_off()
 
+    @_on_its_loop
     def come_back(self) -> None:
         """Accept connections again; nothing was forgotten."""
         self._reachable = True
 
+    @_on_its_loop
     def end_lease(self, service: str, instance_id: str, *, namespace: str = "default", reason: int = EXPIRED) -> None:
         """The instance goes as if its lease had lapsed (or for another LostLease.Reason).
 
@@ -125,16 +160,19 @@ class FakeControlPlane:
         if not self._registry.remove((namespace, service, instance_id), reason):
             raise InstanceNotFound(f"no instance {instance_id} of {service}")
 
+    @_on_its_loop
     def compact_history(self) -> None:
         """Forget how the registry came to be: watches that resume start over from a snapshot."""
         self._registry.compact()
 
+    @_on_its_loop
     def refuse_next_publish(self, error: TrunklineError) -> None:
         """Once."""
         self._events.refuse = error
 
     # A look inside.
 
+    @_on_its_loop
     def instance_ids(self, service: str, *, namespace: str = "default") -> list[str]:
         """Who is registered."""
         return sorted(key[2] for key in self._registry.held if key[:2] == (namespace, service))
