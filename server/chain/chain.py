@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -44,6 +44,11 @@ class Chain:
         self._composed: dict[str, Handler] = {}
         self._streams: set[asyncio.Task[Any]] = set()
         self._why_ended = ""
+
+    @property
+    def server(self) -> grpc.aio.Server:
+        """The chain under the type that generated code's `add_XServicer_to_server` is declared with."""
+        return cast("grpc.aio.Server", self)
 
     @property
     def services(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -84,7 +84,7 @@ class TokensFold:
 
     name = "tokens"
     version = 1
-    topics = ("token",)
+    topics: Sequence[str] = ("token",)
 
     def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}

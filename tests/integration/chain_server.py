@@ -62,7 +62,8 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
             self.ended.set()
 
     async def SetOverride(self, request: Any, context: Any) -> Any:
-        return {}["a fault"]
+        faulty: dict[str, Any] = {}
+        return faulty["a fault"]
 
     async def KeepAlive(self, requests: Any, context: Any) -> Any:
         try:
@@ -84,7 +85,7 @@ class Discovery(discovery_pb2_grpc.DiscoveryServiceServicer):
     async def Resolve(self, request: Any, context: Any) -> Any:
         return b"\x0a\x07\x0a\x05" + request.service.encode()[:5].ljust(5)
 
-    async def Watch(self, requests: Any, context: Any) -> None:
+    async def Watch(self, requests: Any, context: Any) -> None:  # type: ignore[override]
         try:
             async with sink_of(context, self.sink_config) as sink:
                 self.opened.put_nowait(sink)
@@ -152,10 +153,13 @@ async def running(
     house = House(authenticator=authenticator, readiness=readiness, clock=clock, config=config or ChainConfig())
     transport = GrpcioTransport(transport_config or TransportConfig(), [listener or Listener(address="127.0.0.1:0")])
     chain = Chain(transport, house, metrics)
-    registry, discovery, standard = Registry(), Discovery(sink or SinkConfig()), StandardServices()
-    registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, chain)  # type: ignore[no-untyped-call]
-    discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, chain)  # type: ignore[no-untyped-call]
-    events_pb2_grpc.add_EventServiceServicer_to_server(Events(), chain)  # type: ignore[no-untyped-call]
+    registry = Registry()  # type: ignore[abstract]
+    discovery = Discovery(sink or SinkConfig())  # type: ignore[abstract]
+    events = Events()  # type: ignore[abstract]
+    standard = StandardServices()
+    registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, chain.server)
+    discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, chain.server)
+    events_pb2_grpc.add_EventServiceServicer_to_server(events, chain.server)
     await standard.register(chain, chain.services)
     [address] = await transport.start()
     if ready:

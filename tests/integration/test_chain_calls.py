@@ -61,7 +61,7 @@ async def test_what_is_wrong_is_named_field_by_field() -> None:
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x03\x0a\x01\xff"])
 async def test_malformed_bytes_are_the_callers_fault(data: bytes) -> None:
     async with running() as server:
-        call = server.channel.unary_unary("/trunkline.api.v1.RegistryService/Register")
+        call: Any = server.channel.unary_unary("/trunkline.api.v1.RegistryService/Register")
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await call(data)
         assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -170,7 +170,7 @@ async def test_a_method_that_the_servicer_lacks_is_unimplemented() -> None:
 
 async def test_raw_methods_pass_bytes() -> None:
     async with running() as server:
-        publish = server.channel.unary_unary("/trunkline.api.v1.EventService/Publish")
+        publish: Any = server.channel.unary_unary("/trunkline.api.v1.EventService/Publish")
         assert await publish(b"\xff not a message") == b""
         answer = await server.discovery_stub.Resolve(discovery_pb2.ResolveRequest(namespace="shop", service="cart"))
         assert answer.header.journal_id == "cart "
@@ -245,9 +245,9 @@ async def test_a_connection_may_not_open_streams_without_end() -> None:
         await calls[0].done_writing()
         assert await calls[0].read() is grpc.aio.EOF
         async with grpc.aio.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
-            call = other.stream_stream("/trunkline.api.v1.RegistryService/KeepAlive")()
-            await call.write(b"")
-            assert await call.read() == b""
+            raw: Any = other.stream_stream("/trunkline.api.v1.RegistryService/KeepAlive")()
+            await raw.write(b"")
+            assert await raw.read() == b""
 
 
 async def test_streams_are_ended_when_the_server_stops() -> None:

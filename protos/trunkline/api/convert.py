@@ -11,6 +11,7 @@ from types import MappingProxyType
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from trunkline.core.model import (
     NO_LABELS,
     WEIGHT_DEFAULT,

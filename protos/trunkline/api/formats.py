@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 import semantic_version
+
 from trunkline.core.fanout import filter_is_valid, topic_is_valid
 from trunkline.core.ranges import RANGE_BYTES_MAX, parse_range
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
 from trunkline.core.errors import (
     DOMAIN,
     DeadlineExceeded,
