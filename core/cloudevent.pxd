@@ -29,3 +29,4 @@ cdef int refuse_malformed(Py_ssize_t index) except -1
 cdef str shown(Span span)
 cdef int read_string(const uint8_t** at, const uint8_t* end, Span* into, Py_ssize_t index, str field) except -1
 cdef int read_event(const uint8_t* at, const uint8_t* end, Event* event, Py_ssize_t index) except -1
+cdef int check_topic(Event* event, Py_ssize_t index) except -1

@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from trunkline.core.cloudevent cimport (
-    REQUEST, Event, Span, read_event, read_string, refuse, refuse_malformed, refuse_twice, shown,
+    REQUEST, Event, Span, check_topic, read_event, read_string, refuse, refuse_malformed, refuse_twice, shown,
 )
 from trunkline.core.hashing cimport xxh64_raw
 from trunkline.core.protowire cimport (
@@ -26,6 +26,7 @@ cdef enum:
     _LABEL_BYTES_MAX = 63
     _STREAM_BYTES_MAX = 128
     _SYNC_MAX = 3
+    _TOPICS_AT_HAND = 32
     _EVENT_TAG = 0x7A  # field 15, bytes: the same in PublishRequest and Delivery
 
 EVENTS_MAX = _EVENTS_MAX
@@ -49,6 +50,11 @@ cdef struct Request:
     const uint8_t* first  # the first frame
     const uint8_t* behind_last
     bint scattered        # frames do not all lie behind one another, each in its shortest form
+
+
+cdef struct Topic:
+    Span name
+    int id
 
 
 @cython.final
@@ -205,38 +211,46 @@ cdef int _next_frame(const uint8_t** at, const uint8_t* end, Py_ssize_t* size) e
 
 cdef int _fill_columns(const uint8_t* at, const uint8_t* end, Scan scan) except -1:
     cdef Event event
-    cdef Span topic = Span(NULL, 0)  # of the event before; most often the same
+    cdef Topic[_TOPICS_AT_HAND] at_hand  # by hash, before asking the dictionary
+    cdef Topic* topic
     cdef dict ids = {}
-    cdef int topic_id = 0
     cdef uint32_t filled = 0
-    cdef uint64_t source
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t i
+    memset(at_hand, 0, sizeof(at_hand))
     for i in range(scan.count):
         _next_frame(&at, end, &size)
         read_event(at, at + size, &event, i)
         at += size
         filled += <uint32_t>(1 + varint_size(size) + size)
         scan.ends.data.as_uints[i] = filled
-        if event.topic.size != topic.size or memcmp(event.topic.at, topic.at, topic.size) != 0:
-            topic = event.topic
-            topic_id = _topic_id(topic, ids, scan.topics)
-        scan.topic_ids.data.as_ushorts[i] = <uint16_t>topic_id
+        topic = &at_hand[xxh64_raw(event.topic.at, event.topic.size, 0) % _TOPICS_AT_HAND]
+        if topic.name.at == NULL or not _are_equal(event.topic, topic.name):
+            topic.id = _topic_id(&event, i, ids, scan.topics)
+            topic.name = event.topic
+        scan.topic_ids.data.as_ushorts[i] = <uint16_t>topic.id
         scan.key_hashes.data.as_ulonglongs[i] = xxh64_raw(event.key.at, event.key.size, 0) if event.key.size else 0
-        # The hash of the source seeds the hash of the id, so that ("ab", "c") and ("a", "bc") differ.
-        source = xxh64_raw(event.source.at, event.source.size, 0)
-        scan.id_hashes.data.as_ulonglongs[2 * i] = xxh64_raw(event.id.at, event.id.size, source)
-        source = xxh64_raw(event.source.at, event.source.size, _HIGH_SEED)
-        scan.id_hashes.data.as_ulonglongs[2 * i + 1] = xxh64_raw(event.id.at, event.id.size, source)
+        scan.id_hashes.data.as_ulonglongs[2 * i] = _id_hash(&event, 0)
+        scan.id_hashes.data.as_ulonglongs[2 * i + 1] = _id_hash(&event, _HIGH_SEED)
     return 0
 
 
-cdef int _topic_id(Span topic, dict ids, list topics) except -1:
-    cdef bytes text = PyBytes_FromStringAndSize(<const char*>topic.at, topic.size)
-    found = ids.get(text)
+cdef inline bint _are_equal(Span one, Span other) noexcept nogil:
+    return one.size == other.size and memcmp(one.at, other.at, one.size) == 0
+
+
+cdef inline uint64_t _id_hash(Event* event, uint64_t seed) noexcept nogil:
+    """The hash of the source seeds the hash of the id, so that ("ab", "c") and ("a", "bc") differ."""
+    return xxh64_raw(event.id.at, event.id.size, xxh64_raw(event.source.at, event.source.size, seed))
+
+
+cdef int _topic_id(Event* event, Py_ssize_t index, dict ids, list topics) except -1:
+    cdef bytes name = PyBytes_FromStringAndSize(<const char*>event.topic.at, event.topic.size)
+    found = ids.get(name)
     if found is None:
-        found = ids[text] = len(topics)
-        topics.append(text.decode("utf-8"))
+        check_topic(event, index)
+        found = ids[name] = len(topics)
+        topics.append(name.decode("utf-8"))
     return found
 
 

@@ -175,6 +175,7 @@ def test_one_event_alone() -> None:
         (event("type", "a.*"), "events[1].type"),
         (event("type", ".".join("w" * 17)), "events[1].type"),
         (attribute("topic", "ce_string", "a..b"), "events[1].attributes[topic]"),
+        (attribute("topic", "ce_string", ""), "events[1].attributes[topic]"),
         (attribute("topic", "ce_uri", "a.b"), "events[1].attributes[topic]"),
         (lambda r: r.events[1].attributes["topic"].Clear(), "events[1].attributes[topic]"),
         (attribute("partitionkey", "ce_string", ""), "events[1].attributes[partitionkey]"),
