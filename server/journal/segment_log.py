@@ -327,10 +327,9 @@ class SegmentLog:
         async with self._maintenance:
             if self.failed is None and is_due_to_roll(self._segments.active, retention, now_ns=now_ns):
                 await self._begin_next_segment()
-            count = expired(self._segments.all, retention, now_ns=now_ns)
-            if count:
-                self.first_offset = self._segments.all[count].first_offset
-                await self._segments.remove_first(count)
+            for _ in range(expired(self._segments.all, retention, now_ns=now_ns)):
+                self.first_offset = self._segments.all[1].first_offset
+                await self._segments.remove_first()
             return self.first_offset
 
     async def compact(self, keep: Keep | None = None) -> None:

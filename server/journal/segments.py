@@ -184,13 +184,14 @@ class Segments:
             if replaced is not None:
                 await self.disk.unlink(replaced.path)
 
-    async def remove_first(self, count: int) -> None:
-        """Let the oldest segments go, one after the other, so that a crash leaves no hole."""
-        for segment in self.all[:count]:
-            self.all.remove(segment)
-            self._loaded.pop(segment.id, None)
+    async def remove_first(self) -> None:
+        """Let the oldest segment go, durably: another that went before it would leave a hole."""
+        segment = self.all[0]
+        with suppress(FileNotFoundError):  # it is gone if the folder's sync failed the last time
             await self.disk.unlink(segment.path)
-            await self.disk.sync_folder(self.folder)
+        await self.disk.sync_folder(self.folder)
+        self.all.remove(segment)
+        self._loaded.pop(segment.id, None)
 
     async def replace(self, at: int, gone: list[Segment], outcome: Segment) -> None:
         """Put the outcome of a compaction in the place of segments that lie in a row."""

@@ -309,7 +309,8 @@ class SimDisk:
 
     async def _pause(self, longer_ns: int = 0) -> None:
         low, high = self.faults.latency_ns
-        await asyncio.sleep((low + self._rng.below(high - low + 1) + longer_ns) / 1e9)
+        microseconds = (low + self._rng.below(high - low + 1) + longer_ns) // 1_000  # virtual time's resolution
+        await asyncio.sleep(microseconds / 1e6)
 
     def _happens(self, chance: int) -> bool:
         return chance > 0 and self._rng.below(1_000) < chance
