@@ -35,8 +35,10 @@ class WatchConfig:
     """Watches that are told in one go before the loop gets its turn."""
     backlog_steps_max: int = 1_024
     """Registry steps that wait to be told; beyond it all watches catch up from the latest state."""
-    since_cached_max: int = 64
+    since_cached_max: int = 1_024
     """Catch-up events of one group that are kept until the next revision."""
+    since_bytes_max: int = 4 * 1024 * 1024
+    """Their size in all."""
     bookmark_interval_ms: int = 5_000
     """Silence towards a watch that is up to date is broken after this long, give or take a tenth."""
     tick_ms: int = 100

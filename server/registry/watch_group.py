@@ -67,6 +67,7 @@ class WatchGroup:
         self._order_max = 2 * len(self._order) + ORDER_SLACK
         self._snapshot: WatchSnapshot | None = None
         self._since: dict[int, bytes | None] = {}
+        self._since_bytes = 0
         self._since_revision = -1
         self._bookmark = b""
         self._bookmark_revision = -1
@@ -117,12 +118,20 @@ class WatchGroup:
         """The event that takes a watch from `revision` to the `current` state."""
         if self._since_revision != current:
             self._since_revision = current
-            self._since.clear()
-        if revision not in self._since:
-            if len(self._since) >= self._config.since_cached_max:
-                self._since.clear()
-            self._since[revision] = self._changed_since(revision, current)
-        return self._since[revision]
+            self._forget_since()
+        if revision in self._since:
+            return self._since[revision]
+        event = self._changed_since(revision, current)
+        if len(self.members) > 1:  # after a restart thousands come back at once
+            self._since_bytes += len(event or b"")
+            if len(self._since) >= self._config.since_cached_max or self._since_bytes > self._config.since_bytes_max:
+                self._forget_since()
+            self._since[revision] = event
+        return event
+
+    def _forget_since(self) -> None:
+        self._since.clear()
+        self._since_bytes = 0
 
     def _changed_since(self, revision: int, current: int) -> bytes | None:
         upserted: list[RegisteredInstance] = []

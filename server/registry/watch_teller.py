@@ -27,6 +27,8 @@ GROUP_COST = 10
 """Computing one group's event, in watches told."""
 ENCODE_COST = 8
 """Encoding one instance, in watches told."""
+BYTES_PER_COST = 512
+"""Putting so many bytes of encoded instances together takes as long as telling one watch."""
 
 
 class WatchTeller:
@@ -61,6 +63,8 @@ class WatchTeller:
         self.steps = 0
         """Steps that have not been told to everybody yet."""
         self._catching: deque[Watch] = deque()
+        self._gathered = 0
+        """Bytes of all frames so far, but those of `_tell`: what the rest of the work is weighed by."""
         self._dirty: list[WatchConnection] = []
         self._header = b""
         self._header_revision = -1
@@ -203,10 +207,11 @@ class WatchTeller:
         watch.queued = False
         if watch.live or watch.closed or watch.connection.blocked:
             return 1
-        encoded = self._encoded.made
+        encoded, gathered = self._encoded.made, self._gathered
         if watch.snapshot is not None or not self._catch_up_by_event(watch):
             self._send_part(watch)
-        return GROUP_COST + ENCODE_COST * (self._encoded.made - encoded)
+        encoded, gathered = self._encoded.made - encoded, self._gathered - gathered
+        return GROUP_COST + ENCODE_COST * encoded + gathered // BYTES_PER_COST
 
     def _catch_up_by_event(self, watch: Watch) -> bool:
         """One event with all that it missed, if that is possible; else its snapshot is ready to be sent."""
@@ -288,6 +293,7 @@ class WatchTeller:
             connection.pieces.append(self._response_header())
         connection.pieces.append(frame)
         connection.bytes += len(frame)
+        self._gathered += len(frame)
         if connection.bytes > self._config.offer_bytes_max:
             self.flush(connection)
 

@@ -115,6 +115,25 @@ def test_a_watcher_with_nothing_to_be_told_gets_a_bookmark_at_once(world: World)
     assert waiting.over == 1
 
 
+def test_a_bookmark_that_finds_the_connection_full_is_told_later(world: World) -> None:
+    client = world.connect()
+    chatty, silent = world.open(client, ModelWatcher(1)), world.open(client, ModelWatcher(2), selector=WEST)
+    world.settle()
+    client.sink.full = True
+    revision = world.step(world.journal.registered(instance("b"), lease_id=2))
+    world.read(client)
+    assert (chatty.revision, silent.revision) == (revision, 1)
+    waiting = Waiting(world, revision)
+    world.settle()
+    assert silent.revision == 1
+    client.sink.drain()
+    world.settle()
+    assert (silent.revision, silent.seen[-1].kind) == (revision, "bookmark")
+    world.acknowledge(chatty)
+    world.acknowledge(silent)
+    assert waiting.over == 1
+
+
 def test_a_bookmark_waits_for_what_comes_before_it() -> None:
     """The steps are told slice by slice; nobody may be told that they are up to date before that."""
     world = World(config=WatchConfig(slice_watches=1))

@@ -413,6 +413,34 @@ def test_steps_that_pile_up_are_coalesced() -> None:
     assert max(len(watcher.seen) for watcher in watchers) < 11
 
 
+def test_after_steps_were_coalesced_a_new_watch_begins_with_what_is() -> None:
+    world = World(config=WatchConfig(slice_watches=1, backlog_steps_max=1))
+    world.step(world.journal.registered(instance("a")))
+    for _ in range(10):
+        world.watch()
+    for lease_id in (2, 3, 4):
+        world.step(world.journal.registered(instance("b", weight=lease_id), lease_id=2))
+    assert world.hub.counts.backlogs_dropped
+    late = world.watch()
+    assert [(event.kind, event.revision) for event in late.seen] == [("snapshot", 4)]
+
+
+def test_what_did_not_concern_a_watch_does_not_make_it_resync() -> None:
+    """It was up to date with everything before it was left behind, though it had been told nothing for long."""
+    world = World(tombstones=TombstoneConfig(per_service_max=1, total_max=1))
+    world.step(world.journal.registered(instance("a", labels={"mine": "yes"})))
+    watcher = world.watch(selector=Selector(labels={"mine": "yes"}), credit=1)
+    for lease_id, name in enumerate("xyz", start=2):
+        world.step(world.journal.registered(instance(name), lease_id=lease_id))
+        world.step(world.journal.removed(f"instance/default/orders/{name}"))
+    world.step(world.journal.registered(instance("b", labels={"mine": "yes"}), lease_id=9))
+    world.settle()
+    assert kinds(watcher) == ["snapshot"], "it has no credit"
+    world.acknowledge(watcher)
+    world.settle()
+    assert (kinds(watcher), ids(watcher)) == (["snapshot", "changes"], ["a", "b"])
+
+
 def test_nothing_is_kept_of_a_connection_that_went(world: World) -> None:
     watcher = world.watch()
     world.disconnect(world.client_of(watcher))
