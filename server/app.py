@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.errors import TrunklineError
+from trunkline.core.model import Sync
 
 from .admin.about import About
+from .events.streams import Promise
 from .http_listener import HttpListener
 from .journal.engine import Engine
-from .journal.memory_engine import MemoryEngine
 from .journal.real_disk import RealDisk
 from .journal.segment_engine import SegmentEngine
 from .plane import ControlPlane, PlaneConfig
@@ -91,7 +92,14 @@ class App:
         )
         engine = await self._open_engine(clock, rng)
         plane = ControlPlane(
-            engine, clock, rng, entropy=os.urandom, config=config, about=about, loopback_is_open=is_open
+            engine,
+            clock,
+            rng,
+            entropy=os.urandom,
+            config=config,
+            about=about,
+            loopback_is_open=is_open,
+            promise=Promise(sync=Sync.FSYNCED if on_disk else Sync.MEMORY),
         )
         try:
             await plane.open()
@@ -101,8 +109,12 @@ class App:
 
     async def _open_engine(self, clock: SystemClock, rng: Rng) -> Engine:
         if self._config.engine == "memory":
+            from .journal.memory_engine import MemoryEngine
+
             return MemoryEngine(clock, rng)
-        return await SegmentEngine.open(str(self._config.data), RealDisk(), clock, rng)
+        engine = SegmentEngine(str(self._config.data), RealDisk(), clock, rng)
+        await engine.open()
+        return engine
 
     async def _serve(
         self,
@@ -119,7 +131,7 @@ class App:
         running = asyncio.create_task(plane.run(), name="control plane")
         http: HttpListener | None = None
         try:
-            await _first(plane.readiness_reached(), running)
+            await _first(plane.reached(), running)
             http = self._http(plane)
             http_address = await http.start() if http is not None else ""
             bound = await transport.start()
@@ -182,4 +194,3 @@ def _root_of(error: BaseException | None) -> BaseException | None:
             leaf = leaf.exceptions[0]
         return leaf
     return error
-

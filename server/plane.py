@@ -17,26 +17,29 @@ from trunkline.api.v1 import admin_pb2_grpc, discovery_pb2_grpc, events_pb2_grpc
 from trunkline.core.clock import Clock, Rng
 
 from .admin.about import About
+from .admin.operations import Operations
 from .admin.service import AdminService
 from .chain.chain import Chain, Registrar
 from .chain.config import ChainConfig
 from .chain.gate import House
 from .chain.metrics import ChainMetrics
 from .chain.readiness import Readiness
-from .events.bus import EventBus, EventsConfig
+from .events.bus import BusConfig, EventBus
 from .events.fold import EventsFold
 from .events.service import EventService
+from .events.streams import Promise
+from .events.tasks import Tasks
 from .journal.control import Control, ControlConfig
 from .journal.engine import Engine
 from .journal.fold import Folds
+from .journal.sequencer import Group, Origin
 from .metrics import PlaneMetrics
 from .registry.config import RegistryConfig
 from .registry.discovery import Discovery, DiscoveryConfig
 from .registry.discovery_service import DiscoveryService
 from .registry.fold import RegistryFold
-from .registry.history import History, HistoryConfig
 from .registry.probe_config import ProberConfig
-from .registry.prober import Prober
+from .registry.prober import Probe, Prober
 from .registry.registry import Registry
 from .registry.service import RegistryService
 from .security.authenticate import Authenticator
@@ -47,6 +50,8 @@ from .transport.sink import SinkConfig
 
 log = logging.getLogger(__name__)
 
+AUTHOR = Origin(author="trunkline")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaneConfig:
@@ -56,8 +61,7 @@ class PlaneConfig:
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     prober: ProberConfig = field(default_factory=ProberConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
-    history: HistoryConfig = field(default_factory=HistoryConfig)
-    events: EventsConfig = field(default_factory=EventsConfig)
+    events: BusConfig = field(default_factory=BusConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     sink: SinkConfig = field(default_factory=SinkConfig)
@@ -76,6 +80,8 @@ class ControlPlane:
         config: PlaneConfig,
         about: About,
         loopback_is_open: bool,
+        promise: Promise,
+        probe: Probe | None = None,
     ) -> None:
         self.engine = engine
         self.config = config
@@ -86,6 +92,8 @@ class ControlPlane:
         self._entropy = entropy
         self._about = about
         self._loopback_is_open = loopback_is_open
+        self._promise = promise
+        self._probe = probe
         self._registry_fold = RegistryFold(config.registry.tombstones)
         self._events_fold = EventsFold()
         self._tokens_fold = TokensFold()
@@ -102,35 +110,32 @@ class ControlPlane:
     async def open(self) -> None:
         """Rebuild the folds from the journal and make everything that stands on them."""
         await self.control.open()
+        config, clock, rng = self.config, self._clock, self._rng
         sequencer = self.control.sequencer
         self.registry = Registry(
-            self._registry_fold,
-            sequencer,
-            self._clock,
-            self._rng,
-            node_id=self.engine.node_id,
-            config=self.config.registry,
+            self._registry_fold, sequencer, clock, rng, node_id=self.engine.node_id, config=config.registry
         )
         self.discovery = Discovery(
             self._registry_fold,
             journal_id=self.engine.journal_id,
             incarnation=self.control.log.incarnation,
-            clock=self._clock,
-            rng=self._rng,
-            config=self.config.discovery,
+            clock=clock,
+            rng=rng,
+            config=config.discovery,
         )
-        self.history = History(self.engine, self.control.log, self._clock, self.config.history)
-        self.prober = Prober(self.registry, self._clock, self._rng, self.config.prober)
+        self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
         self.events = EventBus(
-            self.engine,
-            self._events_fold,
-            sequencer,
-            self._clock,
-            config=self.config.events,
-            history=self.history,
-            headers=self.discovery.headers,
+            self.engine, self._events_fold, sequencer, clock, rng, config.events, Tasks(), promise=self._promise
         )
-        self.tokens = Tokens(sequencer, self._tokens_fold, self._clock, self._entropy)
+        self.tokens = Tokens(sequencer, self._tokens_fold, clock, self._entropy)
+        self.operations = Operations(
+            self.control,
+            self.registry,
+            self.discovery,
+            (self.registry, self.prober, self.events),
+            self._about,
+            clock,
+        )
         self.registry.watchers = self.discovery.watches
         self.registry.on_step(self.discovery.apply)
         self.registry.begin()
@@ -138,42 +143,44 @@ class ControlPlane:
 
     def register(self, registrar: Registrar) -> list[str]:
         """Register every servicer behind the chain; returns the services' names."""
+        authenticator = Authenticator(
+            self.config.security, self._tokens_fold, self._clock, loopback_is_open=self._loopback_is_open
+        )
         house = House(
-            authenticator=Authenticator(
-                self.config.security, self._tokens_fold, self._clock, loopback_is_open=self._loopback_is_open
-            ),
-            readiness=self.readiness,
-            clock=self._clock,
-            config=self.config.chain,
+            authenticator=authenticator, readiness=self.readiness, clock=self._clock, config=self.config.chain
         )
         metrics = ChainMetrics()
         self.metrics.register(metrics)
         self.metrics.register(PlaneMetrics(self))
         chain = self._chain = Chain(registrar, house, metrics)
-        headers = self.discovery.headers
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(self.registry, headers.message), chain)
-        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(
-            DiscoveryService(self.discovery, self.config.sink), chain
-        )
-        events_pb2_grpc.add_EventServiceServicer_to_server(EventService(self.events, self.config.sink), chain)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self, self._about), chain)
+        header, sink = self.discovery.headers.message, self.config.sink
+        events = EventService(self.events, header, sink, namespaces=self._registry_fold.namespaces)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(self.registry, header), chain)
+        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), chain)
+        events_pb2_grpc.add_EventServiceServicer_to_server(events, chain)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self.operations, self.tokens), chain)
         return chain.services
 
     async def run(self) -> None:
-        """Keep everything going until cancelled; `control.ready` tells when calls are answered."""
+        """Keep everything going until cancelled; `reached` tells when calls are answered."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.control.run(), name="control")
             await self.control.ready.wait()
-            await self.events.start()
+            await self.events.start(AUTHOR)
+            self.control.sequencer.on_group(self._on_group)
             tasks.create_task(self.events.run(), name="events")
             tasks.create_task(self.registry.run(), name="registry")
             tasks.create_task(self.discovery.watches.run(), name="watches")
             tasks.create_task(self.prober.run(), name="prober")
             self.readiness.open()
             self._reached.set()
-            log.info("ready", extra={"revision": self.control.sequencer.revision, "epoch": self.control.sequencer.epoch})
+            sequencer = self.control.sequencer
+            log.info("ready", extra={"revision": sequencer.revision, "epoch": sequencer.epoch})
 
-    async def readiness_reached(self) -> None:
+    def _on_group(self, group: Group) -> None:
+        self.events.on_records(group.applied)
+
+    async def reached(self) -> None:
         """Return when calls are answered."""
         await self._reached.wait()
 
@@ -185,6 +192,7 @@ class ControlPlane:
 
     async def close(self) -> None:
         """After `run` was cancelled: checkpoints, a last snapshot, and the clean mark."""
-        await self.events.close()
+        if self._reached.is_set():
+            await self.events.stop()
         await self.control.close()
         await self.engine.close()

@@ -22,11 +22,15 @@ class Processes:
         """`trunkline serve` on the address that was chosen, with its journal in the folder."""
         trunkline = Path(sys.executable).parent / "trunkline"
         data = self.folder / "data"
-        self._start("control", str(trunkline), "serve", "--listen", self.control, "--http-listen", "", "--data", str(data))
+        self._start(
+            "control", str(trunkline), "serve", "--listen", self.control, "--http-listen", "", "--data", str(data)
+        )
 
     def start(self, program: str, name: str, *options: str) -> None:
         """`python -m examples.shop.PROGRAM --id NAME ...`."""
-        self._start(name, sys.executable, "-m", f"examples.shop.{program}", "--control", self.control, "--id", name, *options)
+        self._start(
+            name, sys.executable, "-m", f"examples.shop.{program}", "--control", self.control, "--id", name, *options
+        )
 
     def _start(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:

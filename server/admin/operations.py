@@ -46,7 +46,6 @@ class Operations:
     registry: Registry
     discovery: Discovery
     alarm_sources: tuple[AlarmSource, ...]
-    subscriptions: Any
     about: About
     clock: Clock
 
@@ -67,7 +66,6 @@ class Operations:
             leases=registry["leases_live"],
             watches=counts.watches,
             watch_connections=counts.connections,
-            subscriptions=self.subscriptions(),
             alarms=map(_alarm_to, self.alarms()),
             staleness_max=convert.ms_to(counts.staleness_ns_max // 1_000_000),
         )

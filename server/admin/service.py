@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
-from trunkline.api import convert
 from trunkline.api.v1 import admin_pb2
 from trunkline.api.v1.admin_pb2_grpc import AdminServiceServicer
 from trunkline.server.chain.call import deadline_ns_of, principal_of
 from trunkline.server.journal.sequencer import Origin
+from trunkline.server.security.tokens import Tokens
+from trunkline.server.security.tokens_fold import token_to
 
-from .about import About
-
-if TYPE_CHECKING:
-    from trunkline.server.plane import ControlPlane
+from .operations import Operations
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -23,9 +21,37 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AdminService(AdminServiceServicer):
     """Thin: converts, asks the part that knows, converts back."""
 
-    def __init__(self, plane: ControlPlane, about: About) -> None:
-        self._plane = plane
-        self._about = about
+    def __init__(self, operations: Operations, tokens: Tokens) -> None:
+        self._operations = operations
+        self._tokens = tokens
+        self._header = operations.discovery.headers.message
 
     async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusResponse:
-        return self._plane.status()
+        return self._operations.status()
+
+    async def EndExpiryPause(
+        self, request: admin_pb2.EndExpiryPauseRequest, context: Context
+    ) -> admin_pb2.EndExpiryPauseResponse:
+        origin = Origin(
+            author=principal_of(context).name, reason=request.reason, request_id=request.request_id
+        )
+        expired = await self._operations.registry.end_expiry_pause(request.namespace, origin)
+        return admin_pb2.EndExpiryPauseResponse(header=self._header(), expired=expired)
+
+    async def CreateToken(
+        self, request: admin_pb2.CreateTokenRequest, context: Context
+    ) -> admin_pb2.CreateTokenResponse:
+        created = await self._tokens.create(principal_of(context), request, deadline_ns=deadline_ns_of(context))
+        return admin_pb2.CreateTokenResponse(
+            header=self._header(), token=token_to(created.token), secret=created.secret
+        )
+
+    async def ListTokens(self, request: admin_pb2.ListTokensRequest, context: Context) -> admin_pb2.ListTokensResponse:
+        visible = self._tokens.visible_to(principal_of(context))
+        return admin_pb2.ListTokensResponse(header=self._header(), tokens=map(token_to, visible))
+
+    async def RevokeToken(
+        self, request: admin_pb2.RevokeTokenRequest, context: Context
+    ) -> admin_pb2.RevokeTokenResponse:
+        written = await self._tokens.revoke(principal_of(context), request, deadline_ns=deadline_ns_of(context))
+        return admin_pb2.RevokeTokenResponse(header=self._header(), changed=not written.repeated)
