@@ -251,8 +251,6 @@ class WatchTeller:
             watch.covered = snapshot.revision
             self._send(watch, snapshot.revision, body)
         self.flush(watch.connection)
-        if watch.connection.blocked:
-            return  # `ready` brings it back
         if watch.snapshot is None and snapshot.revision == self.revision:
             watch.live = True
         else:

@@ -34,6 +34,8 @@ class Watcher(ModelWatcher):
         super().__init__(watch_id)
         self.service = service
         self.selector = selector
+        self.credit_max = 0
+        """The most that it ever gave on its stream."""
         self.streams: list[int] = []
         """Where in `seen` each of its streams begins."""
 
@@ -79,6 +81,7 @@ class WatchWalk:
         chosen = self.rng.choices(list(self.actions), weights=list(self.actions.values()), k=actions)
         for action in chosen:
             action()
+            self.judge_credit()
         self.come_to_rest()
 
     # The registry.
@@ -147,7 +150,7 @@ class WatchWalk:
 
     def _open(self, client: Client, watcher: Watcher, token: bytes) -> None:
         watcher.streams.append(len(watcher.seen))
-        credit = self.rng.choice((1, 2, 16))
+        credit = watcher.credit_max = self.rng.choice((1, 2, 16))
         self.world.open(client, watcher, watcher.service, watcher.selector, token=token, credit=credit)
 
     def _client(self) -> Client | None:
@@ -164,8 +167,11 @@ class WatchWalk:
 
     def change_credit(self) -> None:
         if client := self._client():
-            for watch_id in client.watchers:
-                self.world.hub.set_credit(client.connection, watch_id, self.rng.choice((1, 3, 100)))
+            for watch_id, watcher in client.watchers.items():
+                credit = self.rng.choice((1, 3, 100))
+                assert isinstance(watcher, Watcher)
+                watcher.credit_max = max(watcher.credit_max, credit)
+                self.world.hub.set_credit(client.connection, watch_id, credit)
 
     def become_full(self) -> None:
         if client := self._client():
@@ -210,6 +216,13 @@ class WatchWalk:
             for watcher in client.watchers.values():
                 assert watcher.revision == self.world.hub.revision, "a watch never caught up"
                 assert client.connection.watches[watcher.watch_id].live
+
+    def judge_credit(self) -> None:
+        for client in self.world.clients:
+            for watch_id, watch in client.connection.watches.items():
+                watcher = client.watchers[watch_id]
+                assert isinstance(watcher, Watcher)
+                assert len(watch.unacked) <= watcher.credit_max, "more than its credit stands unacknowledged"
 
     def judge(self) -> None:
         for watcher in self.watchers:

@@ -175,6 +175,13 @@ def test_a_watcher_that_comes_back_behind_is_waited_for(world: World) -> None:
     assert waiting.over == 1
 
 
+def test_a_token_is_as_good_as_an_acknowledgement(world: World) -> None:
+    watcher = world.watch()
+    world.disconnect(world.client_of(watcher))
+    world.open(world.connect(), watcher, token=watcher.token)
+    assert not Waiting(world, 1).wait.pending
+
+
 def test_an_acknowledgement_of_what_was_not_told_does_not_count(world: World) -> None:
     watcher = world.watch(credit=1)
     revision = world.step(world.journal.declared(A, Declared.DRAINING))

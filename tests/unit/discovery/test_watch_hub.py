@@ -276,6 +276,14 @@ def test_without_credit_a_watch_is_coalesced_to_the_latest_state(world: World) -
     assert watcher.seen[-1].removed == {("orders", "a")}, "it is told step by step again"
 
 
+def test_an_acknowledgement_that_frees_nothing_gives_no_credit(world: World) -> None:
+    watcher = world.watch(credit=1)
+    world.step(world.journal.registered(instance("b"), lease_id=2))
+    world.acknowledge(watcher, 0)
+    world.settle()
+    assert kinds(watcher) == ["snapshot"]
+
+
 def test_more_credit_lets_a_watch_go_on(world: World) -> None:
     watcher = world.watch(credit=1)
     world.step(world.journal.registered(instance("b"), lease_id=2))
@@ -411,6 +419,23 @@ def test_steps_that_pile_up_are_coalesced() -> None:
     assert world.hub.counts.backlogs_dropped
     assert {len(watcher.view) for watcher in watchers} == {11}
     assert max(len(watcher.seen) for watcher in watchers) < 11
+
+
+def test_bookmarks_outlive_steps_that_are_coalesced() -> None:
+    world = World(config=WatchConfig(slice_watches=1, backlog_steps_max=1))
+    world.step(world.journal.registered(instance("a")))
+    watchers = [world.watch() for _ in range(40)]
+    for _ in range(10):
+        world.hub.tick()
+    for lease_id in (2, 3, 4):
+        world.step(world.journal.registered(instance("b", weight=lease_id), lease_id=2))
+    assert world.hub.counts.backlogs_dropped
+    world.settle()
+    for watcher in watchers:
+        world.acknowledge(watcher)
+    world.tick(6_000)
+    world.read_all()
+    assert {watcher.seen[-1].kind for watcher in watchers} == {"bookmark"}
 
 
 def test_after_steps_were_coalesced_a_new_watch_begins_with_what_is() -> None:
