@@ -99,7 +99,7 @@ class AppliedTracker:
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
         self._waits: dict[AppliedWait, None] = {}
-        self._recent: dict[tuple[str, str, str], tuple[int, RegisteredInstance | None]] = {}
+        self._recent: dict[tuple[str, str, str], RegisteredInstance | None] = {}
 
     def __len__(self) -> int:
         return len(self._waits)
@@ -110,14 +110,17 @@ class AppliedTracker:
         for change in changes:
             key = (change.namespace, change.service, change.instance_id)
             recent.pop(key, None)
-            recent[key] = (change.revision, change.before)
+            recent[key] = change.before
         while len(recent) > self._config.recent_changes_max:
             del recent[next(iter(recent))]
 
-    def scope(self, namespace: str, service: str, instance_id: str | None, revision: int) -> AppliedScope:
-        """Who has to acknowledge: those that could route to the instance, or everyone if that is not known."""
-        noted = None if instance_id is None else self._recent.get((namespace, service, instance_id))
-        before = noted[1] if noted is not None and noted[0] == revision else None
+    def scope(self, namespace: str, service: str, instance_id: str | None) -> AppliedScope:
+        """Who has to acknowledge: those that could route to the instance, or everyone if that is not known.
+
+        If it has changed again since the revision that is waited for, what it was like before that is at least as new
+        as the revision, and so every watch that has not applied the revision is concerned.
+        """
+        before = None if instance_id is None else self._recent.get((namespace, service, instance_id))
         return AppliedScope(namespace, service, before)
 
     def open(

@@ -292,7 +292,7 @@ class WatchHub:
         """
         if revision > self.revision:
             raise RevisionInFuture(f"revision {revision} is waited for, the registry is at {self.revision}")
-        scope = self._applied.scope(namespace, service, instance_id, revision)
+        scope = self._applied.scope(namespace, service, instance_id)
         wait = self._applied.open(scope, revision, groups=self._groups, now_ns=self._clock.now_ns(), on_done=on_done)
         if wait.pending:
             self._teller.add_job(self._nudge(wait))
