@@ -16,11 +16,11 @@ from trunkline.server.journal.log import LogConfig
 from trunkline.server.journal.record import Record
 from trunkline.server.journal.sequencer import Origin
 
+from .changes import Changes
 from .checkpoint import SUBSCRIPTIONS, Checkpoints
 from .fold import EventsFold, SubscriptionEntity
 from .outlet import Outlet
 from .session import Session
-from .stream import EventStream
 from .streams import Promise, Streams, StreamsConfig, Writer
 from .subscriptions import Subscriptions, SubscriptionsConfig
 from .tasks import Tasks
@@ -49,14 +49,26 @@ class EventBus:
         clock: Clock,
         rng: Rng,
         config: BusConfig,
+        tasks: Tasks,
         *,
         promise: Promise,
-        derive: Callable[[str], EventStream] | None = None,
+        changes: Changes | None = None,
     ) -> None:
+        """With `changes` every namespace has the derived stream; tell it and `on_records` of every group."""
         self.fold = fold
-        self.tasks = Tasks()
+        self.tasks = tasks
+        self._changes = changes
+        derive = None if changes is None else changes.stream
         self.streams = Streams(
-            engine, fold, writer, clock, rng, self.tasks, config.streams, promise=promise, derive=derive
+            engine,
+            fold,
+            writer,
+            clock,
+            rng,
+            self.tasks,
+            config.streams,
+            promise=promise,
+            derive=derive,
         )
         self._engine = engine
         self._writer = writer
@@ -108,6 +120,8 @@ class EventBus:
     async def _bookmark_forever(self) -> None:
         while True:
             await asyncio.sleep(self._config.bookmark_interval_s)
+            if self._changes is not None:
+                self._changes.advance()
             for session in list(self._sessions):
                 session.bookmark()
 

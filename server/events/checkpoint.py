@@ -21,7 +21,8 @@ from trunkline.server.journal.batch import Batch, Draft
 from trunkline.server.journal.log import Log
 from trunkline.server.journal.record import Record
 
-from .progress import OpenDelivery, Progress, Saving, SetAside
+from .progress import OpenDelivery, Progress, SetAside
+from .saving import Saving
 from .subscription import SubscriptionState
 
 log = logging.getLogger(__name__)

@@ -8,17 +8,6 @@ from typing import NamedTuple
 
 NEVER = 1 << 63
 """Later than every time, higher than every offset."""
-LOOK_AHEAD_MAX = 100_000
-"""Positions between the floor and the furthest event looked at; one block may lie across it."""
-READY_MAX = 1_024
-"""Events looked at and not yet delivered; with fewer, one more block is looked at."""
-SET_ASIDE_MAX = 10_000
-"""Set-aside events of one subscription. When reached, delivery pauses until some are released: none is dropped."""
-RESERVE_MIN = 1_000
-RESERVE_MAX = 100_000
-"""By how many offsets a checkpoint's delivered_to runs ahead of what is delivered."""
-SCANNED_UNSAVED_MAX = 10_000
-"""Positions that may go by without a matching event before the floor is written once more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

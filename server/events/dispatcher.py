@@ -126,6 +126,17 @@ class Dispatcher(Generic[Block]):
         self._loading[offset] = {follower: None}
         self._tasks.spawn(self._load(offset), "events: read blocks")
 
+    async def event_at(self, offset: int) -> memoryview | None:
+        """The event at an offset, serialized; None if it is not kept any more."""
+        block = self.cache.find(offset)
+        if block is None:
+            try:
+                read = await self._log.read(offset, max_bytes=1)
+            except PositionOutOfRange:
+                return None
+            block = self._wrap(read[0], offset) if read else None
+        return None if block is None else block.event_at(offset)
+
     async def _load(self, offset: int) -> None:
         failure: TrunklineError | None = None
         try:

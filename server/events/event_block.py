@@ -69,13 +69,26 @@ class EventBlock:
         """Index of each event's topic in `topics`."""
         return self._events.topic_ids
 
+    def _frame(self, index: int) -> memoryview:
+        ends = self._events.ends
+        return memoryview(self._events.payload)[ends[index - 1] if index else 0 : ends[index]]
+
+    def event_at(self, offset: int) -> memoryview | None:
+        """The serialized event at an offset; None if there is none."""
+        index = bisect_left(self.offsets, offset)
+        if index == self.count or self.offsets[index] != offset:
+            return None
+        frame = self._frame(index)
+        at = 1
+        while frame[at] & 0x80:
+            at += 1
+        return frame[at + 1 :]
+
     def suffix(self, index: int) -> bytes:
         """Offset, time and event, as they stand at the end of every delivery of it."""
         found = self._suffixes[index]
         if found is None:
-            ends = self._events.ends
-            frame = self._events.payload[ends[index - 1] if index else 0 : ends[index]]
-            found = b"".join((OFFSET, varint(self.offsets[index]), self._time, frame))
+            found = b"".join((OFFSET, varint(self.offsets[index]), self._time, self._frame(index)))
             self._suffixes[index] = found
         return found
 

@@ -302,13 +302,12 @@ class Feed:
         progress = self.state.save(now_ns, time_ns, final=True).progress.moved_to(incarnation, first_offset)
         rotation, counts = self.state.consumers, self.state.counts
         self.state = SubscriptionState.recover(
-            self.state.limits, progress, end=self._dispatcher.end, now_ns=now_ns, time_ns=time_ns
+            self.state.limits, progress, end=self._dispatcher.end, now_ns=now_ns, time_ns=time_ns, changed=True
         )
         self.state.consumers, self.state.counts = rotation, counts
         self._loading.clear()
         self.untold_gap = old
         self._tell_gap()
-        self.state.mark_changed()
         self.wake()
 
     def _tell_gap(self) -> None:

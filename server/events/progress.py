@@ -72,15 +72,6 @@ class Progress:
         )
 
 
-class Saving(NamedTuple):
-    """A checkpoint on its way: give it to `saved` when it is durable."""
-
-    progress: Progress
-    counted: dict[int, int]
-    changes: int
-    delivered: int
-
-
 def bitmap(size: int, missing: Iterable[int], *, behind: Progress | None = None, floor: int = 0) -> bytes:
     """`size` bits that are set, but for those at the places `missing`; then what `behind` says from there on.
 

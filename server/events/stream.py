@@ -35,10 +35,12 @@ RECOVERY_BACKOFF_S_MAX = 30.0
 class History(Protocol):
     """The reading half of a log, as a stream needs it; derived streams have only this."""
 
-    incarnations: tuple[Incarnation, ...]
-    first_offset: int
-    next_offset: int
-
+    @property
+    def incarnations(self) -> tuple[Incarnation, ...]: ...
+    @property
+    def first_offset(self) -> int: ...
+    @property
+    def next_offset(self) -> int: ...
     @property
     def incarnation(self) -> int: ...
     @property
@@ -150,17 +152,6 @@ class EventStream:
         return self.history.incarnations[-1].first_offset if found is None else found
 
     # What is shown.
-
-    async def body_at(self, offset: int) -> bytes | None:
-        """The event at an offset, serialized; None if it is not kept any more."""
-        try:
-            blocks = await self.history.read(offset, max_bytes=1)
-        except PositionOutOfRange:
-            return None
-        for block in blocks:
-            if block.base_offset <= offset < block.end_offset:
-                return bytes(block.body(offset - block.base_offset))
-        return None
 
     def state(self, *, copies: int) -> events_pb2.StreamState:
         """For ListStreams."""

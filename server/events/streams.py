@@ -48,6 +48,8 @@ class Writer(Protocol):
 class StreamsConfig:
     """Bounds and paces of streams."""
 
+    streams_max: int = 10_000
+    """Of all namespaces, derived ones that are in use included."""
     streams_per_namespace_max: int = 1_000
     trim_interval_s: float = 10.0
     """Between two looks at what retention lets go."""
@@ -117,6 +119,7 @@ class Streams:
         if found is not None:
             return found
         if name == CHANGES and self._derive is not None:
+            self._refuse_too_many_open()
             return self._open.setdefault((namespace, name), self._derive(namespace))
         entity = self._fold.stream(namespace, name)
         if entity is None:
@@ -199,7 +202,12 @@ class Streams:
             return entity is not None and entity.created_revision == written.revision
         return bool(written.records)
 
+    def _refuse_too_many_open(self) -> None:
+        if len(self._open) >= self._config.streams_max:
+            raise LimitExceeded("streams_max", self._config.streams_max)
+
     def _refuse_too_many(self, namespace: str) -> None:
+        self._refuse_too_many_open()
         limit = self._config.streams_per_namespace_max
         if sum(entity.namespace == namespace for entity in self._fold.streams()) >= limit:
             raise LimitExceeded("streams_per_namespace_max", limit)
@@ -262,8 +270,6 @@ class Streams:
 
     def _state(self, namespace: str, name: str) -> events_pb2.StreamState:
         stream = self._open.get((namespace, name))
-        if stream is None and name == CHANGES and self._derive is not None:
-            stream = self._derive(namespace)
         if stream is not None:
             return stream.state(copies=self.promise.copies)
         entity = self._fold.stream(namespace, name)
@@ -271,6 +277,7 @@ class Streams:
         return events_pb2.StreamState(
             config=settings.message(namespace, name),
             durability=convert.durability_to(settings.sync, self.promise.copies),
+            derived=name == CHANGES,
         )
 
     # Keeping.

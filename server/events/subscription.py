@@ -16,24 +16,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from . import bounds
 from .deadlines import Deadlines
-from .delivery import (
-    LOOK_AHEAD_MAX,
-    NEVER,
-    READY_MAX,
-    RESERVE_MAX,
-    RESERVE_MIN,
-    SCANNED_UNSAVED_MAX,
-    SET_ASIDE_MAX,
-    Counts,
-    Delivery,
-    Entry,
-    Limits,
-    Settled,
-)
-from .progress import OpenDelivery, Progress, Saving, SetAside, bitmap
+from .delivery import NEVER, Counts, Delivery, Entry, Limits, Settled
+from .progress import Progress, SetAside, bitmap
 from .recovered import Recovered
 from .rotation import Rotation
+from .saving import Saving, open_deliveries, reserve
 from .waiting import Waiting
 
 
@@ -67,11 +56,17 @@ class SubscriptionState:
         self._low = False
 
     @classmethod
-    def recover(cls, limits: Limits, progress: Progress, *, end: int, now_ns: int, time_ns: int) -> SubscriptionState:
-        """Go on from a checkpoint. `end` is the stream's end now: nothing at or above it was delivered."""
+    def recover(
+        cls, limits: Limits, progress: Progress, *, end: int, now_ns: int, time_ns: int, changed: bool = False
+    ) -> SubscriptionState:
+        """Go on from a checkpoint. `end` is the stream's end now: nothing at or above it was delivered.
+
+        `changed`: this is not what the last checkpoint says, so another is due.
+        """
         state = cls(limits, incarnation=progress.incarnation, position=progress.floor)
         state.delivered_to = state.reserved_to = min(progress.delivered_to, max(end, progress.floor))
         state.set_aside = {entry.offset: entry for entry in progress.set_aside}
+        state._changes = int(changed)
         state._recovered = Recovered(progress, now_ns=now_ns, time_ns=time_ns)
         for entry in state._recovered.take_released():
             state._reopen(entry, time_ns)
@@ -105,7 +100,7 @@ class SubscriptionState:
         return (
             bool(self.consumers.willing)
             and self.in_flight < self.limits.max_in_flight
-            and len(self.set_aside) < SET_ASIDE_MAX
+            and len(self.set_aside) < bounds.SET_ASIDE_MAX
         )
 
     def held_by(self, consumer: int) -> list[int]:
@@ -126,7 +121,7 @@ class SubscriptionState:
 
     def wants(self) -> bool:
         """Whether to look at more of the stream."""
-        return len(self._ready) < READY_MAX and self.next_offset - self.floor < LOOK_AHEAD_MAX
+        return len(self._ready) < bounds.READY_MAX and self.next_offset - self.floor < bounds.LOOK_AHEAD_MAX
 
     def offer(self, offsets: Sequence[int], scanned_to: int, *, time_ns: int) -> None:
         """The matching offsets among [next_offset, scanned_to), ascending."""
@@ -264,7 +259,7 @@ class SubscriptionState:
 
     # Delivering.
 
-    def take(self, now_ns: int, *, limit: int = READY_MAX) -> list[Delivery]:
+    def take(self, now_ns: int, *, limit: int = bounds.READY_MAX) -> list[Delivery]:
         """Hand out what may be sent now: what waits first, then what is new, to consumers in turn by their credit."""
         out: list[Delivery] = []
         if not self.can_deliver:
@@ -280,7 +275,7 @@ class SubscriptionState:
             self._launch(entry, consumer.id, deadline_ns)
             out.append(Delivery(consumer.id, entry.offset, entry.attempts, consumer.credit))
         self._delivered_unsaved += len(out)
-        self._low = self.limits.durable and self.reserved_to - self.delivered_to < RESERVE_MIN // 2
+        self._low = self.limits.durable and self.reserved_to - self.delivered_to < bounds.RESERVE_MIN // 2
         return out
 
     def _next(self, now_ns: int) -> Entry | None:
@@ -358,11 +353,7 @@ class SubscriptionState:
             return False
         if self._changes != self._saved_changes or self._low or self.blocked:
             return True
-        return self.floor - self._saved_floor >= SCANNED_UNSAVED_MAX
-
-    def mark_changed(self) -> None:
-        """A checkpoint is to be written, whatever it says."""
-        self._changes += 1
+        return self.floor - self._saved_floor >= bounds.SCANNED_UNSAVED_MAX
 
     @property
     def touched(self) -> bool:
@@ -380,12 +371,15 @@ class SubscriptionState:
         missing = [offset - floor for offset in self._open if floor <= offset < self.next_offset]
         missing += [offset - floor for offset in self._ready]
         behind = None if self._recovered is None else self._recovered.progress
+        open_ = open_deliveries(self._open.values(), floor, counted, now_ns=now_ns, time_ns=time_ns, final=final)
+        if self._recovered is not None:
+            open_ += self._recovered.open_deliveries(now_ns, time_ns)
         progress = Progress(
             incarnation=self.incarnation,
             floor=floor,
             done=bitmap(self.next_offset - floor, missing, behind=behind, floor=floor),
             delivered_to=self._reserve(final),
-            open=tuple(self._open_deliveries(floor, counted, now_ns, time_ns, final)),
+            open=tuple(open_),
             set_aside=tuple(self.set_aside.values()),
         )
         return Saving(progress, counted, self._changes, self._delivered_unsaved)
@@ -395,20 +389,8 @@ class SubscriptionState:
             return self.delivered_to
         if not (self._low or self.blocked):
             return max(self.delivered_to, self.reserved_to)
-        step = max(RESERVE_MIN, min(RESERVE_MAX, 2 * self._delivered_unsaved))
         furthest = self._ready[-1] + 1 if self._ready else self.delivered_to
-        return max(self.reserved_to, furthest + step)
-
-    def _open_deliveries(
-        self, floor: int, counted: dict[int, int], now_ns: int, time_ns: int, final: bool
-    ) -> list[OpenDelivery]:
-        found = []
-        for entry in self._open.values():
-            attempts = entry.attempts if final else counted.get(entry.offset, max(entry.attempts, entry.counted))
-            put_off_ns = 0 if entry.in_flight else max(0, entry.not_before_ns - now_ns)
-            if attempts != 1 or put_off_ns or entry.offset < floor:
-                found.append(OpenDelivery(entry.offset, attempts, time_ns + put_off_ns if put_off_ns else 0))
-        return found if self._recovered is None else found + self._recovered.open_deliveries(now_ns, time_ns)
+        return max(self.reserved_to, furthest + reserve(self._delivered_unsaved))
 
     def saved(self, saving: Saving) -> None:
         """A checkpoint is durable: what it counts may be delivered."""

@@ -270,9 +270,9 @@ class Subscriptions:
                 reason=aside.reason,
                 time=convert.time_ns_to(aside.time_ns),
             )
-            body = await stream.body_at(offset)
+            body = await stream.dispatcher.event_at(offset)
             if body is not None:
-                event.event.ParseFromString(body)
+                event.event.ParseFromString(bytes(body))
             shown.append(event)
         return shown
 

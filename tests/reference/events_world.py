@@ -15,6 +15,7 @@ from trunkline.server.events.fold import EventsFold
 from trunkline.server.events.publishing import Publishing
 from trunkline.server.events.session import Session
 from trunkline.server.events.streams import Promise
+from trunkline.server.events.tasks import Tasks
 from trunkline.server.journal.control import Control, ControlConfig
 from trunkline.server.journal.fold import Folds
 from trunkline.server.journal.memory import MemoryEngine
@@ -151,6 +152,7 @@ class World:
             self.clock,
             self.rng,
             BusConfig(),
+            Tasks(),
             promise=Promise(sync=self.offers),
         )
         self.control.sequencer.on_group(lambda group: self.bus.on_records(group.applied))

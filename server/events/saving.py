@@ -1,0 +1,40 @@
+"""What goes into a checkpoint of a subscription, and what is to be remembered of it until it is durable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from .bounds import RESERVE_MAX, RESERVE_MIN
+from .delivery import Entry
+from .progress import OpenDelivery, Progress
+
+
+class Saving(NamedTuple):
+    """A checkpoint on its way: give it to `saved` when it is durable."""
+
+    progress: Progress
+    counted: dict[int, int]
+    changes: int
+    delivered: int
+
+
+def reserve(delivered: int) -> int:
+    """How far to count ahead: twice what was delivered since the last checkpoint, so that a fast one is not held up."""
+    return max(RESERVE_MIN, min(RESERVE_MAX, 2 * delivered))
+
+
+def open_deliveries(
+    entries: Iterable[Entry], floor: int, counted: Mapping[int, int], *, now_ns: int, time_ns: int, final: bool
+) -> list[OpenDelivery]:
+    """Those of which the checkpoint has to say more than that they are open.
+
+    `counted` are attempts that are about to be delivered. Only the `final` checkpoint tells what was, and not what may be.
+    """
+    found = []
+    for entry in entries:
+        attempts = entry.attempts if final else counted.get(entry.offset, max(entry.attempts, entry.counted))
+        put_off_ns = 0 if entry.in_flight else max(0, entry.not_before_ns - now_ns)
+        if attempts != 1 or put_off_ns or entry.offset < floor:
+            found.append(OpenDelivery(entry.offset, attempts, time_ns + put_off_ns if put_off_ns else 0))
+    return found

@@ -1,0 +1,305 @@
+"""The subscription's state machine against a slow one, through crashes at every step.
+
+Proved of every history: at least once, no offset lost, attempts never under-told nor above the maximum, set aside and not
+dropped, credit and the limit of deliveries in flight kept, and that what can be delivered is.
+"""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from reference.subscription import SlowSubscription, Where
+from trunkline.server.events.delivery import Limits, Settled
+from trunkline.server.events.saving import Saving
+from trunkline.server.events.subscription import SubscriptionState
+
+MS = 1_000_000
+EPOCH_NS = 1_700_000_000_000_000_000
+CONSUMERS = (1, 2, 3)
+OPEN = (Where.NEW, Where.OUT, Where.BACK)
+
+
+class SubscriptionMachine(RuleBasedStateMachine):
+    """Time is monotonic and goes on across crashes."""
+
+    @initialize(
+        deadline_ms=st.integers(1, 50),
+        max_deliveries=st.integers(1, 4),
+        max_in_flight=st.integers(1, 6),
+        durable=st.booleans(),
+        position=st.integers(0, 1_000),
+    )
+    def begin(self, deadline_ms: int, max_deliveries: int, max_in_flight: int, durable: bool, position: int) -> None:
+        self.now_ns = 5 * MS
+        self.limits = Limits(
+            ack_deadline_ns=deadline_ms * MS,
+            max_deliveries=max_deliveries,
+            max_in_flight=max_in_flight,
+            durable=durable,
+        )
+        self.state = SubscriptionState(self.limits, incarnation=7, position=position)
+        self.slow = SlowSubscription(deadline_ms * MS, max_deliveries, max_in_flight)
+        self.stream: list[tuple[int, bool]] = []
+        self.end = position
+        self.start = position
+        self.durable = self.state.save(self.now_ns, self.time_ns).progress
+        self.saving: Saving | None = None
+        self.first = position
+        self.released: set[int] = set()
+        self.done_in_durable: set[int] = set()
+        self.done_in_saving: set[int] = set()
+        self.append([True, True, False, True, True])
+        self.look_ahead(5)
+        self.give_credit(1, 10)
+
+    @property
+    def time_ns(self) -> int:
+        return EPOCH_NS + self.now_ns
+
+    # Inputs.
+
+    @rule(matching=st.lists(st.booleans(), min_size=1, max_size=12))
+    def append(self, matching: list[bool]) -> None:
+        self.stream += [(self.end + i, matches) for i, matches in enumerate(matching)]
+        self.end += len(matching)
+        self.slow.matching([offset for offset, matches in self.stream[-len(matching) :] if matches])
+
+    @rule(size=st.integers(1, 12))
+    def look_ahead(self, size: int) -> None:
+        begin = self.state.next_offset
+        end = min(begin + size, self.end)
+        self.state.offer(
+            [offset for offset, matches in self.stream if matches and begin <= offset < end], end, time_ns=self.time_ns
+        )
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        offsets = data.draw(st.lists(st.integers(self.start, self.end), max_size=5, unique=True))
+        known = [offset for offset in offsets if offset in self.state.set_aside and offset >= self.first]
+        released = self.state.release(offsets, first_offset=self.first, now_ns=self.now_ns, time_ns=self.time_ns)
+        assert released == len(known)
+        self.released.update(known)
+        for offset in known:
+            event = self.slow.events[offset]
+            event.where, event.attempts, event.not_before_ns = Where.BACK, 0, self.now_ns
+
+    @rule(by=st.integers(1, 2))
+    def retention(self, by: int) -> None:
+        self.first = min(self.first + by, self.end)
+        self.truncate()
+
+    def truncate(self) -> None:
+        self.state.truncate(self.first)
+        for event in self.slow.events.values():
+            if event.offset < self.first and event.where is not Where.ASIDE:
+                event.where = Where.DONE
+
+    @rule(consumer=st.sampled_from(CONSUMERS), credit=st.integers(0, 5))
+    def give_credit(self, consumer: int, credit: int) -> None:
+        if consumer not in self.state.consumers:
+            self.state.consumers.add(consumer)
+        self.state.consumers.give(consumer, credit)
+        self.slow.credit[consumer] = self.slow.credit.get(consumer, 0) + credit
+
+    @rule(consumer=st.sampled_from(CONSUMERS), clean=st.booleans())
+    def consumer_goes(self, consumer: int, clean: bool) -> None:
+        self.state.remove_consumer(consumer, clean=clean, now_ns=self.now_ns, time_ns=self.time_ns)
+        self.slow.credit.pop(consumer, None)
+        for event in self.slow.out():
+            if event.holder == consumer:
+                self.slow.back(event, self.now_ns, counted=not clean)
+
+    @rule(by_ms=st.one_of(st.none(), st.integers(0, 60)))
+    def time_passes(self, by_ms: int | None) -> None:
+        """None: until the next deadline, to the nanosecond."""
+        if by_ms is None:
+            due = [event.deadline_ns for event in self.slow.out()] or [self.now_ns]
+            self.now_ns = max(self.now_ns, min(due))
+        else:
+            self.now_ns += by_ms * MS
+        self.state.advance(self.now_ns, self.time_ns)
+        self.slow.advance(self.now_ns)
+
+    @rule(
+        data=st.data(),
+        consumer=st.sampled_from((1, 1, 2, 3)),
+        what=st.sampled_from(["ack", "ack", "ack", "nack", "term", "progress"]),
+        delay_ms=st.sampled_from([0, 0, 7, 100]),
+    )
+    def settle(self, data: st.DataObject, consumer: int, what: str, delay_ms: int) -> None:
+        out = [event.offset for event in self.slow.events.values() if event.deliveries]
+        offset = data.draw(st.sampled_from(out[-6:]) if out else st.integers(0, self.end + 5))
+        event = self.slow.holds(offset, consumer, lapsed=what in ("ack", "term"))
+        if what == "ack":
+            settled = self.state.ack(offset, consumer)
+        elif what == "nack":
+            settled = self.state.nack(
+                offset, consumer, delay_ns=delay_ms * MS, now_ns=self.now_ns, time_ns=self.time_ns
+            )
+        elif what == "term":
+            settled = self.state.term(offset, consumer, reason="no", time_ns=self.time_ns)
+        else:
+            settled = self.state.progress(offset, consumer, now_ns=self.now_ns)
+        assert (settled is Settled.DONE) == (event is not None)
+        if event is None:
+            return
+        if what == "ack":
+            event.where = Where.DONE
+        elif what == "nack":
+            self.slow.back(event, self.now_ns + delay_ms * MS)
+        elif what == "term":
+            event.where = Where.ASIDE
+        elif self.now_ns + self.limits.ack_deadline_ns - event.deadline_ns >= self.limits.ack_deadline_ns // 10:
+            event.deadline_ns = self.now_ns + self.limits.ack_deadline_ns
+
+    @rule(limit=st.integers(1, 10))
+    def deliver(self, limit: int) -> None:
+        deliveries = self.state.take(self.now_ns, limit=limit)
+        for delivery in deliveries:
+            self.slow.delivered(delivery.offset, delivery.consumer, delivery.attempt, delivery.credit, self.now_ns)
+            if self.limits.durable:
+                self.counted_before_delivered(delivery.offset, delivery.attempt)
+
+    def counted_before_delivered(self, offset: int, attempt: int) -> None:
+        """Recovery from the last durable checkpoint must know of this attempt, or of the event being done."""
+        counted = {entry.offset: entry.attempts for entry in self.durable.open}
+        if offset in counted:
+            assert counted[offset] >= attempt
+        else:
+            assert offset < self.durable.delivered_to
+            assert attempt <= 1
+
+    # Checkpoints and crashes.
+
+    @precondition(lambda self: self.limits.durable and self.saving is None)
+    @rule()
+    def write_checkpoint(self) -> None:
+        self.saving = self.state.save(self.now_ns, self.time_ns)
+        self.done_in_saving = self.done()
+
+    def done(self) -> set[int]:
+        return {event.offset for event in self.slow.events.values() if event.where is Where.DONE}
+
+    @precondition(lambda self: self.limits.durable and self.saving is None)
+    @rule()
+    def checkpoint(self) -> None:
+        """All of it in one step, so that histories get further."""
+        self.write_checkpoint()
+        self.checkpoint_is_durable()
+
+    @precondition(lambda self: self.saving is not None)
+    @rule()
+    def checkpoint_is_durable(self) -> None:
+        assert self.saving is not None
+        self.durable = self.saving.progress
+        self.state.saved(self.saving)
+        self.saving = None
+        self.done_in_durable = self.done_in_saving
+
+    @precondition(lambda self: self.limits.durable)
+    @rule(kept=st.booleans(), clean=st.booleans())
+    def restart(self, kept: bool, clean: bool) -> None:
+        """A crash; a checkpoint on its way may have been kept. Or a clean stop."""
+        if clean:
+            self.durable = self.state.save(self.now_ns, self.time_ns, final=True).progress
+            self.done_in_durable = self.done()
+        elif self.saving is not None and kept:
+            self.durable, self.done_in_durable = self.saving.progress, self.done_in_saving
+        self.saving = None
+        self.slow.credit.clear()
+        self.look_again(self.recovered(), clean)
+        self.state = self.recovered()
+        self.truncate()
+
+    def recovered(self) -> SubscriptionState:
+        return SubscriptionState.recover(
+            self.limits, self.durable, end=self.end, now_ns=self.now_ns, time_ns=self.time_ns
+        )
+
+    def look_again(self, state: SubscriptionState, clean: bool) -> None:
+        """What a recovered state says must be no better than what happened, and the slow one goes on from there."""
+        state.offer(
+            [offset for offset, matches in self.stream if matches and offset >= state.next_offset],
+            self.end,
+            time_ns=self.time_ns,
+        )
+        probe = SubscriptionProbe(state)
+        for event in self.slow.events.values():
+            where, attempts, not_before_ns = probe.of(event.offset)
+            if event.offset < self.first:
+                event.where = Where.ASIDE if where is Where.ASIDE else Where.DONE
+                continue
+            if event.offset in self.done_in_durable:
+                assert where is Where.DONE, "done in the checkpoint, and not after it"
+            if event.where is Where.DONE:
+                assert where in (Where.DONE, Where.BACK, Where.ASIDE), "done, and as if it had never been delivered"
+            elif event.where is Where.ASIDE:
+                assert where is not Where.DONE, "set aside, then dropped"
+            else:
+                assert where is not Where.DONE, "lost"
+            if clean:
+                before = (
+                    Where.BACK if event.where is Where.OUT and event.attempts < self.limits.max_deliveries else None
+                )
+                assert where is (before or (Where.ASIDE if event.where is Where.OUT else event.where))
+                assert where in (Where.DONE, Where.ASIDE) or attempts == event.attempts
+            elif where in (Where.NEW, Where.BACK):
+                assert event.where in (Where.DONE, Where.ASIDE) or attempts >= event.attempts, "a delivery not counted"
+            event.where, event.attempts, event.not_before_ns = where, attempts, not_before_ns
+            event.lapsed, event.holder = False, 0
+
+    # What must always hold.
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        if not hasattr(self, "state"):
+            return
+        state, slow = self.state, self.slow
+        looked_at = [e for e in slow.events.values() if e.offset < state.next_offset]
+        assert state.in_flight == len(slow.out())
+        assert state.ready == sum(e.where is Where.NEW for e in looked_at)
+        assert state.waiting == sum(e.where is Where.BACK for e in looked_at)
+        aside = {e.offset for e in slow.events.values() if e.where is Where.ASIDE}
+        assert {e.offset for e in looked_at if e.where is Where.ASIDE} <= set(state.set_aside) <= aside
+        open_ = {e.offset for e in looked_at if e.where in OPEN}
+        lowest = min(open_, default=state.next_offset)
+        assert lowest <= state.floor <= min(open_ - self.released, default=state.next_offset)
+
+    @invariant()
+    def what_can_be_delivered_is(self) -> None:
+        if not hasattr(self, "state"):
+            return
+        looked_at = self.state.next_offset == self.end
+        if looked_at and self.slow.could_deliver(self.now_ns):
+            deliveries = self.state.take(self.now_ns, limit=1)
+            assert deliveries or self.state.blocked, (
+                "something is due, and neither delivered nor waits for a checkpoint"
+            )
+            for delivery in deliveries:
+                self.slow.delivered(delivery.offset, delivery.consumer, delivery.attempt, delivery.credit, self.now_ns)
+                if self.limits.durable:
+                    self.counted_before_delivered(delivery.offset, delivery.attempt)
+
+
+class SubscriptionProbe:
+    """Where a recovered state, which has looked at everything, has an event: read from its final checkpoint."""
+
+    def __init__(self, state: SubscriptionState) -> None:
+        self.progress = state.save(0, 0, final=True).progress
+        self.open = {entry.offset: entry for entry in self.progress.open}
+
+    def of(self, offset: int) -> tuple[Where, int, int]:
+        progress = self.progress
+        if any(entry.offset == offset for entry in progress.set_aside):
+            return Where.ASIDE, 0, 0
+        if offset in self.open:
+            entry = self.open[offset]
+            return Where.BACK, entry.attempts, entry.not_before_ns
+        if progress.is_done(offset):
+            return Where.DONE, 0, 0
+        return (Where.BACK, 1, 0) if offset < progress.delivered_to else (Where.NEW, 0, 0)
+
+
+TestSubscription = SubscriptionMachine.TestCase
+TestSubscription.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
