@@ -43,7 +43,7 @@ types: build
 	$(BIN)/mypy bench examples tests
 
 stubs: build
-	$(PY) -m mypy.stubtest --allowlist tests/repository/stubtest-allow.txt $(patsubst core/%.pyx,trunkline.core.%,$(wildcard core/*.pyx))
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/repository/stubtest-allow.txt $(patsubst core/%.pyx,trunkline.core.%,$(wildcard core/*.pyx))
 
 arrows: build
 	PYTHONPATH=build/pkgroot $(BIN)/lint-imports

@@ -2,8 +2,8 @@
 
 Functions that return int give 0, or -1 for bytes that are not well-formed. `at` is moved behind what was read, and
 nothing at or behind `end` is touched. Source: protobuf.dev/programming-guides/encoding. The limits are those of upb, the
-parser of Python's protobuf, stricter than the encoding's: a tag has at most 5 bytes and 32 bits, a length at most 5
-bytes and 31 bits, a varint at most 10 bytes, of which excess bits are dropped.
+parser of Python's protobuf, stricter than the encoding's: a tag or a length has at most 5 bytes and 32 bits, a varint at
+most 10 bytes, of which excess bits are dropped. (A length of 32 bits is beyond the end of anything that may be read.)
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -58,7 +58,7 @@ cdef inline int read_tag(const uint8_t** at, const uint8_t* end, uint32_t* tag) 
 cdef inline int read_size(const uint8_t** at, const uint8_t* end, Py_ssize_t* size) noexcept nogil:
     """Read a length, so many bytes of which must be there."""
     cdef uint32_t found
-    if read_varint_32(at, end, &found) < 0 or found > 0x7FFFFFFF or <Py_ssize_t>found > end - at[0]:
+    if read_varint_32(at, end, &found) < 0 or <Py_ssize_t>found > end - at[0]:
         return -1
     size[0] = found
     return 0
