@@ -117,6 +117,6 @@ def rebuilds(plan: Plan) -> list[Row]:
 
 
 def rows(quick: bool) -> list[Row]:
-    """All results, in nanoseconds."""
+    """All results, in CPU nanoseconds a call."""
     plan = QUICK if quick else FULL
     return [*picks(plan), *peers(plan), *rebuilds(plan)]

@@ -30,6 +30,23 @@ refused: st.SearchStrategy[list[int]] = st.one_of(
 )
 
 
+@given(bound=st.one_of(st.integers(1, 100), st.integers(1, 2**64 - 1)), seed=st.integers(0, 2**64 - 1))
+def test_below_agrees_with_its_definition(bound: int, seed: int) -> None:
+    # Lemire 2019: the upper half of a product, drawn again where its lower half is one of the 2**64 % bound too many.
+    rng, raw = Rng(seed), Rng(seed)
+    for _ in range(20):
+        product = raw.u64() * bound
+        while product % 2**64 < 2**64 % bound:
+            product = raw.u64() * bound
+        assert rng.below(bound) == product >> 64
+
+
+@given(count=st.integers(1, 1_000_000), seed=st.integers(0, 2**64 - 1))
+def test_random_agrees_with_below(count: int, seed: int) -> None:
+    picker, rng = Random(count, Rng(seed)), Rng(seed)
+    assert [picker.pick() for _ in range(10)] == [rng.below(count) for _ in range(10)]
+
+
 @given(weights=usable, start=st.one_of(st.integers(0, 50), st.integers(0, 2**64 - 1)))
 def test_round_robin_agrees_with_its_twin(weights: list[int], start: int) -> None:
     # A start leaves fewer picks to make than there are weights, also for the slow one.

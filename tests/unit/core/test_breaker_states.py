@@ -167,6 +167,15 @@ def test_slots_do_not_multiply_when_a_call_is_reported_twice() -> None:
     assert [breaker.admit(SECOND) >= 0 for _ in range(3)] == [True, True, False]
 
 
+def test_a_call_that_was_recorded_gives_no_slot_back() -> None:
+    breaker = opened()
+    permits = [breaker.admit(SECOND), breaker.admit(SECOND)]
+    breaker.record(permits[0], Outcome.SUCCESS, 0, SECOND)
+    for _ in range(3):
+        breaker.record(permits[1], Outcome.CANCELLED, 0, SECOND)
+    assert [breaker.admit(SECOND) >= 0 for _ in range(3)] == [True, False, False]
+
+
 def test_a_late_result_of_an_earlier_state_does_not_count() -> None:
     breaker = small()
     late = breaker.admit(0)
@@ -257,6 +266,8 @@ def test_begin_and_end_read_the_clock() -> None:
         permit = breaker.begin(clock)
         clock.advance(took_ms * MS)
         breaker.end(permit, Outcome.SUCCESS, clock)
+        if took_ms == 11:
+            assert breaker.snapshot(clock.now_ns()).counts == Counts(3, 0, 1, 0)
     assert state_of(breaker) is State.OPEN
     assert breaker.begin(clock) == -1
     clock.advance(SECOND)

@@ -91,6 +91,13 @@ def test_the_least_loaded_of_two_is_picked() -> None:
     assert set(picks(picker, 100)) == {1}
 
 
+def test_of_equally_loaded_ones_the_first_is_picked() -> None:
+    picker, rng = LeastRequest([1] * 10, Rng(5)), Rng(5)
+    for _ in range(100):
+        first, _other = rng.below(10), rng.below(10)
+        assert picker.pick() == first
+
+
 def test_two_choices_send_little_to_the_busiest() -> None:
     picker = LeastRequest([1] * 10, Rng(6))
     picker.started(4)
