@@ -60,7 +60,7 @@ class SnapshotFiles:
 
     async def load(self) -> AsyncIterator[tuple[int, bytes]]:
         """(revision, data), newest first. A damaged one is logged and left out: an older one and more records do."""
-        for revision, time_ns in reversed(await self._listed()):
+        for revision, time_ns in reversed(await self.listed()):
             path = self._path(revision, time_ns)
             try:
                 data = await self._read(path, revision)
@@ -83,14 +83,14 @@ class SnapshotFiles:
 
     async def prune(self, before_time_ns: int) -> int | None:
         """See Engine.prune_snapshots."""
-        listed = await self._listed()
+        listed = await self.listed()
         superfluous, base = superfluous_snapshots(listed, before_time_ns)
         for revision, time_ns in listed:
             if revision in superfluous:
                 await self._disk.unlink(self._path(revision, time_ns))
         return base
 
-    async def _listed(self) -> list[tuple[int, int]]:
+    async def listed(self) -> list[tuple[int, int]]:
         """(revision, time) of every snapshot, oldest first."""
         matches = [_NAME.fullmatch(name) for name in await self._disk.list(self._folder)]
         return sorted((int(match[1]), int(match[2])) for match in matches if match is not None)

@@ -41,7 +41,14 @@ DRAFTS = [
 
 
 def encoded(batch: Batch, **overrides: int) -> bytes:
-    fields = {"segment_id": 9, "salt": 3, "incarnation": 5, "base_offset": 1_000, "durable_end": 990, "time_ns": 77} | overrides
+    fields = {
+        "segment_id": 9,
+        "salt": 3,
+        "incarnation": 5,
+        "base_offset": 1_000,
+        "durable_end": 990,
+        "time_ns": 77,
+    } | overrides
     return encode_block(batch, **fields)
 
 
