@@ -12,6 +12,7 @@ from ._changes import Stale as Stale
 from ._changes import Updated as Updated
 from ._channel import BalancedChannel as BalancedChannel
 from ._channel import EndpointState as EndpointState
+from ._channel import SentCall as SentCall
 from ._chooser import Choice as Choice
 from ._chooser import Chooser as Chooser
 from ._connect import connect as connect

@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 
 from trunkline.api.status import DETAILS_KEY, status_to
-from trunkline.core.clock import Rng
+from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import NoInstance, TrunklineError, Unreachable
-from trunkline.core.model import Status
+from trunkline.core.model import RegisteredInstance, Status
 
 from ._balancer import Balancer, Candidate, LoadBalancing
 from ._changes import Change
@@ -50,6 +50,19 @@ class ChannelOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SentCall:
+    """A call that was sent to an instance and has ended. A call that goes to a second endpoint is two of these."""
+
+    instance: RegisteredInstance
+    address: str
+    code: grpc.StatusCode | None
+    """None for a call that was cancelled here."""
+    sent_ns: int
+    """Monotonic."""
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointState:
     """What the channel makes of one endpoint, and why."""
 
@@ -78,8 +91,14 @@ class BalancedChannel(grpc.aio.Channel):
         rng: Rng,
         guard: ForkGuard,
         options: ChannelOptions,
+        *,
+        clock: Clock,
+        on_call: Callable[[SentCall], None] | None = None,
     ) -> None:
+        """`on_call` is told of every call when it has ended; what it raises is not caught."""
         self._view = view
+        self._clock = clock
+        self._on_call = on_call
         self._dial = dial
         self._guard = guard
         self._options = options
@@ -211,13 +230,17 @@ class BalancedChannel(grpc.aio.Channel):
         """See Endpoints."""
         self._balancer.begun(candidate)
         subchannel.begun()
-        call.add_done_callback(partial(self._ended, candidate, subchannel))
+        call.add_done_callback(partial(self._ended, candidate, subchannel, self._clock.now_ns()))
 
-    def _ended(self, candidate: Candidate, subchannel: Subchannel, call: Any) -> None:
+    def _ended(self, candidate: Candidate, subchannel: Subchannel, sent_ns: int, call: Any) -> None:
         self._balancer.ended(candidate)
-        if code_of(call) is grpc.StatusCode.UNAVAILABLE:
+        code = code_of(call)
+        if code is grpc.StatusCode.UNAVAILABLE:
             subchannel.suspect()
         subchannel.ended()
+        if self._on_call is not None:
+            address = candidate.endpoint.address
+            self._on_call(SentCall(candidate.instance, address, code, sent_ns, self._clock.now_ns()))
 
     def _check_open(self) -> None:
         self._guard.check()

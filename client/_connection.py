@@ -33,7 +33,7 @@ from trunkline.core.selector import Selector
 from ._advertise import advertised, endpoints_of
 from ._backoff import Backoff
 from ._balancer import LoadBalancing
-from ._channel import BalancedChannel, ChannelOptions
+from ._channel import BalancedChannel, ChannelOptions, SentCall
 from ._chooser import Chooser
 from ._edge import Edge
 from ._errors import is_transient
@@ -128,7 +128,7 @@ class Trunkline:
         try:
             await asyncio.gather(*(registration.close() for registration in self._registrations))
             await asyncio.gather(*(closer.close() for closer in list(self._closers)))
-            self._subscriptions.close_all()
+            await self._subscriptions.close_all()
             await self._subscriptions.flushed()
             if self._cache is not None:
                 await self._cache.flush()
@@ -234,12 +234,13 @@ class Trunkline:
         self, service: str, *, load_balancing: LoadBalancing = "round_robin", hash_header: str = "",
         selector: Selector | None = None, protocol: str = "grpc", connect_timeout_s: float = 5.0,
         credentials: grpc.ChannelCredentials | None = None, namespace: str | None = None,
-        timeout_s: float | None = None,
+        timeout_s: float | None = None, on_call: Callable[[SentCall], None] | None = None,
     ) -> BalancedChannel:  # fmt: skip
         """A channel that generated stubs take; every call goes to an instance of its own choice. Raises what `watch`
         does.
 
-        See ChannelOptions for what the options mean; `credentials` are for TLS to the instances.
+        See ChannelOptions for what the options mean; `credentials` are for TLS to the instances; `on_call` is told of
+        every call that was sent, when it has ended: where it went, its status, how long it took.
         """
         options = ChannelOptions(
             load_balancing=load_balancing,
@@ -249,7 +250,8 @@ class Trunkline:
         )
         view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
         dial = partial(self._dial_instance, credentials)
-        channel = BalancedChannel(view, dial, self._edge.rng, self._guard, options)
+        edge = self._edge
+        channel = BalancedChannel(view, dial, edge.rng, self._guard, options, clock=edge.clock, on_call=on_call)
         self._closers.add(channel)
         return channel
 

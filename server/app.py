@@ -21,6 +21,7 @@ from .admin.about import About
 from .events.streams import Promise
 from .http_listener import HttpListener
 from .journal.engine import Engine
+from .journal.memory import MemoryEngine
 from .journal.real_disk import RealDisk
 from .journal.segment_engine import SegmentEngine
 from .plane import ControlPlane, PlaneConfig
@@ -109,8 +110,6 @@ class App:
 
     async def _open_engine(self, clock: SystemClock, rng: Rng) -> Engine:
         if self._config.engine == "memory":
-            from .journal.memory_engine import MemoryEngine
-
             return MemoryEngine(clock, rng)
         engine = SegmentEngine(str(self._config.data), RealDisk(), clock, rng)
         await engine.open()

@@ -38,6 +38,7 @@ from .registry.config import RegistryConfig
 from .registry.discovery import Discovery, DiscoveryConfig
 from .registry.discovery_service import DiscoveryService
 from .registry.fold import RegistryFold
+from .registry.history import History, HistoryConfig
 from .registry.probe_config import ProberConfig
 from .registry.prober import Probe, Prober
 from .registry.registry import Registry
@@ -61,6 +62,7 @@ class PlaneConfig:
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     prober: ProberConfig = field(default_factory=ProberConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
     events: BusConfig = field(default_factory=BusConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
@@ -123,6 +125,7 @@ class ControlPlane:
             rng=rng,
             config=config.discovery,
         )
+        self.history = History(self.engine, self.control.log, clock, config.history)
         self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
         self.events = EventBus(
             self.engine, self._events_fold, sequencer, clock, rng, config.events, Tasks(), promise=self._promise
@@ -132,7 +135,7 @@ class ControlPlane:
             self.control,
             self.registry,
             self.discovery,
-            (self.registry, self.prober, self.events),
+            (self.registry, self.prober),
             self._about,
             clock,
         )
@@ -158,7 +161,7 @@ class ControlPlane:
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(self.registry, header), chain)
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), chain)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, chain)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self.operations, self.tokens), chain)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self.operations, self.tokens, self.history), chain)
         return chain.services
 
     async def run(self) -> None:

@@ -19,12 +19,13 @@ async def main() -> None:
 
         async def bill(delivery: Delivery) -> None:
             order = delivery.event.id
-            diary.write("billed", event=order, attempt=delivery.attempt)
+            diary.write("billing", event=order, attempt=delivery.attempt)
             await asyncio.sleep(0.05)  # the bank answers
             billed = Event.json(
                 type="shop.order.billed", id=f"bill-{order}", source="/shop/billing", key=order, data={"order": order}
             )
             await trunkline.publish(billed, timeout_s=20)
+            diary.write("billed", event=order)  # returning acknowledges
 
         subscription = trunkline.subscribe("billing", filters=["shop.order.placed"], start="earliest", credit=32)
         consuming = asyncio.create_task(subscription.consume(bill, concurrency=16))

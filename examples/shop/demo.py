@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,13 +95,28 @@ async def placed(run: Run, part: float) -> None:
         await asyncio.sleep(0.02)
 
 
+def _diaries(processes: Processes) -> Diaries:
+    return Diaries.read(processes.folder)
+
+
+async def kill_when(
+    processes: Processes, run: Run, name: str, moment: str, is_busy: Callable[[], bool], tries: int = 200
+) -> None:
+    """SIGKILL a process in the middle of something: it is stopped to look, and let go on if it is idle."""
+    for _ in range(tries):
+        with processes.held(name):
+            if is_busy():
+                run.mark(moment)
+                processes.kill(name)
+                return
+        await asyncio.sleep(0.005)
+    raise RuntimeError(f"{name} was never seen busy")
+
+
 async def break_things(processes: Processes, run: Run, progress: Progress) -> None:
     """Kill an instance, drain another, kill the control plane: each in the middle of things."""
     await placed(run, KILL_INSTANCE_AT)
-    while Diaries.read(processes.folder).in_flight(DEAD) < 1:
-        await asyncio.sleep(0)
-    run.mark("instance killed")
-    processes.kill(DEAD)
+    await kill_when(processes, run, DEAD, "instance killed", lambda: _diaries(processes).in_flight(DEAD) > 0)
     progress.console.print(f"[red]SIGKILL[/red] {DEAD}")
 
     await placed(run, DRAIN_AT)
@@ -109,10 +125,11 @@ async def break_things(processes: Processes, run: Run, progress: Progress) -> No
     progress.console.print(f"[yellow]drain[/yellow]   {DRAINED}")
 
     await placed(run, KILL_CONTROL_AT)
-    while not run.in_flight or not Diaries.read(processes.folder).unacknowledged_at(time.monotonic()):
-        await asyncio.sleep(0)
-    run.mark("control killed")
-    processes.kill("control")
+
+    def busy() -> bool:
+        return run.in_flight > 0 and _diaries(processes).unacknowledged_at(time.monotonic()) > 0
+
+    await kill_when(processes, run, "control", "control killed", busy)
     progress.console.print("[red]SIGKILL[/red] the control plane")
     await asyncio.sleep(CONTROL_AWAY_S)
     processes.start_control()
@@ -147,8 +164,8 @@ def report(run: Run, diaries: Diaries, lapsed: list[str], console: Console) -> b
     published, billed, mailed = (diaries.events(what) for what in ("published", "billed", "mailed"))
     killed, drained, control = (run.moments[m] for m in ("instance killed", "drained", "control killed"))
     to_dead = diaries.attempts_at(DEAD, killed)
-    last_call_ms = max((line["at"] - killed for line in to_dead), default=0.0) * 1_000
-    failed_at_dead = Counter(line["who"] for line in to_dead if line["code"] != "OK")
+    last_call_ms = max((line["sent"] - killed for line in to_dead), default=0.0) * 1_000
+    failed_at_dead = Counter(line["who"] for line in diaries.attempts_at(DEAD, 0) if line["code"] != "OK")
     failed_at_drained = [line for line in diaries.attempts_at(DRAINED, drained) if line["code"] != "OK"]
     steps = [*sorted(run.moments.values()), time.monotonic()]
     traffic = [diaries.traffic_between(begin, end) for begin, end in zip(steps, steps[1:], strict=False)]

@@ -40,7 +40,7 @@ class Diaries:
 
     def attempts_at(self, instance: str, since: float) -> list[dict[str, Any]]:
         """Calls that were sent to an instance after a moment, answered or not."""
-        return [line for line in self.of("attempt") if line["instance"] == instance and line["at"] > since]
+        return [line for line in self.of("attempt") if line["instance"] == instance and line["sent"] > since]
 
     def in_flight(self, instance: str) -> int:
         """Reservations that an inventory instance had begun and never ended."""

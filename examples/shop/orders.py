@@ -3,13 +3,12 @@
 import argparse
 import asyncio
 import signal
-import time
 
 import grpc
 
 from examples.shop.diary import Diary
 from examples.shop.stubs import messages, services
-from trunkline.client import Event, connect
+from trunkline.client import Event, SentCall, connect
 
 
 class Orders(services.OrdersServicer):
@@ -21,11 +20,10 @@ class Orders(services.OrdersServicer):
         self._diary = diary
 
     async def Place(self, request, context):
-        started = time.monotonic()
         reserved = await self._inventory.Reserve(
             messages.ReserveRequest(order_id=request.order_id, item=request.item), timeout=5
         )
-        self._diary.write("called", instance=reserved.inventory_instance, started=started)
+        self._diary.write("called", instance=reserved.inventory_instance)
         placed = Event.json(
             type="shop.order.placed",
             id=request.order_id,
@@ -53,7 +51,12 @@ async def main() -> None:
 
     diary = Diary(options.id)
     async with connect(options.control, namespace="shop", name=options.id) as trunkline:
-        inventory = await trunkline.channel("inventory", load_balancing="round_robin")
+
+        def called(call: SentCall) -> None:
+            code = call.code.name if call.code else "CANCELLED"
+            diary.write("attempt", instance=call.instance.instance.id, code=code, sent=call.sent_ns / 1e9)
+
+        inventory = await trunkline.channel("inventory", load_balancing="round_robin", on_call=called)
         server = grpc.aio.server()
         orders = Orders(options.id, options.version, inventory, trunkline, diary)
         services.add_OrdersServicer_to_server(orders, server)

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -47,6 +49,17 @@ class Processes:
         process = self._running.pop(name)
         process.kill()
         process.wait()
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """SIGSTOP while looking at what it is in the middle of; SIGCONT afterwards unless it was killed."""
+        process = self._running[name]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if name in self._running:
+                process.send_signal(signal.SIGCONT)
 
     def ask_to_stop(self, name: str) -> None:
         """SIGTERM: the process drains and leaves."""
