@@ -244,6 +244,9 @@ async def test_a_connection_may_not_open_streams_without_end() -> None:
         assert isinstance(refusal(failed.value), LimitExceeded)
         await calls[0].done_writing()
         assert await calls[0].read() is grpc.aio.EOF
+        again = server.registry_stub.KeepAlive()
+        await again.write(registry_pb2.KeepAliveRequest(lease_ids=[1]))
+        assert (await again.read()).renewed == 1
         async with grpc.aio.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
             raw: Any = other.stream_stream("/trunkline.api.v1.RegistryService/KeepAlive")()
             await raw.write(b"")
