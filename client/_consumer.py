@@ -17,9 +17,8 @@ log = logging.getLogger("trunkline.client")
 class Deliveries(Protocol):
     """Where deliveries come from."""
 
-    async def next(self) -> Delivery | None: ...
-
-    def close(self) -> None: ...
+    async def next(self) -> Delivery | None:
+        """None when there are no more."""
 
 
 async def consume(
@@ -48,7 +47,6 @@ async def consume(
     finally:
         if running:
             await _finish(running, finish_within_s)
-        deliveries.close()
 
 
 async def _handle(delivery: Delivery, handler: Callable[[Delivery], Awaitable[None]], nack_delay_s: float) -> None:

@@ -5,6 +5,7 @@ Pure; tells repeats from news after a reconnect.
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 
 DONE_MAX = 10_000
@@ -26,11 +27,13 @@ class Verdict(Enum):
 class Ledger:
     """Offsets of one subscription in one incarnation of its stream."""
 
-    def __init__(self, *, keeps_done: bool) -> None:
-        self._keeps_done = keeps_done
+    def __init__(self, *, durable: bool) -> None:
+        self._durable = durable
         self._in_hand: set[int] = set()
         self._expected: set[int] = set()
         self._done: set[int] = set()
+        self._recent: deque[int] = deque(maxlen=DONE_MAX)
+        """Durable: the latest that were done on this connection; their acknowledgements may still be on the way."""
 
     @property
     def in_hand(self) -> int:
@@ -59,12 +62,24 @@ class Ledger:
         self._in_hand.discard(offset)
         if again:
             self._expected.add(offset)
-        elif self._keeps_done and len(self._done) < DONE_MAX:
+        elif self._durable:
+            self._recent.append(offset)
+        elif len(self._done) < DONE_MAX:
             self._done.add(offset)
         return True
 
+    def reconnected(self) -> None:
+        """Acknowledgements that were on the way may be lost: what they said stays known until `forget_lost`."""
+        self._done.update(self._recent)
+        self._recent.clear()
+
+    def forget_lost(self) -> None:
+        """What the lost connection left open has come again by now, if at all."""
+        if self._durable:
+            self._done.clear()
+
     def forget_done(self) -> None:
         """Everything below `lowest_open` can not come again."""
-        if self._done:
+        if self._done and not self._durable:
             floor = self.lowest_open
             self._done = set() if floor is None else {offset for offset in self._done if offset > floor}

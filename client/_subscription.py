@@ -31,6 +31,9 @@ from ._resume import Mark, ResumePoint
 log = logging.getLogger("trunkline.client")
 
 GAPS_KEPT = 16
+LOST_WORDS_KNOWN_S = 30.0
+"""After a reconnect, an event that comes again although it was acknowledged on the old connection is acknowledged again
+for so long, and not handed on: its acknowledgement was lost on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +90,16 @@ class Subscription:
         self._said = Said()
         self._credit_back = 0
         self._incarnation = 0
+        self._opened_at_s = 0.0
         self._received_to = 0
         self._queue: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._opened = asyncio.Event()
         self._gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
         self._entered = False
+        self._stopped = False
         self._closed = False
+        self._consumed: asyncio.Event | None = None
         self._error: TrunklineError | None = None
 
     @property
@@ -121,13 +127,13 @@ class Subscription:
     async def next(self) -> Delivery | None:
         """The next delivery; None when the subscription is closed. Raises what the control plane refuses it with."""
         self._guard.check()
-        while not self._queue:
+        while not self._stopped and not self._queue:
             if self._error is not None:
                 raise self._error
-            if self._closed:
-                return None
             self._arrived.clear()
             await self._arrived.wait()
+        if self._stopped:
+            return None
         delivery = self._queue.popleft()
         if not self._spec.acknowledge:
             delivery.settled = True
@@ -145,15 +151,37 @@ class Subscription:
         comes again after `nack_delay_s`. At the end no more is taken, handlers get `finish_within_s` to finish, and
         what is not done then is given back.
         """
-        await consume(
-            self, handler, concurrency=concurrency, nack_delay_s=nack_delay_s, finish_within_s=finish_within_s
-        )
+        self._guard.check()
+        if self._consumed is not None:
+            raise RuntimeError("the subscription is being consumed")
+        self._consumed = asyncio.Event()
+        try:
+            await consume(
+                self, handler, concurrency=concurrency, nack_delay_s=nack_delay_s, finish_within_s=finish_within_s
+            )
+        finally:
+            self._end()
+            self._consumed.set()
 
     def close(self) -> None:
-        """Take no more; what is in hand and not settled is given back. Idempotent."""
+        """Take no more; what is in hand and not settled is given back. Idempotent.
+
+        `consume` lets its handlers finish first.
+        """
+        self._stopped = True
+        self._arrived.set()
+        if self._consumed is None:
+            self._end()
+
+    async def finished(self) -> None:
+        """Return when it is closed and no handler runs any more."""
+        if self._consumed is not None:
+            await self._consumed.wait()
+
+    def _end(self) -> None:
+        self._stopped = True
         if not self._closed:
             self._closed = True
-            self._arrived.set()
             self._opened.set()
             if not self._guard.forked:
                 self._speaker.close_subscription(self)
@@ -200,6 +228,8 @@ class Subscription:
         """What opens it (again)."""
         spec = self._spec
         ephemeral = not spec.name
+        self._ledger.reconnected()
+        self._opened_at_s = asyncio.get_running_loop().time()
         self._credit_back = 0
         request = OpenSubscription(
             subscription_id=subscription_id,
@@ -247,6 +277,8 @@ class Subscription:
             if offset < self._received_to:
                 return True
             self._received_to = offset + 1
+        if asyncio.get_running_loop().time() - self._opened_at_s > LOST_WORDS_KNOWN_S:
+            self._ledger.forget_lost()
         verdict = self._ledger.receive(offset)
         if verdict is Verdict.DONE:
             self._said.add(Acknowledgement.OUTCOME_ACK, offset, delay_ms=0, reason="")
@@ -290,7 +322,7 @@ class Subscription:
         self._incarnation = incarnation
 
     def _new_ledger(self) -> Ledger:
-        return Ledger(keeps_done=not self._spec.name and self._spec.acknowledge)
+        return Ledger(durable=bool(self._spec.name))
 
     def _lowest_open(self) -> int | None:
         return self._ledger.lowest_open if self._spec.acknowledge else None

@@ -65,10 +65,12 @@ class Subscriptions:
                 self._said.append(SubscribeRequest(close=close))
         self._stream.wake()
 
-    def close_all(self) -> None:
-        """The connection ends."""
-        for subscription in list(self._open.values()):
+    async def close_all(self) -> None:
+        """The connection ends: handlers finish, as long as `consume` lets them."""
+        subscriptions = list(self._open.values())
+        for subscription in subscriptions:
             subscription.close()
+        await asyncio.gather(*(subscription.finished() for subscription in subscriptions))
 
     async def flushed(self) -> None:
         """Give what was said a moment to leave."""

@@ -61,37 +61,30 @@ class MemoryCall:
         self._responses: asyncio.Queue[Any] = asyncio.Queue(QUEUE_MESSAGES_MAX)
         self._done = asyncio.Event()
         self._cancelled = False
-        self._task = asyncio.get_running_loop().create_task(self._serve_one() if unary else self._serve_stream())
+        self._task = asyncio.get_running_loop().create_task(self._serve(unary))
+        self._task.add_done_callback(self._ended)
         channel.calls.add(self)
 
-    async def _serve_one(self) -> None:
-        async def serve() -> None:
-            response = await self._handler.unary_unary(await self._requests.get(), self._context)
-            self._responses.put_nowait(self._handler.response_serializer(response))
-
-        await self._ended_by(serve())
-
-    async def _serve_stream(self) -> None:
-        async def serve() -> None:
-            async for response in self._handler.stream_stream(self._read_requests(), self._context):
-                await self._responses.put(self._handler.response_serializer(response))
-
-        await self._ended_by(serve())
-
-    async def _ended_by(self, serving: Any) -> None:
+    async def _serve(self, unary: bool) -> None:
         try:
-            await serving
+            if unary:
+                response = await self._handler.unary_unary(await self._requests.get(), self._context)
+                self._responses.put_nowait(self._handler.response_serializer(response))
+            else:
+                async for response in self._handler.stream_stream(self._read_requests(), self._context):
+                    await self._responses.put(self._handler.response_serializer(response))
         except _Aborted:
             pass
-        except asyncio.CancelledError:
-            if self._context.code is grpc.StatusCode.OK:
-                self._context.code = grpc.StatusCode.CANCELLED
         except Exception as error:
             if self._context.code is grpc.StatusCode.OK:
                 self._context.code, self._context.details = grpc.StatusCode.UNKNOWN, repr(error)
-        finally:
-            self._channel.calls.discard(self)
-            self._done.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The servicer is through; a task that was cancelled may not even have begun."""
+        if task.cancelled() and self._context.code is grpc.StatusCode.OK:
+            self._context.code = grpc.StatusCode.CANCELLED
+        self._channel.calls.discard(self)
+        self._done.set()
 
     async def _read_requests(self) -> AsyncIterator[Any]:
         while (request := await self._requests.get()) is not _END:
