@@ -126,7 +126,7 @@ class App:
     ) -> None:
         services = plane.register(transport)
         standard = StandardServices()
-        await standard.register(transport, services)
+        await standard.register(plane.chain, services)
         running = asyncio.create_task(plane.run(), name="control plane")
         http: HttpListener | None = None
         try:

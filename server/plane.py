@@ -156,13 +156,22 @@ class ControlPlane:
         self.metrics.register(metrics)
         self.metrics.register(PlaneMetrics(self))
         chain = self._chain = Chain(registrar, house, metrics)
+        server = chain.server
         header, sink = self.discovery.headers.message, self.config.sink
         events = EventService(self.events, header, sink, namespaces=self._registry_fold.namespaces)
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(self.registry, header), chain)
-        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), chain)
-        events_pb2_grpc.add_EventServiceServicer_to_server(events, chain)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self.operations, self.tokens, self.history), chain)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(self.registry, header), server)
+        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), server)
+        events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminService(self.operations, self.tokens, self.history), server
+        )
         return chain.services
+
+    @property
+    def chain(self) -> Chain:
+        """What every servicer is registered with, once `register` was called; for services that are not ours too."""
+        assert self._chain is not None, "nothing is registered yet"
+        return self._chain
 
     async def run(self) -> None:
         """Keep everything going until cancelled; `reached` tells when calls are answered."""
