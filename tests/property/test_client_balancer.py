@@ -1,0 +1,124 @@
+"""The balancer picks only what is registered, best tier first, whatever happened before."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trunkline.client._balancer import MAKERS, TIERS, Balancer, Candidate, LoadBalancing
+from trunkline.core.clock import Rng
+from trunkline.core.errors import InvalidArgument
+from trunkline.core.model import Endpoint, Instance, RegisteredInstance, Status
+
+INSTANCES = st.dictionaries(
+    st.integers(1, 8), st.tuples(st.sampled_from(list(Status)), st.integers(1, 300)), max_size=8
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("update"), INSTANCES),
+        st.tuples(st.just("out"), st.integers(0, 7)),
+        st.tuples(st.just("in"), st.integers(0, 7)),
+        st.tuples(st.just("begin"), st.integers(0, 7)),
+        st.tuples(st.just("end"), st.integers(0, 7)),
+    ),
+    max_size=30,
+)
+
+
+def instance(port: int, status: Status, weight: int) -> RegisteredInstance:
+    return RegisteredInstance(
+        instance=Instance(
+            namespace="n", service="s", id=f"i-{port}", endpoints=(Endpoint("10.0.0.1", port),), weight=weight
+        ),
+        status=status,
+        status_reason="",
+        created_revision=1,
+        modified_revision=1,
+        registered_at_ns=0,
+    )
+
+
+@given(st.sampled_from(sorted(MAKERS)), STEPS, st.integers(0, 2**32))
+def test_only_the_best_reachable_tier_is_picked(
+    policy: LoadBalancing, steps: list[tuple[str, object]], seed: int
+) -> None:
+    balancer = Balancer(policy, "grpc", Rng(seed))
+    held: dict[int, Status] = {}
+    active: list[Candidate] = []
+    for step, argument in steps:
+        candidates = list(balancer.candidates)
+        if step == "update":
+            assert isinstance(argument, dict)
+            held = {port: status for port, (status, _) in argument.items() if status in TIERS}
+            gone = balancer.update(instance(port, *rest) for port, rest in argument.items())
+            assert not {id(one) for one in gone} & {id(one) for one in balancer.candidates}
+        elif candidates and isinstance(argument, int):
+            one = candidates[argument % len(candidates)]
+            if step in ("out", "in"):
+                balancer.set_out(one, "refused" if step == "out" else "")
+            elif step == "begin":
+                balancer.begun(one)
+                active.append(one)
+            elif active:
+                balancer.ended(active.pop(argument % len(active)))
+        check_picks(balancer, held)
+    for one in active:
+        balancer.ended(one)
+    assert all(one.active == 0 for one in balancer.candidates)
+
+
+def check_picks(balancer: Balancer, held: dict[int, Status]) -> None:
+    picked = [balancer.pick(key) for key in (None, b"a", b"b", None)]
+    if not held:
+        assert picked == [None] * 4
+        return
+    reachable = {one.instance.status for one in balancer.candidates if not one.out}
+    best = min(reachable or set(held.values()))
+    for one in picked:
+        assert one is not None
+        assert one.endpoint.port in held, "a removed instance is never picked"
+        assert one.instance.status is best
+        assert not one.out or not reachable
+
+
+@given(st.lists(st.integers(1, 8), min_size=1, max_size=8, unique=True), st.sampled_from(["ring_hash", "maglev"]))
+def test_a_key_stays_where_it_is(ports: list[int], policy: LoadBalancing) -> None:
+    one, other = Balancer(policy, "grpc", Rng(1)), Balancer(policy, "grpc", Rng(2))
+    for balancer in (one, other):
+        balancer.update(instance(port, Status.SERVING, 100) for port in ports)
+    for key in (b"alice", b"bob"):
+        first, second = one.pick(key), other.pick(key)
+        assert first is not None
+        assert second is not None
+        assert first.endpoint == second.endpoint == (one.pick(key) or first).endpoint
+
+
+def test_every_policy_has_a_maker() -> None:
+    assert set(get_args(LoadBalancing.__value__ if hasattr(LoadBalancing, "__value__") else LoadBalancing)) == set(
+        MAKERS
+    )
+    with pytest.raises(InvalidArgument, match="load_balancing"):
+        Balancer("fastest", "grpc", Rng(1))  # type: ignore[arg-type]
+
+
+def test_the_endpoint_with_the_protocol_is_taken() -> None:
+    both = instance(1, Status.SERVING, 1)
+    web = Endpoint("10.0.0.1", 80, "http")
+    two = Instance(namespace="n", service="s", id="i-2", endpoints=(web, Endpoint("10.0.0.1", 2)))
+    balancer = Balancer("round_robin", "http", Rng(1))
+    balancer.update([both, registered(two)])
+    assert [one.endpoint for one in balancer.candidates] == [web]
+
+
+def registered(of: Instance) -> RegisteredInstance:
+    return RegisteredInstance(
+        instance=of,
+        status=Status.SERVING,
+        status_reason="",
+        created_revision=1,
+        modified_revision=1,
+        registered_at_ns=0,
+    )
