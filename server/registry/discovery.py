@@ -81,6 +81,10 @@ class Discovery:
         self.pickers.apply(step.changes)
         self.watches.hub.apply(step)
 
+    def keeps_answer(self, namespace: str, service: str) -> bool:
+        """Whether the next Resolve of all of a service is answered from what is encoded already."""
+        return self._resolver.kept(namespace, service, b"") is not None
+
     def metrics(self) -> dict[str, float]:
         """Counts and bounds by name; those that only grow end in `_total`."""
         hub, config = self.watches.hub, self._config

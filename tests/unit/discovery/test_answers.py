@@ -89,6 +89,8 @@ def test_what_is_kept_of_answers_is_bounded() -> None:
     for _ in range(2):
         for number in range(6):
             assert len(registry.resolve(f"s{number}").instances) == 1
+            kept = [n for n in range(6) if registry.discovery.keeps_answer("default", f"s{n}")]
+            assert 1 <= len(kept) <= 3
 
 
 def test_a_selector_that_is_none_is_refused(registry: Registry) -> None:

@@ -13,7 +13,9 @@ from reference.registry_facts import instance
 from reference.registry_world import BY, World, virtual
 from trunkline.core.errors import InvalidArgument, LimitExceeded, RevisionCompacted, RevisionInFuture
 from trunkline.core.model import Declared, RegisteredInstance
+from trunkline.server.journal.batch import Batch, Draft
 from trunkline.server.journal.log import Retention
+from trunkline.server.journal.record import Version
 from trunkline.server.registry import replay
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.history import History, HistoryConfig
@@ -126,6 +128,44 @@ def test_steps_can_be_read_again_as_they_were_told() -> None:
             again = [step async for step in history.steps(5, history.revision)]
             assert [(step.revision, step.time_ns) for step in again] == [(s.revision, s.time_ns) for s in told]
             assert [list(step.changes) for step in again] == [list(step.changes) for step in told]
+
+    virtual(main)
+
+
+def test_a_revision_in_the_middle_of_a_group_is_that_and_no_more() -> None:
+    async def main() -> None:
+        past = Past()
+        async with past.running() as history:
+            await past.register("i", "other")
+            before = history.revision
+            await asyncio.gather(*(past.register(f"i{number}") for number in range(8)))
+            assert len([known for known in past.states if known > before]) < 8, "they were written in groups"
+            for number in range(1, 9):
+                found = await history.at("default", "orders", revision=before + number, since_revision=before)
+                assert len(found.instances) == len(found.changes) == number
+
+    virtual(main)
+
+
+def test_records_that_do_not_count_do_not_count_here_either() -> None:
+    async def main() -> None:
+        past = Past()
+        async with past.running() as history:
+            await past.register("a")
+            stale = Draft(
+                topic="instance.removed",
+                key="instance/default/orders/a",
+                body=b"",
+                namespace="default",
+                version=Version(past.world.engine.node_id, past.world.control.sequencer.epoch, 99),
+                expects=None,
+            )
+            log = past.world.control.log
+            await log.append(Batch.of_records([stale]), time_ns=past.world.clock.time_ns())
+            assert past.world.control.sequencer.skipped == 1
+            found = await history.at("default")
+            assert found.revision == log.next_offset - 1
+            assert [one.instance.id for one in found.instances] == ["a"]
 
     virtual(main)
 

@@ -54,6 +54,14 @@ def test_round_robin_goes_by_weight(registry: Registry) -> None:
     assert registry.picks(LoadBalancing.ROUND_ROBIN, 50) == {"a": 10, "b": 10, "c": 30}
 
 
+def test_round_robin_is_fair_although_it_begins_anew_with_every_change(registry: Registry) -> None:
+    first: Counter[str] = Counter()
+    for number in range(300):
+        registry.register("c", weight=100 + number % 2)
+        first[registry.pick()] += 1
+    assert min(first[name] for name in "abc") > 50
+
+
 def test_weighted_random_goes_by_weight_and_random_does_not(registry: Registry) -> None:
     weighted = registry.picks(LoadBalancing.WEIGHTED_RANDOM, 5_000)
     assert 2_700 < weighted["c"] < 3_300

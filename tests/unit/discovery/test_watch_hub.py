@@ -439,12 +439,15 @@ def test_bookmarks_outlive_steps_that_are_coalesced() -> None:
 
 
 def test_after_steps_were_coalesced_a_new_watch_begins_with_what_is() -> None:
-    world = World(config=WatchConfig(slice_watches=1, backlog_steps_max=1))
+    """A step of `orders` is dropped before it is looked at: its snapshot from before must not be used again."""
+    world = World(config=WatchConfig(slice_watches=1, backlog_steps_max=2))
     world.step(world.journal.registered(instance("a")))
+    world.watch()
     for _ in range(10):
-        world.watch()
-    for lease_id in (2, 3, 4):
-        world.step(world.journal.registered(instance("b", weight=lease_id), lease_id=2))
+        world.watch("cart")
+    world.step(world.journal.registered(instance("c", "cart"), lease_id=2))
+    world.step(world.journal.registered(instance("b"), lease_id=3))
+    world.step(world.journal.registered(instance("d", "cart"), lease_id=4))
     assert world.hub.counts.backlogs_dropped
     late = world.watch()
     assert [(event.kind, event.revision) for event in late.seen] == [("snapshot", 4)]
