@@ -41,7 +41,7 @@ class AdminService(AdminServiceServicer):
             request.service,
             revision=request.revision if request.HasField("revision") else None,
             time_ns=convert.time_ns_from(request.time) if request.HasField("time") else None,
-            since_revision=request.since_revision,
+            since_revision=request.since_revision if request.HasField("since_revision") else None,
             max_changes=request.max_changes or CHANGES_DEFAULT,
         )
         return admin_pb2.HistoryResponse(

@@ -73,7 +73,7 @@ class History:
         *,
         revision: int | None = None,
         time_ns: int | None = None,
-        since_revision: int = 0,
+        since_revision: int | None = None,
         max_changes: int = 1_000,
     ) -> PastRegistry:
         """The instances of a service, or of every service of a namespace when it is empty, as of a revision or a time.
@@ -84,16 +84,15 @@ class History:
         lies after the revision), LimitExceeded (too many look back at once).
         """
         until = await self._revision_of(revision, time_ns)
-        if since_revision > until:
-            raise InvalidArgument.of(
-                "since_revision", f"at most the revision that is asked for, {until}", since_revision
-            )
+        since = until if since_revision is None else since_revision
+        if since > until:
+            raise InvalidArgument.of("since_revision", f"at most the revision that is asked for, {until}", since)
         max_changes = min(max_changes, self._config.changes_max)
         changes: list[RegistryChange] = []
         async with self._turn():
             replay = Replay(self._records)
-            await replay.load(self._snapshots, min(until, since_revision or until))
-            async for step in replay.steps(until, collect_after=since_revision or until):
+            await replay.load(self._snapshots, since)
+            async for step in replay.steps(until, collect_after=since):
                 if len(changes) <= max_changes:
                     changes += [one for one in step.changes if _is_of(one.namespace, one.service, namespace, service)]
             instances = await self._instances(replay, namespace, service)

@@ -1,0 +1,171 @@
+"""The command line against a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.processes import TRUNKLINE, Server, serving, trunkline
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def run_json(server: Server, *arguments: str) -> list[dict[str, object]]:
+    done = trunkline("--json", *arguments, address=server.address)
+    assert done.returncode == 0, done.stderr
+    return lines(done.stdout)
+
+
+def test_a_program_is_registered_while_it_runs_and_its_exit_code_is_ours(server: Server) -> None:
+    script = f"{TRUNKLINE} --json resolve wrapped; echo $PORT $TRUNKLINE_SERVICE; exit 7"
+    done = trunkline("register", "wrapped", "--port", "9999", "--version", "1.2.3", "--zone", "a", "--label", "team=x",
+                     "--", "sh", "-c", script, address=server.address)  # fmt: skip
+    assert done.returncode == 7, done.stderr
+    registered, environment = done.stdout.splitlines()
+    row = json.loads(registered)
+    assert row["endpoints"] == ["127.0.0.1:9999"]
+    assert (row["version"], row["zone"], row["labels"], row["status"]) == ("1.2.3", "a", {"team": "x"}, "SERVING")
+    assert environment == "9999 wrapped"
+    assert run_json(server, "resolve", "wrapped") == []
+
+
+def test_what_was_published_is_received_and_a_repeat_is_recognised(server: Server) -> None:
+    (first,) = run_json(server, "publish", "order.placed", '{"id": 7}', "--id", "e1", "--key", "7")
+    (again,) = run_json(server, "publish", "order.placed", '{"id": 7}', "--id", "e1", "--key", "7")
+    assert first["duplicate"] is False
+    assert first["durability"] == "FSYNCED"
+    assert again["duplicate"] is True
+    assert again["offset"] == first["offset"]
+    (event,) = run_json(server, "subscribe", "order.>", "--from-start", "--count", "1")
+    assert event["type"] == "order.placed"
+    assert event["data"] == '{"id": 7}'
+    assert event["key"] == "7"
+
+
+def test_lines_of_standard_input_become_events_in_order(server: Server) -> None:
+    numbers = "".join(f"{n}\n" for n in range(1200))
+    done = trunkline("--json", "publish", "counted", "--lines", address=server.address, input=numbers)
+    assert len(lines(done.stdout)) == 1200, done.stderr
+    done = trunkline("--json", "subscribe", "counted", "--from-start", "--count", "1200", "--name", "counter",
+                     address=server.address)  # fmt: skip
+    assert [row["data"] for row in lines(done.stdout)] == [str(n) for n in range(1200)]
+    (subscription,) = [s for s in run_json(server, "streams", "subscriptions") if s["name"] == "counter"]
+    assert subscription["in_flight"] == 0
+
+
+def test_streams_are_made_listed_and_deleted(server: Server) -> None:
+    (made,) = run_json(server, "streams", "create", "audit", "--max-age", "3600", "--sync", "WRITTEN")
+    assert made["created"] is True
+    assert made["sync"] == "WRITTEN"
+    assert "audit" in [row["name"] for row in run_json(server, "streams", "list")]
+    run_json(server, "streams", "delete", "audit", "--yes")
+    assert "audit" not in [row["name"] for row in run_json(server, "streams", "list")]
+
+
+def test_history_tells_who_was_there_and_what_changed(server: Server) -> None:
+    trunkline("register", "old", "--port", "1", "--id", "old-1", "--", "true", address=server.address)
+    changes = [row for row in run_json(server, "history", "old", "--since", "0") if row["id"] == "old-1"]
+    assert [row["what"] for row in changes][0] == "registered"
+    assert [row["what"] for row in changes][-1] == "deregistered"
+    (then,) = run_json(server, "history", "old", "--revision", str(changes[0]["revision"]))
+    assert then["id"] == "old-1"
+    assert run_json(server, "history", "old") == []
+
+
+def test_a_watch_shows_what_is_there_and_what_comes(server: Server, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [TRUNKLINE, "--address", server.address, "--json", "watch", "late", "--count", "2"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        trunkline("register", "late", "--port", "1", "--id", "late-1", "--", "true", address=server.address)
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        watching.wait(20)
+    assert first["id"] == "late-1"
+    assert first["change"] in ("added", "present")
+
+
+def test_tokens_are_shown_once_and_revoked(server: Server) -> None:
+    (made,) = run_json(server, "token", "create", "--role", "reader", "--for-namespace", "shop")
+    (listed,) = [row for row in run_json(server, "token", "list") if row["id"] == made["id"]]
+    assert "secret" not in listed
+    with_token = trunkline("--token", str(made["secret"]), "-n", "shop", "services", address=server.address)
+    assert with_token.returncode == 0, with_token.stderr
+    elsewhere = trunkline("--token", str(made["secret"]), "-n", "other", "services", address=server.address)
+    assert elsewhere.returncode == 1
+    assert "permission denied" in elsewhere.stderr
+    run_json(server, "token", "revoke", str(made["id"]))
+    revoked = trunkline("--token", str(made["secret"]), "-n", "shop", "services", address=server.address)
+    assert "unauthenticated" in revoked.stderr
+
+
+def test_doctor_is_content_and_says_so(server: Server) -> None:
+    assert all(row["result"] == "ok" for row in run_json(server, "doctor"))
+    away = trunkline("--address", "127.0.0.1:1", "--timeout", "1", "doctor")
+    assert away.returncode == 1
+    assert "PROBLEM" in away.stdout
+
+
+def test_the_contract_is_exported_as_an_import_path(tmp_path: Path) -> None:
+    done = trunkline("protos", "export", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "trunkline/api/v1").iterdir()}
+    assert {"registry.proto", "discovery.proto", "events.proto", "admin.proto", "common.proto", "rules.proto"} <= names
+
+
+BAD_INPUT = [
+    (("resolve", "Not A Name"), "service"),
+    (("resolve", "cart", "--version", "not-a-range"), "version"),
+    (("resolve", "cart", "--label", "novalue"), "--label"),
+    (("publish", "bad topic"), "type"),
+    (("publish", "a.b", "x", "--stream", "UPPER"), "stream"),
+    (("subscribe", "a..b"), "filters"),
+    (("history", "--at", "yesterday"), "--at"),
+    (("register", "cart", "--port", "1", "--label", "x", "--", "true"), "--label"),
+    (("register", "cart", "--port", "1", "--", "/no/such/program"), "PROGRAM"),
+    (("register", "cart", "--port", "1", "--host", "0.0.0.0", "--", "true"), "host"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "field"), BAD_INPUT, ids=lambda value: str(value)[:40])
+def test_bad_input_is_one_line_and_exit_code_2(server: Server, arguments: tuple[str, ...], field: str) -> None:
+    done = trunkline(*arguments, address=server.address)
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if not line.startswith(("registered", "deregistered"))]
+    assert len(errors) == 1, done.stderr
+    assert field in errors[0]
+
+
+def test_unknown_settings_are_named_with_the_nearest(tmp_path: Path) -> None:
+    config = tmp_path / "trunkline.toml"
+    config.write_text('listten = "127.0.0.1:0"\n[registry.limits]\ninstances_mx = 3\n')
+    done = trunkline("serve", "--config", str(config))
+    assert done.returncode == 2
+    assert "listten" in done.stderr
+    assert "did you mean listen" in done.stderr
+    assert "registry.limits.instances_mx" in done.stderr
+
+
+def test_a_server_others_can_reach_needs_more_than_nothing(tmp_path: Path) -> None:
+    done = trunkline("serve", "--listen", "0.0.0.0:0", "--data", str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert "TLS" in done.stderr
+
+
+def test_a_second_server_on_the_same_folder_is_refused(server: Server) -> None:
+    done = trunkline("serve", "--listen", "127.0.0.1:0", "--http-listen", "", "--data", str(server.folder / "data"))
+    assert done.returncode == 1
+    assert "journal locked" in done.stderr
+    assert str(server.process.pid if server.process else "") in done.stderr
