@@ -119,8 +119,8 @@ class Sequencer:
         revision: int = -1,
     ) -> None:
         self.folds = folds
-        self.admission = admission or Admission()
-        self.requests = requests or RecentRequests()
+        self.admission = Admission() if admission is None else admission
+        self.requests = RecentRequests() if requests is None else requests
         self.revision = revision
         """Position of the last record that is folded; -1 before the first."""
         self.time_ns = 0
