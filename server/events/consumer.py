@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from trunkline.core.deliveries import delivery as encoded_delivery
+from trunkline.core.deliveries import subscription_prefix
 from trunkline.core.errors import TrunklineError
 
 from . import notices
 from .delivery import Delivery
-from .encode import delivery_head, subscription_prefix
 from .outlet import Outlet
 
 
@@ -63,7 +64,7 @@ class PushConsumer:
         return self._outlet.ready
 
     def put(self, delivery: Delivery, suffix: bytes) -> None:
-        self._pieces.append(delivery_head(self._prefix, delivery.credit, delivery.attempt, len(suffix)) + suffix)
+        self._pieces.append(encoded_delivery(self._prefix, delivery.credit, delivery.attempt, suffix))
 
     def flush(self) -> None:
         if self._pieces:
@@ -94,13 +95,13 @@ class PullConsumer:
         self._room = max_bytes
 
     def put(self, delivery: Delivery, suffix: bytes) -> None:
-        head = delivery_head(b"", 0, delivery.attempt, len(suffix))
-        self._room -= len(head) + len(suffix)
+        encoded = encoded_delivery(b"", 0, delivery.attempt, suffix)
+        self._room -= len(encoded)
         if self.taken and self._room < 0:
             self.left_over.append(delivery)
             return
         self.taken.append(delivery)
-        self.pieces.append(head + suffix)
+        self.pieces.append(encoded)
 
     def flush(self) -> None:
         if self.taken and not self.done.done():

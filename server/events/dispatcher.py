@@ -7,6 +7,7 @@ from the log. The writer never waits for a reader.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -183,9 +184,19 @@ class Dispatcher(Generic[Block]):
         self._scheduled = False
         awake, self._awake = self._awake, {}
         for follower in awake:
-            if follower in self.followers and follower.pump():
+            if follower in self.followers and self._pump_one(follower):
                 self._awake[follower] = None
         self._schedule()
+
+
+    @staticmethod
+    def _pump_one(follower: Follower) -> bool:
+        """One that raises has a bug: it is reported, and the others go on."""
+        try:
+            return follower.pump()
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler({"message": "a follower failed", "exception": error})
+            return False
 
 
 class _Nothing:
@@ -196,7 +207,7 @@ class _Nothing:
     topics: Sequence[str] = ()
     topic_ids: Sequence[int] = ()
     payload = b""
-    ends: Sequence[int] = ()
+    ends = array("I")
 
 
 _: type[Events] = _Nothing

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Protocol
 
-from .encode import OFFSET, TIME_NS, delivery_head, varint
+from trunkline.core.deliveries import delivery_suffix, first_deliveries
 
 CHUNK_BYTES = 64 << 10
 """A chunk holds at least one delivery, and ends with the one that reaches this."""
@@ -27,7 +28,7 @@ class Events(Protocol):
     @property
     def payload(self) -> bytes | memoryview: ...
     @property
-    def ends(self) -> Sequence[int]: ...
+    def ends(self) -> array[int] | memoryview: ...
 
 
 class EventBlock:
@@ -38,7 +39,6 @@ class EventBlock:
         "_chunks",
         "_events",
         "_suffixes",
-        "_time",
         "count",
         "end",
         "matched",
@@ -60,7 +60,6 @@ class EventBlock:
         self.matched: dict[int, Sequence[int]] = {}
         """Indexes of the events that a filter group takes; filled by the matcher."""
         self._suffixes: list[bytes | None] = [None] * self.count
-        self._time = TIME_NS + events.time_ns.to_bytes(8, "little")
         self._chunks: dict[tuple[int, int, bytes, int], tuple[bytes, int]] = {}
         self._chunk_bytes = 2 * len(events.payload) + CHUNK_BYTES
 
@@ -88,7 +87,7 @@ class EventBlock:
         """Offset, time and event, as they stand at the end of every delivery of it."""
         found = self._suffixes[index]
         if found is None:
-            found = b"".join((OFFSET, varint(self.offsets[index]), self._time, self._frame(index)))
+            found = delivery_suffix(self.offsets[index], self._events.time_ns, self._frame(index))
             self._suffixes[index] = found
         return found
 
@@ -105,21 +104,19 @@ class EventBlock:
         key = (group, first, prefix, credit)
         found = self._chunks.get(key)
         if found is None:
-            found = self._encode(self.matched[group], first, prefix, credit)
+            events, indexes = self._events, self.matched[group]
+            found = first_deliveries(
+                events.payload,
+                events.ends,
+                self.offsets,
+                events.time_ns,
+                indexes,
+                first,
+                prefix,
+                credit,
+                CHUNK_BYTES,
+            )
             if self._chunk_bytes >= len(found[0]):
                 self._chunk_bytes -= len(found[0])
                 self._chunks[key] = found
         return found
-
-    def _encode(self, indexes: Sequence[int], first: int, prefix: bytes, credit: int) -> tuple[bytes, int]:
-        pieces: list[bytes] = []
-        size = 0
-        for index in indexes[first : first + credit]:
-            credit -= 1
-            suffix = self.suffix(index)
-            pieces.append(delivery_head(prefix, credit, 1, len(suffix)))
-            pieces.append(suffix)
-            size += len(suffix)
-            if size >= CHUNK_BYTES:
-                break
-        return b"".join(pieces), len(pieces) // 2

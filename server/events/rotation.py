@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+CREDIT_MAX = (1 << 32) - 1
+"""What a delivery can tell; more than that is not kept."""
+
 
 class Consumer:
     """One that takes deliveries; `credit` is how many more it may be sent."""
@@ -39,7 +42,7 @@ class Rotation:
         consumer = self._by_id[consumer_id]
         if consumer.credit == 0 and credit > 0 and not consumer.paused:
             self.willing.append(consumer)
-        consumer.credit += credit
+        consumer.credit = min(consumer.credit + credit, CREDIT_MAX)
 
     def pause(self, consumer_id: int, *, paused: bool) -> None:
         """Leave it out for a while, whatever its credit, or take it in again."""

@@ -6,11 +6,12 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
+from trunkline.core.deliveries import subscription_prefix
 from trunkline.core.errors import TrunklineError
 
 from .dispatcher import Dispatcher
-from .encode import subscription_prefix
 from .outlet import Outlet
+from .rotation import CREDIT_MAX
 
 PUMP_CHUNKS = 16
 """Sent to one tap before others have their turn."""
@@ -53,7 +54,7 @@ class Tap:
 
     def add_credit(self, credit: int) -> None:
         """Let `credit` more be sent."""
-        self.credit += credit
+        self.credit = min(self.credit + credit, CREDIT_MAX)
         self._dispatcher.wake(self)
 
     def pump(self) -> bool:

@@ -8,8 +8,8 @@ event that is still on its way is answered when that one is durable, and fails w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from trunkline.core.clock import Clock
@@ -19,9 +19,10 @@ from trunkline.core.model import Sync
 from trunkline.core.wire import event_identity
 
 from .batch import Batch, Scan
-from .block import Block
 from .log import Appended, Log
 
+SLICE_EVENTS = 500
+"""Compared between two looks at the loop."""
 _NEW = b"\xff"
 """What an array of answers consists of when none of the ids is known: -1, -1, ..."""
 _IN_REQUEST = -2
@@ -61,6 +62,16 @@ class _Pending(NamedTuple):
     offset: int
     batch: Batch
     future: asyncio.Future[Appended]
+
+
+@dataclass(slots=True)
+class _Known:
+    """Who events are that have to be compared: those of the request by index, those of the stream by offset."""
+
+    own: dict[int, Identity] = field(default_factory=dict)
+    stored: dict[int, Identity | None] = field(default_factory=dict)
+    block: Block | None = None
+    """The one read last: originals mostly lie together, too."""
 
 
 class EventLog:
@@ -117,7 +128,7 @@ class EventLog:
         if require_sync > self.log.sync:
             promised = self.log.sync.name
             raise DurabilityUnmet(f"stream {self.log.name} promises {promised}", required=Sync(require_sync).name)
-        blocks: list[Block] = []
+        known = _Known()
         while True:
             if self._recovering:
                 raise StreamClosed(f"stream {self.log.name} is being recovered")
@@ -128,11 +139,9 @@ class EventLog:
                 await asyncio.shield(pending.future)
                 ranges: Sequence[PublishedRange] = (PublishedRange(pending.offset, scan.count, False),)
                 break
-            unread = self._unread(scan, found, blocks)
-            if unread is None:
-                ranges = await self._publish_some(scan, found, blocks)
+            if await self._learn(scan, found, known):
+                ranges = await self._publish_some(scan, found, known)
                 break
-            blocks.extend(await self._read(unread))
         return Published(ranges, self.log.sync, self.log.incarnation)
 
     def _append(self, batch: Batch) -> _Pending:
@@ -154,32 +163,57 @@ class EventLog:
 
     # Requests with events that may be duplicates.
 
-    def _unread(self, scan: Scan, found: Sequence[int], blocks: Sequence[Block]) -> int | None:
-        """An original that has to be read before it can be compared; None when all are at hand."""
+    async def _learn(self, scan: Scan, found: Sequence[int], known: _Known) -> bool:
+        """Find out who the events are whose hashes are equal. True: all was known, and nothing was awaited.
+
+        A slice of the work at a time; what is found may have changed meanwhile, so it is looked up again.
+        """
+        work = 0
         for index, answer in enumerate(found):
-            if answer >= 0:
-                for offset in self._window.candidates(*_hash(scan, index)):
-                    if self.log.first_offset <= offset < self.log.next_offset and not _within(blocks, offset):
-                        return offset
-        return None
+            if answer == -1:
+                continue
+            for one in (index,) if answer >= 0 else (index, _IN_REQUEST - answer):
+                if one not in known.own:
+                    known.own[one] = _identity(scan, one)
+                    work += 1
+            for offset in self._window.candidates(*_hash(scan, index)):
+                if offset not in known.stored:
+                    await self._learn_stored(offset, known)
+                    work += 1
+            if work >= SLICE_EVENTS:
+                break
+        if work:
+            await asyncio.sleep(0)
+        return not work
 
-    async def _read(self, offset: int) -> Sequence[Block]:
+    async def _learn_stored(self, offset: int, known: _Known) -> None:
+        """Who stands at an offset; None when retention has removed it, and the hash alone has to do."""
+        for pending in self._pending.values():
+            if _holds(pending, offset):
+                known.stored[offset] = _identity(pending.batch, offset - pending.offset)
+                return
+        block = known.block
+        if block is None or not block.base_offset <= offset < block.end_offset:
+            block = known.block = await self._read(offset)
+        known.stored[offset] = None if block is None else _identity(block, offset - block.base_offset)
+
+    async def _read(self, offset: int) -> Block | None:
         try:
-            return (await self.log.read(offset, max_bytes=1))[:1]
+            blocks = await self.log.read(offset, max_bytes=1)
         except PositionOutOfRange:
-            return ()  # retention was quicker
+            return None
+        return next((block for block in blocks if block.base_offset <= offset < block.end_offset), None)
 
-    async def _publish_some(
-        self, scan: Scan, found: Sequence[int], blocks: Sequence[Block]
-    ) -> Sequence[PublishedRange]:
+    async def _publish_some(self, scan: Scan, found: Sequence[int], known: _Known) -> Sequence[PublishedRange]:
         """Append what is new. A duplicate has the offset of its original, or its index when that is in this request."""
         stored: dict[int, int] = {}
         earlier: dict[int, int] = {}
         for index, answer in enumerate(found):
             if answer != -1:
-                self._compare(scan, index, found, blocks, stored, earlier)
+                self._compare(scan, index, found, known, stored, earlier)
         keep = [index for index in range(scan.count) if index not in stored and index not in earlier]
-        waited = [p.future for p in self._pending.values() if _holds_any(p, stored.values())]
+        originals = set(stored.values())
+        waited = [p.future for p in self._pending.values() if any(_holds(p, offset) for offset in originals)]
         offsets = stored
         if keep:
             pending = self._append(Batch.of_scan(scan, keep))
@@ -196,45 +230,33 @@ class EventLog:
         scan: Scan,
         index: int,
         found: Sequence[int],
-        blocks: Sequence[Block],
+        known: _Known,
         stored: dict[int, int],
         earlier: dict[int, int],
     ) -> None:
         """Whether the event whose hash is known is known itself: note where its original is."""
-        identity = _identity(scan, index)
+        identity = known.own[index]
         answer = found[index]
         while answer <= _IN_REQUEST:
             other = _IN_REQUEST - answer
-            if _identity(scan, other) == identity:
+            if known.own[other] == identity:
                 earlier[index] = earlier.get(other, other)
                 return
             answer = found[other]
         if answer >= 0:
             for offset in self._window.candidates(*_hash(scan, index)):
-                if self._stored_identity(offset, blocks) in (identity, None):
+                if known.stored[offset] in (identity, None):
                     stored[index] = offset
                     return
         self.collisions += 1
-
-    def _stored_identity(self, offset: int, blocks: Sequence[Block]) -> Identity | None:
-        """Who stands at an offset; None when retention has removed it, and the hash alone has to do."""
-        for pending in self._pending.values():
-            if pending.offset <= offset < pending.offset + pending.batch.count:
-                return _identity(pending.batch, offset - pending.offset)
-        block = _within(blocks, offset)
-        return None if block is None else _identity(block, offset - block.base_offset)
 
 
 def _hash(scan: Scan, index: int) -> tuple[int, int]:
     return scan.id_hashes[2 * index], scan.id_hashes[2 * index + 1]
 
 
-def _holds_any(pending: _Pending, offsets: Iterable[int]) -> bool:
-    return any(pending.offset <= offset < pending.offset + pending.batch.count for offset in offsets)
-
-
-def _within(blocks: Sequence[Block], offset: int) -> Block | None:
-    return next((block for block in blocks if block.base_offset <= offset < block.end_offset), None)
+def _holds(pending: _Pending, offset: int) -> bool:
+    return pending.offset <= offset < pending.offset + pending.batch.count
 
 
 def _identity(frames: Frames, index: int) -> Identity:
@@ -249,10 +271,13 @@ def _identity(frames: Frames, index: int) -> Identity:
 def _ranges(places: Sequence[tuple[int, bool]]) -> list[PublishedRange]:
     """Offsets, each with whether it is a duplicate, as runs."""
     ranges: list[PublishedRange] = []
+    first, count, what = 0, 0, False
     for offset, duplicate in places:
-        last = ranges[-1] if ranges else None
-        if last is not None and last.duplicate == duplicate and last.offset + last.count == offset:
-            ranges[-1] = replace(last, count=last.count + 1)
-        else:
-            ranges.append(PublishedRange(offset, 1, duplicate))
+        if count and duplicate == what and offset == first + count:
+            count += 1
+            continue
+        if count:
+            ranges.append(PublishedRange(first, count, what))
+        first, count, what = offset, 1, duplicate
+    ranges.append(PublishedRange(first, count, what))
     return ranges

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from reference.subscription import SlowSubscription, Where
 from trunkline.server.events.delivery import Limits, Settled
 from trunkline.server.events.saving import Saving

@@ -1,0 +1,20 @@
+from array import array
+from collections.abc import Sequence
+
+Bytes = bytes | bytearray | memoryview
+Ends = array[int] | memoryview
+
+def subscription_prefix(subscription_id: int) -> bytes: ...
+def delivery_suffix(offset: int, time_ns: int, frame: Bytes) -> bytes: ...
+def delivery(prefix: bytes, credit: int, attempt: int, suffix: bytes) -> bytes: ...
+def first_deliveries(
+    payload: Bytes,
+    ends: Ends,
+    offsets: Sequence[int],
+    time_ns: int,
+    indexes: Sequence[int],
+    first: int,
+    prefix: bytes,
+    credit: int,
+    bytes_limit: int,
+) -> tuple[bytes, int]: ...
