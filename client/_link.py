@@ -73,7 +73,8 @@ class Link:
         self._edge = edge
         self._options = options
         self._tasks = tasks
-        self._guard = ForkGuard()
+        self.guard = ForkGuard()
+        """Which process this belongs to."""
         self._backoff = Backoff(options.backoff, edge.rng)
         self._generation = 0
         self._channel: ControlChannel | None = None
@@ -91,7 +92,7 @@ class Link:
 
     async def attempt(self) -> Attempt:
         """Wait for the backoff to be over, dial if there is no channel, and return it."""
-        self._guard.check()
+        self.guard.check()
         await self._may_dial.wait()
         if self._closed:
             raise Unreachable("the connection is closed")
@@ -132,6 +133,7 @@ class Link:
 
         `answer` is the type of the response.
         """
+        self.guard.check()
         deadline_s = self._options.timeout_s if timeout_s is None else timeout_s
         backoff = Backoff(self._options.backoff, self._edge.rng)
         last: TrunklineError | None = None
@@ -185,5 +187,5 @@ class Link:
             self._open_again.cancel()
         self._may_dial.set()
         channel, self._channel, self._stubs = self._channel, None, None
-        if channel is not None and not self._guard.forked:
+        if channel is not None and not self.guard.forked:
             await channel.close(None)

@@ -78,6 +78,7 @@ class Publisher:
         require: Sync | None, in_flight_max: int, timeout_s: float,
     ) -> None:  # fmt: skip
         self._edge = edge
+        self._guard = link.guard
         self._tasks = tasks
         self._namespace = namespace
         self._stream_name = stream
@@ -112,6 +113,7 @@ class Publisher:
 
         Events given together are appended together or not at all.
         """
+        self._guard.check()
         named = named_events(events, source=self._source, edge=self._edge)
         if len(named) > min(BATCH_EVENTS_MAX, self._in_flight_max):
             raise InvalidArgument.of(

@@ -79,6 +79,7 @@ class Watches:
 
     def close(self, view: View) -> None:
         """Watch no more."""
+        self._link.guard.check()
         for watch_id, open_view in list(self._views.items()):
             if open_view is view:
                 del self._views[watch_id]

@@ -23,6 +23,7 @@ from trunkline.core.selector import Selector
 
 from ._balancer import LoadBalancing
 from ._changes import Change
+from ._channel import SentCall
 from ._chooser import Choice, Chooser
 from ._connection import Answer
 from ._event import Event
@@ -209,7 +210,10 @@ class SyncSubscription(SyncConsumer):
         return None if (found := self._portal.call(self._async.next)) is None else SyncDelivery(self._portal, found)
 
     def close(self) -> None:
-        """Take no more; what is in hand and not settled is given back. Idempotent."""
+        """Take no more; what is in hand and not settled is given back. Idempotent.
+
+        `consume` lets its handlers finish first.
+        """
         self._portal.run(self._async.close)
 
     def __enter__(self) -> Self:
@@ -464,11 +468,13 @@ class SyncTrunkline(SyncConnection):
         credentials: grpc.ChannelCredentials | None = None,
         namespace: str | None = None,
         timeout_s: float | None = None,
+        on_call: Callable[[SentCall], None] | None = None,
     ) -> SyncBalancedChannel:
         """A channel that generated stubs take; every call goes to an instance of its own choice. Raises what `watch`
         does.
 
-        See ChannelOptions for what the options mean; `credentials` are for TLS to the instances.
+        See ChannelOptions for what the options mean; `credentials` are for TLS to the instances; `on_call` is told of
+        every call that was sent, when it has ended: where it went, its status, how long it took.
         """
         return SyncBalancedChannel(
             self._portal,
@@ -483,6 +489,7 @@ class SyncTrunkline(SyncConnection):
                 credentials=credentials,
                 namespace=namespace,
                 timeout_s=timeout_s,
+                on_call=on_call,
             ),
         )
 
