@@ -188,7 +188,6 @@ class Dispatcher(Generic[Block]):
                 self._awake[follower] = None
         self._schedule()
 
-
     @staticmethod
     def _pump_one(follower: Follower) -> bool:
         """One that raises has a bug: it is reported, and the others go on."""

@@ -19,6 +19,7 @@ from trunkline.core.model import Sync
 from trunkline.core.wire import event_identity
 
 from .batch import Batch, Scan
+from .block import Block
 from .log import Appended, Log
 
 SLICE_EVENTS = 500

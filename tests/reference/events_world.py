@@ -26,11 +26,10 @@ from .registry_world import LoopClock
 BY = Origin(author="tests")
 Notice = events_pb2.SubscriptionNotice
 Ack = events_pb2.Acknowledgement
+TOPIC = "shop.order.placed"
 
 
-def event(
-    id: str, *, topic: str = "shop.order.placed", key: str = "", data: bytes = b"", source: str = "/tests"
-) -> Any:
+def event(id: str, *, topic: str = TOPIC, key: str = "", data: bytes = b"", source: str = "/tests") -> Any:
     """A CloudEvent."""
     made = events_pb2.CloudEvent(id=id, source=source, spec_version="1.0", type=topic, binary_data=data)
     if key:
@@ -185,9 +184,7 @@ class World:
     def disconnect(self, client: Client, *, clean: bool = False) -> None:
         self.bus.close_session(client.session, clean=clean)
 
-    async def publish(
-        self, *ids: str, topic: str = "shop.order.placed", stream: str = "", **more: Any
-    ) -> events_pb2.PublishResponse:
+    async def publish(self, *ids: str, topic: str = TOPIC, stream: str = "", **more: Any) -> events_pb2.PublishResponse:
         events = [event(one, topic=topic) for one in ids]
         data = publish_request(events, stream=stream, **more)
         return events_pb2.PublishResponse.FromString(await self.publishing.publish(data, BY, lambda _: None))
