@@ -91,7 +91,8 @@ class App:
             data_folder=str(config.data.resolve()) if on_disk else "",
             started_ns=clock.now_ns(),
         )
-        engine = await self._open_engine(clock, rng)
+        disk = RealDisk()
+        engine = await self._open_engine(disk, clock, rng)
         plane = ControlPlane(
             engine,
             clock,
@@ -107,11 +108,12 @@ class App:
             await self._serve(plane, transport, about, announce, access=_access(config, is_open))
         finally:
             await plane.close()
+            await disk.shutdown()
 
-    async def _open_engine(self, clock: SystemClock, rng: Rng) -> Engine:
+    async def _open_engine(self, disk: RealDisk, clock: SystemClock, rng: Rng) -> Engine:
         if self._config.engine == "memory":
             return MemoryEngine(clock, rng)
-        engine = SegmentEngine(str(self._config.data), RealDisk(), clock, rng)
+        engine = SegmentEngine(str(self._config.data), disk, clock, rng)
         await engine.open()
         return engine
 

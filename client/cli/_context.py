@@ -18,6 +18,9 @@ from trunkline.client import ClientOptions, Tls, Trunkline, connect
 
 T = TypeVar("T")
 
+PIPED_WIDTH = 500
+"""Columns of a table that no terminal limits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -58,7 +61,8 @@ class Settings:
         for row in rows:
             table.add_row(*(_cell(row.get(column)) for column in columns))
         if table.row_count:
-            Console(soft_wrap=False).print(table)
+            console = Console()
+            console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
         else:
             click.echo(empty)
 

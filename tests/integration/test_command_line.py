@@ -169,3 +169,55 @@ def test_a_second_server_on_the_same_folder_is_refused(server: Server) -> None:
     assert done.returncode == 1
     assert "journal locked" in done.stderr
     assert str(server.process.pid if server.process else "") in done.stderr
+
+
+def test_init_makes_what_another_machine_needs(tmp_path: Path) -> None:
+    folder = tmp_path / "control"
+    done = trunkline("--json", "init", str(folder), "--host", "control.example", "--listen", "127.0.0.1:0")
+    assert done.returncode == 0, done.stderr
+    token = json.loads(done.stdout)["admin token, shown only now"]
+    assert token not in (folder / "trunkline.toml").read_text()
+    assert (folder / "server.key").stat().st_mode & 0o077 == 0
+    with serving(tmp_path, "--config", str(folder / "trunkline.toml")) as server:
+        ca = ("--ca", str(folder / "ca.pem"))
+        assert trunkline(*ca, "--token", token, "status", address=server.address).returncode == 0
+        assert "unauthenticated" in trunkline(*ca, "services", address=server.address).stderr
+        assert trunkline("--token", token, "--timeout", "2", "services", address=server.address).returncode == 1
+        made = trunkline(
+            *ca, "--token", token, "--json", "token", "create", "--role", "service", address=server.address
+        )
+        secret = json.loads(made.stdout)["secret"]
+        assert trunkline(*ca, "--token", secret, "publish", "a.b", "1", address=server.address).returncode == 0
+        assert "permission denied" in trunkline(*ca, "--token", secret, "token", "list", address=server.address).stderr
+    again = trunkline("init", str(folder))
+    assert again.returncode == 2
+    assert "must not hold" in again.stderr
+
+
+def test_a_journal_is_checked_shown_backed_up_and_restored(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        for n in range(20):
+            run_json(server, "publish", "counted", str(n), "--id", str(n)) if n % 5 == 0 else None
+        live = trunkline("--json", "journal", "backup", str(tmp_path / "data"), str(tmp_path / "backup"))
+        assert live.returncode == 0, live.stderr
+        run_json(server, "publish", "counted", "late")
+    checked = trunkline("--json", "journal", "check", str(tmp_path / "data"))
+    assert checked.returncode == 0, checked.stderr
+    streams = {row["stream"]: row for row in lines(checked.stdout)}
+    assert streams["default/events"]["records"] == 5
+    shown = lines(trunkline("--json", "journal", "show", str(tmp_path / "data"), "trunkline.control").stdout)
+    assert shown[0]["topic"] == "node.started"
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    done = trunkline("journal", "restore", str(tmp_path / "backup"), str(restored / "data"))
+    assert done.returncode == 0, done.stderr
+    with serving(restored) as server:
+        events = run_json(server, "subscribe", "counted", "--from-start", "--count", "4")
+        assert [row["data"] for row in events] == ["0", "5", "10", "15"]
+    segment = max((tmp_path / "data" / "streams").glob("trunkline.control/*.seg"))
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    segment.write_bytes(data)
+    damaged = trunkline("journal", "check", str(tmp_path / "data"))
+    assert damaged.returncode == 1
+    assert "trunkline.control" in damaged.stdout + damaged.stderr

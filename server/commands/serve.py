@@ -1,4 +1,4 @@
-"""The command line's part that needs the server: serve, init, journal."""
+"""serve: start a control plane here."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 
 import click
 
-from .app import Announcement, App, ServerConfig
-from .config import load
+from ..app import Announcement, App, ServerConfig
+from ..config import load
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command(short_help="Start a control plane here.")
-@click.option("--config", "file", type=click.Path(dir_okay=False, path_type=Path), envvar="TRUNKLINE_CONFIG", help="TOML.")
+@click.option(
+    "--config", "file", type=click.Path(dir_okay=False, path_type=Path), envvar="TRUNKLINE_CONFIG", help="TOML."
+)
 @click.option("--listen", help="HOST:PORT or unix:PATH of the gRPC listener.  [default: 127.0.0.1:7400]")
 @click.option("--http-listen", help="HOST:PORT of /metrics and /healthz; empty for none.  [default: 127.0.0.1:7401]")
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of the journal.  [default: ./trunkline-data]")
@@ -58,7 +60,9 @@ def serve(
         overrides["tls"] = {key: value for key, value in tls.items() if value}
     if insecure:
         overrides["security"] = {"insecure": True}
-    logging.basicConfig(level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
     config = load(ServerConfig, file=file, environment=os.environ, overrides=overrides)
     asyncio.run(App(config).run(_announce))
 
