@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trunkline.core.errors import JournalCorrupt
 from trunkline.core.model import Sync
 
 from . import small_file
@@ -57,7 +58,12 @@ async def save_meta(disk: Disk, folder: str, meta: LogMeta) -> None:
 async def load_meta(disk: Disk, folder: str) -> LogMeta | None:
     """None if there is none."""
     content = await small_file.load(disk, folder, META)
-    return None if content is None else _meta(content)
+    if content is None:
+        return None
+    try:
+        return _meta(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise JournalCorrupt(f"{folder}/{META} does not say what it should: {error!r}", path=folder) from error
 
 
 def _meta(content: dict[str, Any]) -> LogMeta:

@@ -119,17 +119,23 @@ class SegmentLog:
             self._drain = asyncio.get_running_loop().create_task(self._write_queue(), name=f"write {self.name}")
 
     async def _write_queue(self) -> None:
+        group: list[Queued] = []
         try:
             while self.failed is None and (self._queue or self._roll_asked is not None):
                 if self._roll_asked is not None:
                     await self._roll_as_asked()
                 else:
-                    await self._write_group()
+                    group = self._queue.take(self.config.group_bytes_max, self.config.segment_records_limit)
+                    await self._write_group(group)
+        except Exception as error:
+            # A bug of ours. Whoever waits must hear of it, and the file is not to be trusted.
+            unknown = OutcomeUnknown(f"the journal failed: {error!r}")
+            self._fail(StreamClosed(unknown.message), group, unknown, kept_end=self.durable_end)
+            raise
         finally:
             self._drain = None
 
-    async def _write_group(self) -> None:
-        group = self._queue.take(self.config.group_bytes_max, self.config.segment_records_limit)
+    async def _write_group(self, group: list[Queued]) -> None:
         try:
             if self._is_full(sum(queued.batch.size for queued in group)):
                 await self._roll()
