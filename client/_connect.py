@@ -81,6 +81,8 @@ def real_edge(target: str, *, tls: Tls | None, options: ClientOptions) -> Edge:
     """The machine itself."""
     arguments = [
         *CONNECTION_ARGUMENTS,
+        ("grpc.keepalive_time_ms", int(options.keepalive_time_s * 1_000)),
+        ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout_s * 1_000)),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", options.max_message_bytes),
     ]

@@ -57,6 +57,10 @@ class ClientOptions:
     """A view that hears nothing for so long says Stale; three of the server's bookmarks."""
     silent_after_s: float = 20.0
     """A watch or subscription stream on which nothing comes for so long is taken for dead and opened again."""
+    keepalive_time_s: float = 10.0
+    """A silent connection to the control plane is asked whether it is there; the server takes it from 5 s on."""
+    keepalive_timeout_s: float = 5.0
+    """One that does not answer within this is given up."""
     watch_credit: int = 16
     """Watch events that may stand unacknowledged before the server coalesces."""
     changes_max: int = 256
@@ -69,7 +73,8 @@ class ClientOptions:
     """Of one gRPC message received from the control plane."""
 
     def __post_init__(self) -> None:
-        for name in ("timeout_s", "stale_after_s", "silent_after_s", "cache_interval_s"):
+        times = ("timeout_s", "stale_after_s", "silent_after_s", "cache_interval_s")
+        for name in (*times, "keepalive_time_s", "keepalive_timeout_s"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument.of(f"options.{name}", "more than 0", getattr(self, name))
         for name in ("watch_credit", "changes_max", "max_message_bytes"):
