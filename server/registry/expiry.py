@@ -49,12 +49,20 @@ class Expiry:
         self._served: set[tuple[str, str]] = set()  # services in which an instance began to serve
         self._heard = asyncio.Event()
         self._reviewed_ns = 0
+        self._held_ns = 0
 
     async def run(self) -> None:
         """Look for what ran out, and restore what was heard of, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_forever(), name="lease expiry")
             tasks.create_task(self._restore_forever(), name="lease restoring")
+
+    def begin(self) -> None:
+        """After a start: what was kept has a TTL to be heard of before it goes because others serve."""
+        kept = [self.keeper.fold.of_lease(lease_id) for ids in self.keeper.kept_of.values() for lease_id in ids]
+        ttl_ms = max((entry.lease.ttl_ms for entry in kept if entry is not None), default=0)
+        self._held_ns = self._clock.now_ns() + ttl_ms * 1_000_000
+        self._served.update(self.keeper.kept_of)
 
     def heard(self) -> None:
         """A lapsed lease was heard of: it stands in the keeper's `restoring`."""
@@ -149,6 +157,8 @@ class Expiry:
     async def _release_served(self) -> None:
         """Instances that were kept as the last go when another serves, unless expiry is paused."""
         keeper = self.keeper
+        if self._clock.now_ns() < self._held_ns:
+            return
         paused = set(keeper.guard.paused())
         served = sorted(service for service in self._served if service[0] not in paused)
         for service in served:

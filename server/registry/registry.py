@@ -126,8 +126,7 @@ class Registry:
         self.fold.lease_changes.clear()
         self.fold.collecting = True
         self.keeper.begin(self._clock.now_ns(), self._clock.time_ns())
-        for namespace, service in self.keeper.kept_of:  # others may have served before the start
-            self.expiry.serves(namespace, service)
+        self.expiry.begin()
         self._sequencer.on_group(self._on_group)
 
     async def run(self) -> None:

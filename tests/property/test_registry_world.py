@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from reference.registry import Model, Name
 from reference.registry_facts import instance
@@ -17,7 +17,7 @@ from reference.registry_world import S, VirtualTime, World
 from trunkline.core.errors import InstanceAlive
 from trunkline.core.model import Declared, RegisteredInstance, Status
 from trunkline.server.journal.sequencer import Origin
-from trunkline.server.registry.decisions import lease_id_of
+from trunkline.server.registry.decisions import Registration, lease_id_of
 from trunkline.server.registry.entity import InstanceKey
 from trunkline.server.registry.registry import Reference
 
@@ -77,6 +77,20 @@ class RegistryMachine(RuleBasedStateMachine):
             self._sync()
             self.model.look()
 
+    @initialize(
+        names=st.sets(st.tuples(services, ids), min_size=3),
+        ttl_s=st.sampled_from([3, 10]),
+        secret=secrets,
+    )
+    def there_are_some(self, names: set[Name], ttl_s: int, secret: bytes) -> None:
+        async def main() -> None:
+            for service, name in sorted(names):
+                made = instance(name, service)
+                self.model.register(made, secret, ttl_s, take_over=False)
+                await self._register(made, secret, ttl_s, False)
+
+        self.run(main())
+
     @rule(
         service=services,
         name=ids,
@@ -104,8 +118,6 @@ class RegistryMachine(RuleBasedStateMachine):
         self.run(main())
 
     async def _register(self, made: Any, secret: bytes, ttl_s: int, take_over: bool) -> Any:
-        from trunkline.server.registry.decisions import Registration
-
         return await self.world.registry.register(Registration(made, secret, ttl_s * 1_000, take_over), ASKED)
 
     @rule(names=st.lists(st.tuples(services, ids), max_size=8, unique=True), secret=secrets)
@@ -126,6 +138,18 @@ class RegistryMachine(RuleBasedStateMachine):
         async def main() -> None:
             for _ in range(for_s * 4):
                 held = [(name, there.secret) for name, there in self.model.known.items()]
+                self.world.registry.keep_alive([lease_of(name, secret) for name, secret in held])
+                for name, secret in held:
+                    assert self.model.heard_of(name, secret)
+                await self._pass(0.25)
+
+        self.run(main())
+
+    @rule(names=st.sets(ids, min_size=1, max_size=4), for_s=st.integers(3, 12))
+    def only_these_are_well_for_a_while(self, names: set[str], for_s: int) -> None:
+        async def main() -> None:
+            for _ in range(for_s * 4):
+                held = [(name, there.secret) for name, there in self.model.known.items() if name[1] in names]
                 self.world.registry.keep_alive([lease_of(name, secret) for name, secret in held])
                 for name, secret in held:
                     assert self.model.heard_of(name, secret)
@@ -202,7 +226,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
 TestRegistry = RegistryMachine.TestCase
 TestRegistry.settings = settings(
-    max_examples=25,
+    max_examples=40,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -21,6 +21,7 @@ from trunkline.core.errors import (
 )
 from trunkline.core.model import Declared, Status
 from trunkline.server.journal.sequencer import Origin
+from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.config import ExpiryConfig, RegistryConfig, RegistryLimits
 from trunkline.server.registry.entity import InstanceKey
 from trunkline.server.registry.lost import LostReason
@@ -250,6 +251,27 @@ def test_a_queued_keep_alive_is_read_before_its_lease_lapses() -> None:
     virtual(main)
 
 
+def test_a_keep_alive_between_two_batches_still_counts() -> None:
+    """A mass lapse is written in batches; who is heard of while one is written is not in the next."""
+
+    async def main() -> None:
+        world = World(RegistryConfig(expiry=ExpiryConfig(batch_max=1)))
+        async with world.running() as registry:
+            leases = {f"i{n}": (await world.register(instance(f"i{n}"))).lease_id for n in range(3)}
+            lapsed: list[str] = []
+
+            def renew_the_others(step: RegistryStep) -> None:
+                lapsed.extend(change.instance_id for change in step.changes)
+                registry.keep_alive([lease for name, lease in leases.items() if name not in lapsed])
+
+            registry.on_step(renew_the_others)
+            world.registry.keeper.settled_ns = 10_700_000_000  # so that all are due together
+            await asyncio.sleep(12)
+            assert len(lapsed) == 1, lapsed
+
+    virtual(main)
+
+
 def test_each_lease_has_a_full_ttl_after_a_start() -> None:
     async def main() -> None:
         world = World()
@@ -282,6 +304,24 @@ def test_a_kept_instance_has_a_ttl_to_come_back_after_a_start() -> None:
             world.registry.keep_alive([lease])
             await asyncio.sleep(0.1)
             assert world.status("a") is Status.SERVING
+
+    virtual(main)
+
+
+def test_what_was_kept_has_a_ttl_to_come_back_after_a_start_although_others_serve() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running():
+            leases = [(await world.register(instance(f"i{n}"))).lease_id for n in range(5)]
+            await asyncio.sleep(11)
+            await world.keep_alive(leases[:2], for_s=1)
+            assert len(world.fold) == 5, "expiry is paused"
+        async with world.running() as registry:
+            assert registry.alarms() == [], "three lapsed leases do not tell that it was"
+            await world.keep_alive(leases[:3], for_s=9.8)
+            assert [world.status(f"i{n}") for n in range(5)] == [Status.SERVING] * 3 + [Status.STALE] * 2
+            await world.keep_alive(leases[:3], for_s=0.5)
+            assert len(world.fold) == 3
 
     virtual(main)
 
