@@ -1,0 +1,74 @@
+"""Every benchmark: what it measures, and under which conditions."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict, dataclass
+
+from bench.row import Row, judged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """One benchmark. Its modules have `rows(quick) -> list` each."""
+
+    name: str
+    what: str
+    modules: tuple[str, ...]
+    peers: str = "none"
+    durability: str = "nothing is stored"
+    sizes: str
+    concurrency: str = "one thread"
+    limit_s: int = 180
+    """It is ended when it takes longer."""
+
+    def rows(self, quick: bool) -> list[Row]:
+        """Measure."""
+        return [judged(row) for module in self.modules for row in importlib.import_module(module).rows(quick)]
+
+    def conditions(self) -> dict[str, str]:
+        """For the record."""
+        return {key: str(value) for key, value in asdict(self).items() if key not in ("modules", "limit_s")}
+
+
+SERVER_AND_LOAD = "server on one core, load on another"
+
+BENCHMARKS = (
+    Benchmark(
+        name="pick",
+        what="pick one of 1,000 endpoints; make the picker anew",
+        modules=("bench.micro.pick",),
+        peers="an empty Cython method call in the same loop; uhashring; random.choices",
+        sizes="1,000 endpoints",
+    ),
+    Benchmark(
+        name="breaker",
+        what="a breaker around a call, both readings of the clock included",
+        modules=("bench.micro.breaker",),
+        peers="an empty Cython method call in the same loop; pybreaker",
+        sizes="windows of 100 calls or 100 s",
+    ),
+    Benchmark(
+        name="wire",
+        what="scan publish requests; look ids up in a full dedupe window",
+        modules=("bench.micro.wire", "bench.micro.dedupe"),
+        peers="protobuf with a Python loop; OrderedDict",
+        sizes="1 and 1,000 events of 200 bytes; 1,000,000 ids",
+    ),
+    Benchmark(
+        name="journal",
+        what="append to segment files, open them after SIGKILL",
+        modules=("bench.micro.journal",),
+        durability="FSYNCED",
+        sizes="batches of 1,000 x 200 bytes, up to 10 M events",
+        concurrency="8 batches in flight",
+    ),
+)
+
+
+def find(names: tuple[str, ...]) -> tuple[Benchmark, ...]:
+    """The benchmarks of these names, in the catalogue's order; all for none. KeyError with those that are unknown."""
+    unknown = sorted(set(names) - {benchmark.name for benchmark in BENCHMARKS})
+    if unknown:
+        raise KeyError(", ".join(unknown))
+    return tuple(benchmark for benchmark in BENCHMARKS if not names or benchmark.name in names)
