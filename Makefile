@@ -36,11 +36,11 @@ check: lint types stubs arrows protos tidy  ## everything that reads the code wi
 lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint core
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint core
 
 types: build
 	$(BIN)/mypy -p trunkline.core -p trunkline.api -p trunkline.server -p trunkline.client
-	$(BIN)/mypy bench examples tests
+	MYPYPATH=build/pkgroot:tests $(BIN)/mypy bench examples tests
 
 stubs: build
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/repository/stubtest-allow.txt $(patsubst core/%.pyx,trunkline.core.%,$(wildcard core/*.pyx))

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -9,4 +10,6 @@ _HERE = Path(__file__).parent
 if str(_HERE) not in sys.path:
     sys.path.append(str(_HERE))
 
+messages: Any
+services: Any
 messages, services = grpc.protos_and_services("shop.proto")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any
 
 import grpc
-from simulation.network import Broken, Link, Network
+from simulation.network import Broken, Cancelled, Link, Network
 from simulation.server import END, Server, ServerCall
+from simulation.virtual import Host
 
 CONNECT_BACKOFF_S = (0.2, 1.6)
+RESPONSES_MAX = 16
+"""Read and not yet asked for by the application; beyond it the connection's window fills."""
 IDENTITY: Callable[[Any], Any] = bytes
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -22,7 +26,7 @@ def _metadata(given: Any) -> Metadata:
 class Channel:
     """One connection to one address, reconnected when it is needed again."""
 
-    def __init__(self, network: Network, client: str, address: str) -> None:
+    def __init__(self, network: Network, client: Host, address: str) -> None:
         self.network = network
         self.client = client
         self.address = address
@@ -32,28 +36,36 @@ class Channel:
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closed = False
-        self._calls: set[Call] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: dict[Call, None] = {}
+        self._tasks: dict[asyncio.Task[Any], None] = {}
 
     # grpc.aio.Channel.
 
-    def unary_unary(self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any) -> Any:
+    def unary_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any
+    ) -> Any:
         return Multicallable(self, method, request_serializer, response_deserializer, False, False)
 
-    def unary_stream(self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any) -> Any:
+    def unary_stream(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any
+    ) -> Any:
         return Multicallable(self, method, request_serializer, response_deserializer, False, True)
 
-    def stream_unary(self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any) -> Any:
+    def stream_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any
+    ) -> Any:
         return Multicallable(self, method, request_serializer, response_deserializer, True, False)
 
-    def stream_stream(self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any) -> Any:
+    def stream_stream(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any
+    ) -> Any:
         return Multicallable(self, method, request_serializer, response_deserializer, True, True)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         if try_to_connect and self.state is grpc.ChannelConnectivity.IDLE and not self._closed:
             task = asyncio.get_running_loop().create_task(self._try_connect())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(lambda done: self._tasks.pop(task, None))
         return self.state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
@@ -70,6 +82,10 @@ class Channel:
 
     async def close(self, grace: float | None = None) -> None:
         self._closed = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace or 0):
+                for call in list(self._calls):
+                    await call.code()
         for call in list(self._calls):
             call.cancel()
         for task in list(self._tasks):
@@ -116,7 +132,7 @@ class Channel:
                 asyncio.get_running_loop().call_later(self._backoff_s(), self._idle_again)
                 raise
             self._link, self._server = link, server
-            link.on_break.append(self._lost)
+            link.on_break[self._lost] = None
             self._become(grpc.ChannelConnectivity.READY)
             return link, server
 
@@ -170,6 +186,7 @@ class Call:
         self._status: tuple[grpc.StatusCode, str, Metadata] | None = None
         self._ended = asyncio.Event()
         self._responses: asyncio.Queue[Any] = asyncio.Queue()
+        self._taken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._callbacks: list[Callable[[Any], None]] = []
         self._half_closed = False
@@ -178,7 +195,7 @@ class Call:
         self, request: Any, streams_in: bool, timeout: float | None, metadata: Metadata, wait_for_ready: bool
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._channel._calls.add(self)
+        self._channel._calls[self] = None
         deadline = None if timeout is None else loop.time() + timeout
         if deadline is not None:
             timer = loop.call_at(deadline, self._end, grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", ())
@@ -203,6 +220,9 @@ class Call:
         self._call.set_result(call)
         try:
             while True:
+                while self._responses.qsize() >= RESPONSES_MAX:
+                    self._taken.clear()
+                    await self._taken.wait()
                 kind, *rest = await call.to_client.receive()
                 if kind == "status":
                     self._end(*rest)
@@ -227,10 +247,13 @@ class Call:
         if self._status is not None:
             return
         self._status = (code, details, trailing)
-        self._channel._calls.discard(self)
-        if code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED) and self._call.done():
-            if not self._call.cancelled():
-                self._call.result().cancel()
+        self._channel._calls.pop(self, None)
+        if self._call.done() and not self._call.cancelled():
+            call = self._call.result()
+            call.settled()
+            if code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+                with contextlib.suppress(Broken):
+                    call.to_server.send(Cancelled)
         current = asyncio.current_task() if asyncio._get_running_loop() else None
         for task in self._tasks:
             if task is not current:
@@ -317,6 +340,7 @@ class Call:
 
     async def read(self) -> Any:
         response = await self._responses.get()
+        self._taken.set()
         if response is grpc.aio.EOF:
             self._responses.put_nowait(grpc.aio.EOF)
             assert self._status is not None

@@ -1,8 +1,8 @@
 """The simulated network: hosts, and connections between them that delay, stall, break and are refused.
 
-A connection is what TCP gives to gRPC: messages in order, until it breaks. A partition stalls it in both directions; a stall
-longer than `keepalive_s` breaks it, as gRPC's keepalive would. Everything runs in the loop's (virtual) time, and all
-chance comes from one Rng.
+A connection is what TCP gives to gRPC: messages in order, until it breaks. A partition stalls it in both directions; a
+stall longer than `keepalive_s` breaks it, as gRPC's keepalive would. What comes to a host that stands still waits in its
+kernel. All chance comes from one Rng.
 """
 
 from __future__ import annotations
@@ -11,13 +11,21 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from simulation.virtual import NOBODY, Host
 from trunkline.core.clock import Rng
+
+UNREAD_MAX = 64
+"""Messages of one direction of one call that may be on their way or unread: HTTP/2's window, counted in messages."""
 
 
 class Broken(Exception):
     """The connection is gone."""
+
+
+class Cancelled:
+    """What a client sends that no longer wants an answer."""
 
 
 @dataclass(eq=False)
@@ -26,38 +34,60 @@ class Pipe:
 
     network: Network
     link: Link
+    receiver: Host
+    method: str = ""
+    on_cancel: Callable[[], None] | None = None
     arrived: deque[Any] = field(default_factory=deque)
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _clear_at: float = 0.0
+    unread: int = 0
     broken: bool = False
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _room: asyncio.Event = field(default_factory=asyncio.Event)
+    _clear_at: float = 0.0
 
     def send(self, message: Any) -> None:
         """Put a message on its way. Order is kept: it never overtakes the one before."""
         if self.broken:
             raise Broken
         loop = asyncio.get_running_loop()
+        self.unread += 1
         self._clear_at = max(self._clear_at, loop.time() + self.network.delay_s())
-        loop.call_at(self._clear_at, self._arrive, message)
+        loop.call_at(self._clear_at, self.arrive, message, context=NOBODY)
 
-    def _arrive(self, message: Any) -> None:
+    async def room(self) -> None:
+        """Return when the window lets another message go, or never will again."""
+        while self.unread >= UNREAD_MAX and not self.broken:
+            self._room.clear()
+            await self._room.wait()
+
+    def arrive(self, message: Any) -> None:
+        """A message has come to the end of the wire, or to a place where it is held up."""
         if self.broken:
             return
-        if self.link.stalled:
+        if self.link.stalled or self.link.held:
             self.link.held.append((self, message))
+            return
+        self.network.tell_arrived(self, message)
+        self.take_in(message)
+
+    def take_in(self, message: Any) -> None:
+        """A message has come to the host's kernel."""
+        if self.broken:
+            return
+        if self.receiver.stalled:
+            self.network.kernel_of(self.receiver).append((self, message))
+            return
+        if message is Cancelled:
+            if self.on_cancel is not None:
+                self.on_cancel()
             return
         self.arrived.append(message)
         self._wake.set()
-
-    def deliver(self, message: Any) -> None:
-        """A held message goes on after a partition has healed."""
-        if not self.broken:
-            self.arrived.append(message)
-            self._wake.set()
 
     def snap(self) -> None:
         """The connection broke: what has arrived can be read, no more comes."""
         self.broken = True
         self._wake.set()
+        self._room.set()
 
     async def receive(self) -> Any:
         """The next message. Broken when none will come."""
@@ -66,6 +96,8 @@ class Pipe:
                 raise Broken
             self._wake.clear()
             await self._wake.wait()
+        self.unread -= 1
+        self._room.set()
         return self.arrived.popleft()
 
 
@@ -74,11 +106,11 @@ class Link:
     """A connection between a client host and a server address: the calls on it live and die with it."""
 
     network: Network
-    client: str
+    client: Host
     address: str
     alive: bool = True
     held: deque[tuple[Pipe, Any]] = field(default_factory=deque)
-    on_break: list[Callable[[], None]] = field(default_factory=list)
+    on_break: dict[Callable[[], None], None] = field(default_factory=dict)
     _stalled_since: float | None = None
 
     @property
@@ -88,19 +120,20 @@ class Link:
     def stall(self) -> None:
         """A partition begins."""
         if self._stalled_since is None:
-            self._stalled_since = asyncio.get_running_loop().time()
-            asyncio.get_running_loop().call_later(self.network.keepalive_s, self._keepalive, self._stalled_since)
+            loop = asyncio.get_running_loop()
+            self._stalled_since = loop.time()
+            loop.call_later(self.network.keepalive_s, self._keepalive, self._stalled_since, context=NOBODY)
 
     def heal(self) -> None:
         """The partition ends: what was held arrives, in order."""
         self._stalled_since = None
-        while self.held and self.alive:
-            pipe, message = self.held.popleft()
-            pipe.deliver(message)
+        held, self.held = self.held, deque()
+        for pipe, message in held:
+            pipe.arrive(message)
 
     def _keepalive(self, since: float) -> None:
         if self._stalled_since == since:
-            self.break_()
+            self.network.disconnect(self)
 
     def break_(self) -> None:
         """The connection is reset: every call on it ends."""
@@ -108,9 +141,15 @@ class Link:
             return
         self.alive = False
         self.held.clear()
-        callbacks, self.on_break = self.on_break, []
+        callbacks, self.on_break = self.on_break, {}
         for callback in callbacks:
             callback()
+
+
+class Listener(Protocol):
+    """A server at an address."""
+
+    host: Host
 
 
 class Network:
@@ -119,11 +158,14 @@ class Network:
     def __init__(self, rng: Rng, *, delay_ms: tuple[float, float] = (0.1, 5.0), keepalive_s: float = 15.0) -> None:
         self.rng = rng
         self.keepalive_s = keepalive_s
-        self._delay_ms = delay_ms
-        self._listeners: dict[str, Any] = {}
-        self._links: list[Link] = []
-        self._partitions: set[tuple[str, str]] = set()
         self.messages = 0
+        self.on_arrived: list[Callable[[Pipe, Any], None]] = []
+        """Told of every message that comes to a host."""
+        self._delay_ms = delay_ms
+        self._listeners: dict[str, Listener] = {}
+        self._links: dict[Link, None] = {}
+        self._partitions: set[tuple[str, str]] = set()
+        self._kernels: dict[Host, deque[tuple[Pipe, Any]]] = {}
 
     def delay_s(self) -> float:
         """How long the next message takes."""
@@ -131,9 +173,42 @@ class Network:
         low, high = self._delay_ms
         return (low + (high - low) * self.rng.random()) / 1000
 
+    def tell_arrived(self, pipe: Pipe, message: Any) -> None:
+        """See on_arrived."""
+        for listener in self.on_arrived:
+            listener(pipe, message)
+
+    # Hosts.
+
+    def host(self, name: str) -> Host:
+        """A new process with a network connection."""
+        host = Host(name)
+        self._kernels[host] = deque()
+        host.on_resume.append(lambda: self._flush_kernel(host))
+        host.on_kill.append(lambda: self._forget(host))
+        return host
+
+    def kernel_of(self, host: Host) -> deque[tuple[Pipe, Any]]:
+        """What waits for a stalled host to read it."""
+        return self._kernels[host]
+
+    def _flush_kernel(self, host: Host) -> None:
+        """A host goes on after a stall: it is told that there is something to read, and reads, in the order it came."""
+        loop, waiting = asyncio.get_running_loop(), self._kernels[host]
+        when = loop.time()
+        for pipe, message in list(waiting):
+            when += 0.0005 * self.rng.random()
+            loop.call_at(when, pipe.take_in, message, context=NOBODY)
+        waiting.clear()
+
+    def _forget(self, host: Host) -> None:
+        self._kernels[host].clear()
+        for link in [link for link in self._links if link.client is host]:
+            self.disconnect(link)
+
     # Servers.
 
-    def listen(self, address: str, server: Any) -> None:
+    def listen(self, address: str, server: Listener) -> None:
         """A server takes connections at an address."""
         assert address not in self._listeners, f"{address} is taken"
         self._listeners[address] = server
@@ -142,34 +217,30 @@ class Network:
         """The server is gone: connections to it are reset, new ones refused."""
         self._listeners.pop(address, None)
         for link in [link for link in self._links if link.address == address]:
-            self._drop(link)
+            self.disconnect(link)
 
     # Clients.
 
-    async def connect(self, client: str, address: str) -> tuple[Link, Any]:
+    async def connect(self, client: Host, address: str) -> tuple[Link, Any]:
         """Open a connection. Broken when nobody listens there, or a partition is in the way for too long."""
         waited = 0.0
-        while self.is_partitioned(client, address):
+        while self.is_partitioned(client.name, address):
             await asyncio.sleep(0.1)
             waited += 0.1
             if waited >= self.keepalive_s:
                 raise Broken
         await asyncio.sleep(self.delay_s())
         server = self._listeners.get(address)
-        if server is None:
+        if server is None or not client.alive:
             raise Broken
         link = Link(self, client, address)
-        self._links.append(link)
+        self._links[link] = None
         return link, server
-
-    def _drop(self, link: Link) -> None:
-        if link in self._links:
-            self._links.remove(link)
-        link.break_()
 
     def disconnect(self, link: Link) -> None:
         """One side closed the connection."""
-        self._drop(link)
+        self._links.pop(link, None)
+        link.break_()
 
     # Faults.
 
@@ -180,23 +251,17 @@ class Network:
         """Stall everything between a host ('*' for all) and an address until `heal`."""
         self._partitions.add((client, address))
         for link in self._links:
-            if link.address == address and client in ("*", link.client):
+            if link.address == address and client in ("*", link.client.name):
                 link.stall()
 
     def heal(self) -> None:
         """End every partition."""
         self._partitions.clear()
         for link in list(self._links):
-            link.heal()
+            if link.stalled:
+                link.heal()
 
-    def reset_all(self, client: str) -> None:
-        """Reset every connection of a host, as when it restarts or a middlebox forgets."""
-        for link in [link for link in self._links if link.client == client]:
-            self._drop(link)
-
-    def reset_some(self) -> int:
-        """Reset each connection with an even chance; returns how many."""
-        chosen = [link for link in list(self._links) if self.rng.below(2)]
-        for link in chosen:
-            self._drop(link)
-        return len(chosen)
+    def reset(self, client: Host) -> None:
+        """Reset every connection of a host, as when a middlebox forgets."""
+        for link in [link for link in self._links if link.client is client]:
+            self.disconnect(link)

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from simulation.network import Broken, Link, Network, Pipe
+from simulation.virtual import Host
 
 END = object()
 """What a half-closed stream delivers last."""
@@ -23,19 +24,18 @@ class _Details:
         self.invocation_metadata = metadata
 
 
-class Finished(Exception):
+class Finished(grpc.aio.AbortError):  # type: ignore[misc]  # it has no types
     """Raised inside a handler by `abort`."""
 
 
 class Server:
     """Registered handlers at an address of the simulated network."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, host: Host) -> None:
         self.network = network
+        self.host = host
         self._methods: dict[str, grpc.RpcMethodHandler] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
-        self._calls: set[asyncio.Task[None]] = set()
-        self._address: str | None = None
 
     # What generated code and the chain call.
 
@@ -49,22 +49,9 @@ class Server:
     # Life.
 
     def start(self, address: str) -> None:
-        """Take connections."""
-        self._address = address
+        """Take connections until the host is killed."""
         self.network.listen(address, self)
-
-    def kill(self) -> None:
-        """Vanish: every connection is reset, every handler ends where it stands."""
-        if self._address is not None:
-            self.network.unlisten(self._address)
-            self._address = None
-        for call in list(self._calls):
-            call.cancel()
-
-    async def wait_killed(self) -> None:
-        """Return when no handler is left."""
-        while self._calls:
-            await asyncio.wait(list(self._calls))
+        self.host.on_kill.append(lambda: self.network.unlisten(address))
 
     # Calls.
 
@@ -72,12 +59,9 @@ class Server:
         self, link: Link, method: str, metadata: tuple[tuple[str, str | bytes], ...], deadline_s: float | None
     ) -> ServerCall:
         """A call has arrived on a connection."""
-        call = ServerCall(self.network, link, method, metadata, deadline_s)
-        task = asyncio.get_running_loop().create_task(self._run(call))
-        call.task = task
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-        link.on_break.append(task.cancel)
+        call = ServerCall(self.network, link, self.host, method, metadata, deadline_s)
+        call.task = self.host.run(self._run(call), name=method)
+        link.on_break[call.lost] = None
         return call
 
     def _find(self, call: ServerCall) -> grpc.RpcMethodHandler | None:
@@ -88,6 +72,7 @@ class Server:
         return next((h for g in self._generic if (h := g.service(details)) is not None), None)
 
     async def _run(self, call: ServerCall) -> None:
+        await self.host.awake()
         handler = self._find(call)
         if handler is None:
             call.finish(grpc.StatusCode.UNIMPLEMENTED, f"no method {call.method}")
@@ -134,14 +119,15 @@ class ServerCall:
         self,
         network: Network,
         link: Link,
+        host: Host,
         method: str,
         metadata: tuple[tuple[str, str | bytes], ...],
         deadline_s: float | None,
     ) -> None:
         self.method = method
         self.metadata = metadata
-        self.to_server = Pipe(network, link)
-        self.to_client = Pipe(network, link)
+        self.to_server = Pipe(network, link, host, method, on_cancel=self.cancel)
+        self.to_client = Pipe(network, link, link.client, method)
         self.task: asyncio.Task[None] | None = None
         self.code_set: grpc.StatusCode | None = None
         self.details_set = ""
@@ -153,8 +139,6 @@ class ServerCall:
         self._callbacks: list[Callable[[Any], None]] = []
         self._finished = False
         self._half_closed = False
-        link.on_break.append(self.to_server.snap)
-        link.on_break.append(self.to_client.snap)
 
     # grpc.aio.ServicerContext.
 
@@ -162,7 +146,7 @@ class ServerCall:
         return self.metadata
 
     def peer(self) -> str:
-        return f"ipv4:127.0.0.1:{self._link.client}"
+        return f"ipv4:127.0.0.1:1"
 
     def auth_context(self) -> dict[str, Sequence[bytes]]:
         return {}
@@ -194,9 +178,6 @@ class ServerCall:
     def cancelled(self) -> bool:
         return not self._link.alive
 
-    def done_(self) -> bool:
-        return self._finished
-
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         self._callbacks.append(callback)
 
@@ -226,9 +207,7 @@ class ServerCall:
             yield request
 
     async def write(self, response: Any) -> None:
-        # HTTP/2's flow control lets a window's worth go; the simulation's window is a count of messages.
-        while len(self.to_client.arrived) > 64 and not self.to_client.broken:
-            await asyncio.sleep(0.001)
+        await self.to_client.room()
         self.to_client.send(("message", self.serialize(response)))
 
     # The end.
@@ -242,6 +221,16 @@ class ServerCall:
     def done(self) -> None:
         for callback in self._callbacks:
             callback(self)
+
+    def settled(self) -> None:
+        """The client knows how it ended."""
+        self._link.on_break.pop(self.lost, None)
+
+    def lost(self) -> None:
+        """The connection broke."""
+        self.to_server.snap()
+        self.to_client.snap()
+        self.cancel()
 
     def cancel(self) -> None:
         """The client has cancelled."""

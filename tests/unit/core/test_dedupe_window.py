@@ -62,6 +62,16 @@ def test_a_collision_is_kept_beside_the_first_one() -> None:
     assert window.candidates(*ids(1)) == []
 
 
+@pytest.mark.parametrize("seed", range(64))
+def test_the_newest_of_a_collision_is_found_wherever_it_lies_in_the_table(seed: int) -> None:
+    window = DedupeWindow(
+        max_ids=100, window_ns=100, seed=seed
+    )  # decides whether the entries wrap round the table's end
+    for offset in range(SAME_HASH_MAX):
+        window.add_many(ids(1), offset, 0)
+        assert known(window, 1) == [offset]
+
+
 def test_a_window_of_no_time_knows_nothing_when_asked_at_stream_time() -> None:
     window = DedupeWindow(max_ids=10, window_ns=0)
     window.add_many(ids(1), 0, 50)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from google.protobuf.message import DecodeError
 
 from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.core.cloudevent import ATTRIBUTES_MAX, EVENT_BYTES_MAX
@@ -270,6 +271,36 @@ def test_what_stands_twice_is_refused(data: bytes, named: str) -> None:
 )
 def test_malformed_bytes(data: bytes, named: str) -> None:
     assert refused_field(data) == named
+
+
+def groups(levels: int) -> bytes:
+    """Unknown groups in each other."""
+    return b"\x4b" * levels + b"\x4c" * levels
+
+
+def long_field(number: int, value: bytes) -> bytes:
+    """A field whose length takes two bytes."""
+    return bytes([number << 3 | 2, len(value) & 0x7F | 0x80, len(value) >> 7]) + value
+
+
+@pytest.mark.parametrize(
+    ("levels", "enclosed"),
+    [
+        (100, lambda deep: deep),
+        (99, lambda deep: long_field(15, EVENT + deep)),
+        (98, lambda deep: long_field(15, EVENT + long_field(8, deep))),
+        (97, lambda deep: long_field(15, EVENT + long_field(5, field(1, b"a") + long_field(2, deep)))),
+        (96, lambda deep: long_field(15, EVENT + long_field(5, field(1, b"a") + long_field(2, long_field(7, deep))))),
+    ],
+    ids=["request", "event", "any", "value", "timestamp"],
+)
+def test_groups_may_lie_as_deep_as_protobuf_lets_them(levels: int, enclosed: Callable[[bytes], bytes]) -> None:
+    just, too_deep = (SHOP + field(15, EVENT) + enclosed(groups(deep)) for deep in (levels, levels + 1))
+    events_pb2.PublishRequest.FromString(just)
+    assert scan_publish(just, stream_request=False).count >= 1
+    with pytest.raises(DecodeError):
+        events_pb2.PublishRequest.FromString(too_deep)
+    assert refused_field(too_deep) in ("request", "events[1]")
 
 
 def test_sequence_twice_matters_only_where_it_is_known() -> None:

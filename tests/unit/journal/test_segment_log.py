@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from simulation.sim_disk import DiskFaults, SimDisk
@@ -22,6 +22,7 @@ from trunkline.core.errors import (
 )
 from trunkline.core.model import Sync
 from trunkline.server.journal.block import Block
+from trunkline.server.journal.disk import File
 from trunkline.server.journal.log import Log, LogConfig, Retention
 from trunkline.server.journal.segment_engine import SegmentEngine
 from trunkline.server.journal.segment_log import SegmentLog
@@ -513,7 +514,7 @@ async def test_the_clean_mark_is_gone_once_the_log_is_open(disk: SimDisk) -> Non
 
 async def test_a_segment_is_not_called_whole_before_its_blocks_are_synced() -> None:
     """A power cut while a WRITTEN stream is closed may cost records, and never looks like damage."""
-    for seed in range(300):
+    for seed in range(60):
         disk = SimDisk(Rng(seed))
         log = await (await an_engine(disk)).open_log("shop/events", LogConfig(sync=Sync.WRITTEN))
         await fill(log, 100, batch=100)
@@ -525,6 +526,28 @@ async def test_a_segment_is_not_called_whole_before_its_blocks_are_synced() -> N
         disk.cut_power()
         log = await (await an_engine(disk)).open_log("shop/events", LogConfig(sync=Sync.WRITTEN))
         assert await read_all(log) == list(range(log.next_offset))
+
+
+async def test_blocks_are_synced_before_the_trailer_that_says_so_is_written(
+    disk: SimDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", LogConfig(sync=Sync.WRITTEN))
+    await fill(log, 100)
+    done: list[str] = []
+    write, sync = disk.write, disk.sync
+
+    async def noted_write(file: File, offset: int, data: Sequence[bytes], *, sync: bool = False) -> None:
+        done.append("write")
+        await write(file, offset, data, sync=sync)
+
+    async def noted_sync(file: File) -> None:
+        done.append("sync")
+        await sync(file)
+
+    monkeypatch.setattr(disk, "write", noted_write)
+    monkeypatch.setattr(disk, "sync", noted_sync)
+    await log.close()
+    assert done[:3] == ["sync", "write", "sync"]
 
 
 async def test_a_bug_in_the_writing_closes_the_log_and_is_told(disk: SimDisk, monkeypatch: pytest.MonkeyPatch) -> None:

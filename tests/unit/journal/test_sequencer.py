@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from trunkline.core.clock import ManualClock
 from trunkline.core.errors import DiskFull, InstanceAlive, LimitExceeded, NotReady, OutcomeUnknown, TrunklineError
 from trunkline.server.journal import sequencer as sequencer_module
