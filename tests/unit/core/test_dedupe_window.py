@@ -64,12 +64,12 @@ def test_a_collision_is_kept_beside_the_first_one() -> None:
 
 @pytest.mark.parametrize("seed", range(64))
 def test_the_newest_of_a_collision_is_found_wherever_it_lies_in_the_table(seed: int) -> None:
-    window = DedupeWindow(
-        max_ids=100, window_ns=100, seed=seed
-    )  # decides whether the entries wrap round the table's end
-    for offset in range(SAME_HASH_MAX):
-        window.add_many(ids(1), offset, 0)
-        assert known(window, 1) == [offset]
+    # The seed decides whether the entries wrap round the end of a table; the many others make the tables grow then.
+    window = DedupeWindow(max_ids=10_000, window_ns=100, seed=seed)
+    window.add_many(ids(*[1] * 4), 0, 0)
+    window.add_many(ids(*range(2, 5000)), 4, 0)
+    assert known(window, 1) == [3]
+    assert window.candidates(*ids(1)) == [3, 2, 1, 0]
 
 
 def test_a_window_of_no_time_knows_nothing_when_asked_at_stream_time() -> None:
