@@ -55,7 +55,7 @@ def test_every_verb_needs_something() -> None:
     assert ROLE_NEEDED.keys() == set(Verb)
 
 
-@pytest.mark.parametrize("verb", set(Verb) - {Verb.PROBE})
+@pytest.mark.parametrize("verb", [verb for verb in Verb if verb is not Verb.PROBE])
 def test_nobody_may_nothing(verb: Verb) -> None:
     with pytest.raises(Unauthenticated):
         authorize(NOBODY, verb, ANY)
