@@ -1,9 +1,9 @@
 """Reading protobuf's binary form as upb reads it: the same bytes are accepted, the same are refused.
 
 Functions that return int give 0, or -1 for bytes that are not well-formed. `at` is moved behind what was read, and
-nothing at or behind `end` is touched. Source: protobuf.dev/programming-guides/encoding. The limits are those of upb, the
-parser of Python's protobuf, stricter than the encoding's: a tag or a length has at most 5 bytes and 32 bits, a varint at
-most 10 bytes, of which excess bits are dropped. (A length of 32 bits is beyond the end of anything that may be read.)
+nothing at or behind `end` is touched. Source: protobuf.dev/programming-guides/encoding. The limits are those of upb,
+the parser of Python's protobuf, stricter than the encoding's: a tag or a length has at most 5 bytes and 32 bits, a
+varint at most 10 bytes, of which excess bits are dropped. (A length of 32 bits is beyond the end of anything read.)
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
