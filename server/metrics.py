@@ -42,6 +42,7 @@ class PlaneMetrics(Collector):
             },
             "registry": plane.registry.metrics(),
             "discovery": plane.discovery.metrics(),
+            "events": plane.events.metrics(),
         }
 
 

@@ -25,6 +25,7 @@ from .chain.gate import House
 from .chain.metrics import ChainMetrics
 from .chain.readiness import Readiness
 from .events.bus import BusConfig, EventBus
+from .events.changes import Changes
 from .events.fold import EventsFold
 from .events.service import EventService
 from .events.streams import Promise
@@ -127,20 +128,38 @@ class ControlPlane:
         )
         self.history = History(self.engine, self.control.log, clock, config.history)
         self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
+        background = Tasks()
+        self.changes = Changes(
+            self.control.log,
+            self.history,
+            background,
+            journal_id=self.engine.journal_id,
+            revision=sequencer.revision,
+        )
         self.events = EventBus(
-            self.engine, self._events_fold, sequencer, clock, rng, config.events, Tasks(), promise=self._promise
+            self.engine,
+            self._events_fold,
+            sequencer,
+            clock,
+            rng,
+            config.events,
+            background,
+            promise=self._promise,
+            changes=self.changes,
         )
         self.tokens = Tokens(sequencer, self._tokens_fold, clock, self._entropy)
         self.operations = Operations(
             self.control,
             self.registry,
             self.discovery,
-            (self.registry, self.prober),
+            (self.registry, self.prober, self.events),
             self._about,
             clock,
         )
         self.registry.watchers = self.discovery.watches
         self.registry.on_step(self.discovery.apply)
+        self.registry.on_step(self.changes.on_step)
+        sequencer.on_group(self._on_group)
         self.registry.begin()
         self.discovery.begin(sequencer.revision)
 
@@ -179,7 +198,6 @@ class ControlPlane:
             tasks.create_task(self.control.run(), name="control")
             await self.control.ready.wait()
             await self.events.start(AUTHOR)
-            self.control.sequencer.on_group(self._on_group)
             tasks.create_task(self.events.run(), name="events")
             tasks.create_task(self.registry.run(), name="registry")
             tasks.create_task(self.discovery.watches.run(), name="watches")
@@ -191,6 +209,7 @@ class ControlPlane:
 
     def _on_group(self, group: Group) -> None:
         self.events.on_records(group.applied)
+        self.changes.on_group(group)
 
     async def reached(self) -> None:
         """Return when calls are answered."""

@@ -19,6 +19,7 @@ from trunkline.server.journal.sequencer import Origin
 from .changes import Changes
 from .checkpoint import SUBSCRIPTIONS, Checkpoints
 from .fold import EventsFold, SubscriptionEntity
+from .metrics import EventsAlarm, alarms, measured
 from .outlet import Outlet
 from .session import Session
 from .streams import Promise, Streams, StreamsConfig, Writer
@@ -122,6 +123,7 @@ class EventBus:
             await asyncio.sleep(self._config.bookmark_interval_s)
             if self._changes is not None:
                 self._changes.advance()
+                await asyncio.sleep(0)  # followers move on in the next turn
             for session in list(self._sessions):
                 session.bookmark()
 
@@ -144,6 +146,16 @@ class EventBus:
             elif kind == "subscription":
                 _, namespace, stream, _ = record.key.split("/", 3)
                 self.subscriptions.apply(record, self.streams.peek(namespace, stream))
+
+    def metrics(self) -> dict[str, float]:
+        """Counts and gauges by name, for Prometheus."""
+        if self._checkpoints is None:
+            return {}
+        return measured(self.streams.opened(), self.checkpoints, sessions=len(self._sessions))
+
+    def alarms(self) -> list[EventsAlarm]:
+        """What somebody should look at: subscriptions with events that are set aside, streams whose log has failed."""
+        return alarms(self.streams.opened())
 
     # Sessions.
 

@@ -6,9 +6,11 @@ the incarnations are the control stream's.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from trunkline.core.errors import PositionOutOfRange
@@ -27,16 +29,19 @@ from .tasks import Tasks
 RECENT_CHANGES_MAX = 16_384
 """Of all namespaces. Who is further behind reads control's history."""
 READ_EVENTS_MAX = 256
-"""Derived at a time for those who are behind; some ms of work."""
+"""Derived at a time; some ms of work."""
+OLDER_EVENTS_MAX = 4_096
+"""The same from control's history, which begins with a replay each time."""
+READ_BYTES = 1 << 20
 
 Change = RegistryChange | Record
 
 
 class ControlHistory(Protocol):
-    """What happened to a namespace's instances, streams and subscriptions."""
+    """The registry's past."""
 
-    def changes(self, namespace: str, from_revision: int) -> AsyncIterator[Change]:
-        """From a revision on to the present, ascending. A Record is one of stream.* or subscription.*."""
+    def steps(self, after: int, until: int) -> AsyncIterator[RegistryStep]:
+        """What happened to the registry after a revision, up to and with another one."""
 
 
 class Changes:
@@ -61,7 +66,7 @@ class Changes:
 
     def on_group(self, group: Group) -> None:
         """Records were folded: those of streams and subscriptions are changes."""
-        self._changes += [r for r in group.applied if r.topic.startswith(("stream.", "subscription."))]
+        self._changes += [record for record in group.applied if _is_shown(record)]
         self._records_to = group.revision
         self._publish()
 
@@ -108,11 +113,39 @@ class Changes:
             return self._derived(found, self.end)
         end = self.end
         older: list[Change] = []
-        async for change in self._history.changes(namespace, from_revision):
-            older.append(change)
-            if len(older) > READ_EVENTS_MAX:
+        async with aclosing(self._steps(from_revision - 1, end - 1)) as steps:
+            async for step in steps:
+                older += [change for change in step.changes if change.namespace == namespace]
+                if len(older) >= OLDER_EVENTS_MAX:
+                    end = step.revision + 1
+                    break
+        older += await self._records(namespace, from_revision, end)
+        older.sort(key=_revision_of)
+        derived: list[DerivedEvent] = []
+        for at in range(0, len(older), READ_EVENTS_MAX):
+            derived += [self.derive(change) for change in older[at : at + READ_EVENTS_MAX]]
+            await asyncio.sleep(0)
+        return derived, end
+
+    async def _steps(self, after: int, until: int) -> AsyncGenerator[RegistryStep, None]:
+        async for step in self._history.steps(after, until):
+            yield step
+
+    async def _records(self, namespace: str, begin: int, end: int) -> list[Change]:
+        """The records about a namespace's streams and subscriptions."""
+        found: list[Change] = []
+        while begin < end:
+            blocks = await self._control.read(begin, max_bytes=READ_BYTES)
+            for block in blocks:
+                records = map(block.record, range(block.count))
+                found += [
+                    r for r in records if _is_shown(r) and _namespace_of(r) == namespace and begin <= r.offset < end
+                ]
+                await asyncio.sleep(0)
+            if not blocks:
                 break
-        return self._derived([change for change in older if _revision_of(change) < end], end)
+            begin = blocks[-1].end_offset
+        return found
 
     def _derived(self, changes: Sequence[Change], end: int) -> tuple[list[DerivedEvent], int]:
         if len(changes) > READ_EVENTS_MAX:
@@ -195,6 +228,10 @@ class ChangesLog:
 
     def resume_offset(self, incarnation: int, offset: int) -> int | None:
         return self._control.resume_offset(incarnation, offset)
+
+
+def _is_shown(record: Record) -> bool:
+    return record.topic.startswith(("stream.", "subscription."))
 
 
 def _revision_of(change: Change) -> int:

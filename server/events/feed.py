@@ -40,7 +40,6 @@ class Feed:
         created_revision: int = 0,
         filters: Sequence[str],
         checkpoint: Callable[[Feed], None] | None = None,
-        on_set_aside: Callable[[Feed], None] | None = None,
     ) -> None:
         self.state = state
         self.key = key
@@ -55,7 +54,6 @@ class Feed:
         self._clock = clock
         self._group = dispatcher.matcher.join(filters)
         self._checkpoint = checkpoint
-        self._on_set_aside = on_set_aside
         self._known_aside = state.counts.set_aside
         self._loading: dict[int, Delivery] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -267,13 +265,12 @@ class Feed:
             )
 
     def _tell(self) -> None:
-        """Let others know what they wait for: the checkpoints, and whoever looks after what is set aside."""
+        """Let the checkpoints know that there is something to save, and people that something was set aside."""
         if self._checkpoint is not None and self.state.dirty:
             self._checkpoint(self)
         if self._known_aside != self.state.counts.set_aside:
             self._known_aside = self.state.counts.set_aside
-            if self._on_set_aside is not None:
-                self._on_set_aside(self)
+            log.warning("events set aside", extra={"subscription": self.key, "events": len(self.state.set_aside)})
 
     def _arm(self, now_ns: int) -> None:
         """Wake when the next deadline comes."""

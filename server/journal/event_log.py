@@ -152,15 +152,15 @@ class EventLog:
         pending = _Pending(queued.offset, batch, queued.future)
         self._pending[pending.offset] = pending
         queued.future.add_done_callback(lambda future: self._settle(pending, future))
-        self.published += batch.count
         return pending
 
     def _settle(self, pending: _Pending, future: asyncio.Future[Appended]) -> None:
         """An append is durable, or has failed and with it all behind it: then their ids are as good as new."""
         self._pending.pop(pending.offset)
         if future.cancelled() or future.exception() is not None:
-            self.published -= pending.batch.count
             self._window.take_back(pending.offset)
+        else:
+            self.published += pending.batch.count
 
     # Requests with events that may be duplicates.
 
