@@ -114,6 +114,10 @@ class Publisher:
         Events given together are appended together or not at all.
         """
         self._guard.check()
+        if self._running is None:
+            raise RuntimeError(
+                "the publisher is not open: use it inside `async with trunkline.publisher() as publisher`"
+            )
         named = named_events(events, source=self._source, edge=self._edge)
         if len(named) > min(BATCH_EVENTS_MAX, self._in_flight_max):
             raise InvalidArgument.of(
