@@ -119,7 +119,11 @@ class Batch:
             scan.key_hashes,
             scan.id_hashes,
         )
-        return whole if keep is None or len(keep) == scan.count else _join([whole._slice(a, b) for a, b in _runs(keep)])
+        return (
+            whole
+            if keep is None or len(keep) == scan.count
+            else Batch.merge([whole._slice(a, b) for a, b in _runs(keep)])
+        )
 
     @staticmethod
     def of_records(drafts: Sequence[Draft]) -> Batch:
@@ -137,6 +141,31 @@ class Batch:
         ends = array("I", accumulate(map(len, frames)))
         return Batch(
             len(drafts), b"".join(frames), ends, topic_ids, tuple(topics), array("Q"), array("Q"), tuple(drafts)
+        )
+
+    @staticmethod
+    def merge(batches: Sequence[Batch]) -> Batch:
+        """Batches one after the other as one; all of them with drafts, or none."""
+        topics: dict[str, int] = {}
+        topic_ids, ends = array("H"), array("I")
+        key_hashes, id_hashes = array("Q"), array("Q")
+        size = 0
+        for batch in batches:
+            ids = [topics.setdefault(topic, len(topics)) for topic in batch.topics]
+            topic_ids.extend([ids[topic_id] for topic_id in batch.topic_ids])
+            ends.extend([size + end for end in batch.ends])
+            key_hashes.extend(batch.key_hashes)
+            id_hashes.extend(batch.id_hashes)
+            size += len(batch.payload)
+        return Batch(
+            len(ends),
+            b"".join([batch.payload for batch in batches]),
+            ends,
+            topic_ids,
+            tuple(topics),
+            key_hashes,
+            id_hashes,
+            tuple([draft for batch in batches for draft in batch.drafts]),
         )
 
     def split(self) -> Iterator[Batch]:
@@ -184,22 +213,6 @@ def _runs(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:
         previous = index
     if first is not None and previous is not None:
         yield first, previous + 1
-
-
-def _join(pieces: Sequence[Batch]) -> Batch:
-    """Slices of one batch put together again."""
-    ends = array("I")
-    topic_ids, key_hashes, id_hashes = array("H"), array("Q"), array("Q")
-    size = 0
-    for piece in pieces:
-        ends.extend([size + end for end in piece.ends] if size else piece.ends)
-        topic_ids.extend(piece.topic_ids)
-        key_hashes.extend(piece.key_hashes)
-        id_hashes.extend(piece.id_hashes)
-        size += len(piece.payload)
-    payload = b"".join([piece.payload for piece in pieces])
-    topics = pieces[0].topics if pieces else ()
-    return Batch(len(ends), payload, ends, topic_ids, topics, key_hashes, id_hashes)
 
 
 def frame_head(size: int) -> bytes:

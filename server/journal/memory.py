@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import (
     DurabilityUnmet,
-    LimitExceeded,
     StreamClosed,
     TrunklineError,
 )
 from trunkline.core.model import Sync
 
+from .append_queue import AppendQueue
 from .batch import Batch
 from .block import Block
 from .engine import check_log_name, superfluous_snapshots
@@ -51,9 +51,7 @@ class MemoryLog:
         self.last_time_ns = 0
         self._blocks = RecentBlocks()
         self._tail = Tail()
-        self._queue: list[tuple[list[Block], Pending]] = []
-        self._queued_bytes = 0
-        self._end = 0
+        self._queue = AppendQueue(0, 0, bytes_max=config.queue_bytes_max)
         self._closed = False
 
     @property
@@ -80,36 +78,30 @@ class MemoryLog:
         assert batch.count > 0, "an empty batch has no position"
         if self._closed:
             raise StreamClosed(f"stream {self.name} is closed")
-        if self._queued_bytes + batch.size > self.config.queue_bytes_max:
-            raise LimitExceeded("queue_bytes_max", self.config.queue_bytes_max)
-        loop = asyncio.get_running_loop()
-        self.last_time_ns = max(time_ns, self.last_time_ns)
-        pending = Pending(self._end, batch.count, self.last_time_ns, loop.create_future())
-        blocks: list[Block] = []
-        for part in batch.split():
-            blocks.append(
-                Block.of_batch(part, base_offset=self._end, time_ns=self.last_time_ns, incarnation=self.incarnation)
-            )
-            self._end += part.count
         if not self._queue:
-            loop.call_soon(self._publish)
-        self._queue.append((blocks, pending))
-        self._queued_bytes += batch.size
-        return pending
+            asyncio.get_running_loop().call_soon(self._publish)
+        return self._queue.add(batch, time_ns)
 
     def _publish(self) -> None:
         """Make what was queued visible, tell it, answer."""
-        queue, self._queue = self._queue, []
-        self._queued_bytes = 0
-        for blocks, pending in queue:
-            for block in blocks:
-                self._blocks.add(block)
-                self.next_offset = block.end_offset
-                self._tail.tell(block)
-            if not pending.future.done():
-                pending.future.set_result(Appended(pending.offset, pending.count, pending.time_ns))
+        if not self._queue:
+            return
+        group = self._queue.take(self.config.group_bytes_max)
+        self._queue.written(group)
+        for part in group:
+            block = Block.of_batch(
+                part.batch, base_offset=part.base_offset, time_ns=part.time_ns, incarnation=self.incarnation
+            )
+            self._blocks.add(block)
+            self.next_offset = block.end_offset
+            self.last_time_ns = block.time_ns
+            self._tail.tell(block)
+            for queued in part.queued:
+                queued.answer()
         self._drop_while(lambda: self._is_over(self.config.retention))
         self._tail.wake()
+        if self._queue:  # more than one turn should take
+            asyncio.get_running_loop().call_soon(self._publish)
 
     def on_durable(self, listener: Listener) -> Callable[[], None]:
         return self._tail.listen(listener)
@@ -172,7 +164,7 @@ class MemoryLog:
 
     async def close(self) -> None:
         self._closed = True
-        if self._queue:
+        while self._queue:
             self._publish()
         self._tail.end(StreamClosed(f"stream {self.name} is closed"))
 

@@ -10,7 +10,7 @@ from trunkline.core.clock import Rng
 from trunkline.core.errors import DiskFull, DiskReadOnly, OutcomeUnknown, StreamClosed, TrunklineError
 from trunkline.core.model import Sync
 
-from .append_queue import AppendQueue, Queued
+from .append_queue import AppendQueue, Part
 from .batch import Batch
 from .block import Block, encode_block
 from .block_layout import parse_header
@@ -37,6 +37,8 @@ from .thinning import Keep
 
 log = logging.getLogger(__name__)
 
+SEGMENT_BLOCKS_MAX = 1 << 16
+"""A segment of many small blocks is closed early: the newest is read whole after an unclean stop."""
 READ_ATTEMPTS = 8
 """How often retention or compaction may take a segment away from under one read."""
 
@@ -119,7 +121,7 @@ class SegmentLog:
             self._drain = asyncio.get_running_loop().create_task(self._write_queue(), name=f"write {self.name}")
 
     async def _write_queue(self) -> None:
-        group: list[Queued] = []
+        group: list[Part] = []
         try:
             while self.failed is None and (self._queue or self._roll_asked is not None):
                 if self._roll_asked is not None:
@@ -135,9 +137,9 @@ class SegmentLog:
         finally:
             self._drain = None
 
-    async def _write_group(self, group: list[Queued]) -> None:
+    async def _write_group(self, group: list[Part]) -> None:
         try:
-            if self._is_full(sum(queued.batch.size for queued in group)):
+            if self._is_full(sum(part.batch.size for part in group)):
                 await self._roll()
         except TrunklineError as error:
             self._fail(error, group, _definite(error), kept_end=self._believable(error))
@@ -145,15 +147,15 @@ class SegmentLog:
         segment, position = self._segments.active, self._segments.active.size
         data = [
             encode_block(
-                queued.batch,
+                part.batch,
                 segment_id=segment.id,
                 salt=segment.header.salt,
                 incarnation=self.incarnation,
-                base_offset=queued.base_offset,
+                base_offset=part.base_offset,
                 durable_end=self.durable_end,
-                time_ns=queued.time_ns,
+                time_ns=part.time_ns,
             )
-            for queued in group
+            for part in group
         ]
         try:
             await self._disk.write(self._segments.file, position, data, sync=self.sync is Sync.FSYNCED)
@@ -171,23 +173,25 @@ class SegmentLog:
         active, records = self._segments.active, self.config.segment_records_limit
         return active.blocks > 0 and (
             active.size + coming > self.config.segment_bytes_limit
+            or active.blocks >= SEGMENT_BLOCKS_MAX
             or (records is not None and active.records >= records)
         )
 
-    def _publish(self, group: list[Queued]) -> None:
+    def _publish(self, group: list[Part]) -> None:
         """Everything in the group has reached the stream's sync: show it, tell it, answer."""
         if self.sync is Sync.FSYNCED:
             self.durable_end = self._segments.active.end_offset
             self._durable_mark = self._segments.active.mark()
-        for queued in group:
+        for part in group:
             block = Block.of_batch(
-                queued.batch, base_offset=queued.base_offset, time_ns=queued.time_ns, incarnation=self.incarnation
+                part.batch, base_offset=part.base_offset, time_ns=part.time_ns, incarnation=self.incarnation
             )
             self._recent.add(block)
             self.next_offset = block.end_offset
             self._last_time_ns = block.time_ns
             self._tail.tell(block)
-            queued.answer()
+            for queued in part.queued:
+                queued.answer()
         self._recent.shrink(self.config.recent_bytes_max)
         self._tail.wake()
 
@@ -215,7 +219,7 @@ class SegmentLog:
 
     # Failing and recovering.
 
-    async def _write_failed(self, error: TrunklineError, group: list[Queued], position: int) -> None:
+    async def _write_failed(self, error: TrunklineError, group: list[Part], position: int) -> None:
         """Find out whether anything may be left of a write that failed, and say so to those who wait."""
         untouched = error.fields.get("written") == "0" and error.fields.get("operation") != SYNC
         if untouched and isinstance(error, DiskReadOnly):
@@ -238,14 +242,12 @@ class SegmentLog:
         """Below this the records can be relied on: after a failed sync, only what was synced before."""
         return self.durable_end if error.fields.get("operation") == SYNC else self.next_offset
 
-    def _fail(
-        self, error: TrunklineError, group: list[Queued], answer: TrunklineError, *, kept_end: int | None
-    ) -> None:
+    def _fail(self, error: TrunklineError, group: list[Part], answer: TrunklineError, *, kept_end: int | None) -> None:
         """Close the log for appends and answer all who wait: the group with `answer`, the others that it is closed."""
         self.failed = error if isinstance(error, DiskFull | DiskReadOnly) else StreamClosed(error.message)
         self._kept_end = kept_end
         unknown = OutcomeUnknown(f"a part of it was kept: {error.message}")
-        for queued in group:
+        for queued in [queued for part in group for queued in part.queued]:
             queued.refuse(unknown if queued.first_offset < self.next_offset else _again(answer))
         for queued in self._queue.drop(self.next_offset, self._last_time_ns):
             queued.refuse(unknown if queued.first_offset < self.next_offset else _again(self.failed))

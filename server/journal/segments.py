@@ -22,6 +22,8 @@ from .walk import CHUNK_BYTES, DamagedAt, Found, walk_blocks, walk_indexes
 INDEXES_MAX = 256
 """Indexes of sealed segments in memory, 24 KiB each at most."""
 READ_BYTES_MAX = 4 << 20
+READ_BLOCKS_MAX = 256
+"""However small: parsing them takes the loop about 5 ms."""
 HINTS_MAX = 1_024
 
 
@@ -77,7 +79,7 @@ class Segments:
                     break
                 blocks.append(found.block())
                 position = found.end
-                if size >= max_bytes:
+                if size >= max_bytes or len(blocks) >= READ_BLOCKS_MAX:
                     break
         except DamagedAt as damage:
             if not blocks:

@@ -99,7 +99,7 @@ class History:
         """Append some batches without waiting in between, and take down what becomes of each."""
         pendings: list[tuple[Pending, int]] = []
         for _ in range(appends):
-            count = 1 + self.rng.below(60)
+            count = 1 + self.rng.below(250 if self.rng.below(4) == 0 else 40)
             first, self.model.numbers = self.model.numbers, self.model.numbers + count
             batch = events_batch(count, first=first, size=40 + self.rng.below(300))
             try:

@@ -76,8 +76,52 @@ async def test_what_is_appended_is_told_in_order_before_it_is_answered(log: Segm
     assert (first.offset, second.offset, log.next_offset) == (0, 3, 0)
     appended = await second.future
     assert (appended.offset, appended.count, appended.time_ns) == (3, 2, 50)
-    assert [(block.base_offset, block.time_ns) for block in told] == [(0, 50), (3, 50)]
-    assert await read_all(log) == [0, 1, 2, 3, 4]
+    assert [(block.base_offset, block.end_offset, block.time_ns) for block in told] == [(0, 5, 50)]
+    await log.append(events_batch(200, first=5), time_ns=40)
+    assert [(block.base_offset, block.end_offset, block.time_ns) for block in told[1:]] == [(5, 205, 50)]
+    assert await read_all(log) == list(range(205))
+
+
+async def test_small_batches_of_nearly_one_time_become_one_block(log: SegmentLog) -> None:
+    ms = 1_000_000
+    times = [0, 1, ms - 1, ms, ms + 1, 5 * ms]
+    pendings = [log.append_nowait(events_batch(2, first=2 * n, topics=3), time_ns=t) for n, t in enumerate(times)]
+    pendings.append(log.append_nowait(events_batch(200, first=12), time_ns=5 * ms))
+    appended = [await pending.future for pending in pendings]
+    assert [(a.offset, a.count, a.time_ns) for a in appended] == [
+        (0, 2, 0),
+        (2, 2, 0),
+        (4, 2, 0),
+        (6, 2, ms),
+        (8, 2, ms),
+        (10, 2, 5 * ms),
+        (12, 200, 5 * ms),
+    ]
+    blocks = await log.read(0, max_bytes=1 << 20)
+    assert [(block.base_offset, block.count) for block in blocks] == [(0, 6), (6, 4), (10, 2), (12, 200)]
+    whole = events_batch(6, topics=3)
+    assert [blocks[0].topic(n) for n in range(6)] == [whole.topics[t] for t in whole.topic_ids]
+    assert list(blocks[0].id_hashes) == list(whole.id_hashes)
+    assert await read_all(log) == list(range(212))
+
+
+async def test_small_appends_of_records_keep_their_heads(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("trunkline.subscriptions", SMALL)
+    pendings = [log.append_nowait(records_batch(f"k{n}", author=f"a{n % 2}"), time_ns=n) for n in range(20)]
+    await asyncio.gather(*[pending.future for pending in pendings])
+    (block,) = await log.read(0, max_bytes=1 << 20)
+    assert [(r.key, r.author) for r in map(block.record, range(20))] == [(f"k{n}", f"a{n % 2}") for n in range(20)]
+
+
+async def test_many_small_blocks_close_a_segment_and_are_read_in_pieces(
+    disk: SimDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.server.journal.segment_log.SEGMENT_BLOCKS_MAX", 300)
+    log = await (await an_engine(disk)).open_log("shop/events", LogConfig(recent_bytes_max=0))
+    await fill(log, 700, batch=1)
+    assert len([path for path in disk.paths() if path.endswith(".seg")]) >= 3
+    assert len(await log.read(0, max_bytes=1 << 20)) == 256
+    assert await read_all(log, max_bytes=1 << 20) == list(range(700))
 
 
 async def test_what_comes_while_a_write_is_under_way_goes_out_together(disk: SimDisk, log: SegmentLog) -> None:
