@@ -6,6 +6,8 @@ what the rules let pass, such as an absent field, is given its default here. Tim
 
 from __future__ import annotations
 
+from functools import lru_cache
+from sys import intern
 from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
@@ -36,6 +38,7 @@ HEALTHY_THRESHOLD_DEFAULT = 2
 
 _NOWHERE = Locality()
 _STATUSES = {int(status): status for status in Status}
+_DECLARED = {int(declared): declared for declared in Declared}
 
 
 # Durations and times.
@@ -71,7 +74,7 @@ def time_ns_to(time_ns: int) -> Timestamp:
 
 def declared_from(declared: common_pb2.DeclaredStatus.ValueType) -> Declared:
     """UNSPECIFIED is taken as SERVING."""
-    return Declared(declared or Declared.SERVING)
+    return _DECLARED.get(declared) or Declared(declared or Declared.SERVING)
 
 
 def declared_to(declared: Declared) -> common_pb2.DeclaredStatus.ValueType:
@@ -104,7 +107,12 @@ def durability_to(sync: Sync, copies: int) -> common_pb2.Durability:
 
 def locality_from(locality: common_pb2.Locality) -> Locality:
     """Empty where nothing is said."""
-    region, zone, sub_zone = locality.region, locality.zone, locality.sub_zone
+    return _locality(locality.region, locality.zone, locality.sub_zone)
+
+
+@lru_cache(maxsize=1_024)
+def _locality(region: str, zone: str, sub_zone: str) -> Locality:
+    """Instances are many, the places where they run are few: these share one value."""
     return Locality(region, zone, sub_zone) if region or zone or sub_zone else _NOWHERE
 
 
@@ -117,7 +125,7 @@ def locality_to(locality: Locality) -> common_pb2.Locality | None:
 
 def endpoint_from(endpoint: common_pb2.Endpoint) -> Endpoint:
     """The protocol is grpc unless it says otherwise."""
-    return Endpoint(endpoint.host, endpoint.port, endpoint.protocol or PROTOCOL_DEFAULT)
+    return Endpoint(endpoint.host, endpoint.port, intern(endpoint.protocol) or PROTOCOL_DEFAULT)
 
 
 def endpoint_to(endpoint: Endpoint) -> common_pb2.Endpoint:
@@ -150,17 +158,20 @@ def health_check_to(check: GrpcHealthCheck) -> common_pb2.HealthCheck:
 
 
 def instance_from(instance: common_pb2.Instance) -> Instance:
-    """One running copy, defaults filled in."""
-    labels = instance.labels
+    """One running copy, defaults filled in.
+
+    What many instances have in common (names, label keys, places) is kept once: a registry holds a hundred thousand.
+    """
+    labels = {intern(key): value for key, value in instance.labels.items()}
     return Instance(
-        namespace=instance.namespace,
-        service=instance.service,
+        namespace=intern(instance.namespace),
+        service=intern(instance.service),
         id=instance.id,
         endpoints=tuple([endpoint_from(endpoint) for endpoint in instance.endpoints]),
-        version=instance.version,
+        version=intern(instance.version),
         weight=instance.weight or WEIGHT_DEFAULT,
         locality=locality_from(instance.locality) if instance.HasField("locality") else _NOWHERE,
-        labels=MappingProxyType(dict(labels)) if labels else NO_LABELS,
+        labels=MappingProxyType(labels) if labels else NO_LABELS,
         declared=declared_from(instance.declared),
         health_check=health_check_from(instance.health_check) if instance.HasField("health_check") else None,
     )
