@@ -128,25 +128,7 @@ class ControlPlane:
         )
         self.history = History(self.engine, self.control.log, clock, config.history)
         self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
-        background = Tasks()
-        self.changes = Changes(
-            self.control.log,
-            self.history,
-            background,
-            journal_id=self.engine.journal_id,
-            revision=sequencer.revision,
-        )
-        self.events = EventBus(
-            self.engine,
-            self._events_fold,
-            sequencer,
-            clock,
-            rng,
-            config.events,
-            background,
-            promise=self._promise,
-            changes=self.changes,
-        )
+        self._make_events()
         self.tokens = Tokens(sequencer, self._tokens_fold, clock, self._entropy)
         self.operations = Operations(
             self.control,
@@ -162,6 +144,28 @@ class ControlPlane:
         sequencer.on_group(self._on_group)
         self.registry.begin()
         self.discovery.begin(sequencer.revision)
+
+    def _make_events(self) -> None:
+        """The event bus, and the stream of what happens in control."""
+        background = Tasks()
+        self.changes = Changes(
+            self.control.log,
+            self.history,
+            background,
+            journal_id=self.engine.journal_id,
+            revision=self.control.sequencer.revision,
+        )
+        self.events = EventBus(
+            self.engine,
+            self._events_fold,
+            self.control.sequencer,
+            self._clock,
+            self._rng,
+            self.config.events,
+            background,
+            promise=self._promise,
+            changes=self.changes,
+        )
 
     def register(self, registrar: Registrar) -> list[str]:
         """Register every servicer behind the chain; returns the services' names."""
