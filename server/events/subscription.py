@@ -59,10 +59,7 @@ class SubscriptionState:
     def recover(
         cls, limits: Limits, progress: Progress, *, end: int, now_ns: int, time_ns: int, changed: bool = False
     ) -> SubscriptionState:
-        """Go on from a checkpoint. `end` is the stream's end now: nothing at or above it was delivered.
-
-        `changed`: this is not what the last checkpoint says, so another is due.
-        """
+        """Go on from a checkpoint (or, `changed`, from what is no checkpoint yet). Nothing at or above `end` was delivered."""
         state = cls(limits, incarnation=progress.incarnation, position=progress.floor)
         state.delivered_to = state.reserved_to = min(progress.delivered_to, max(end, progress.floor))
         state.set_aside = {entry.offset: entry for entry in progress.set_aside}

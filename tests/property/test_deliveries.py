@@ -9,9 +9,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+import trunkline.core.deliveries as fast
 from reference import deliveries as plain
 from trunkline.api.v1 import events_pb2
-from trunkline.core import deliveries as fast
 
 U64 = st.integers(0, 2**64 - 1)
 
