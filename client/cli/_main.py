@@ -10,7 +10,7 @@ import click
 
 from trunkline.core.errors import InvalidArgument, TrunklineError
 
-from . import _admin, _discovery, _doctor, _events, _protos, _register
+from . import _admin, _discovery, _doctor, _events, _operate, _protos, _register
 from ._context import Settings
 
 COMMANDS_GROUP = "trunkline.commands"
@@ -77,6 +77,9 @@ for command in (
     _discovery.services,
     _discovery.resolve,
     _discovery.watch,
+    _operate.drain,
+    _operate.override,
+    _operate.end_pause,
     _events.publish,
     _events.subscribe,
     _events.streams,

@@ -221,3 +221,25 @@ def test_a_journal_is_checked_shown_backed_up_and_restored(tmp_path: Path) -> No
     damaged = trunkline("journal", "check", str(tmp_path / "data"))
     assert damaged.returncode == 1
     assert "trunkline.control" in damaged.stdout + damaged.stderr
+
+
+def test_an_operator_overrides_and_drains(server: Server) -> None:
+    script = (
+        f"{TRUNKLINE} override held held-1 NOT_SERVING --reason 'bad disk' >/dev/null && "
+        f"{TRUNKLINE} --json resolve held --status NOT_SERVING && "
+        f"{TRUNKLINE} --json override held held-1 CLEAR >/dev/null && "
+        f"{TRUNKLINE} --json drain held held-1 --limit 5 && {TRUNKLINE} --json resolve held --status DRAINING"
+    )
+    done = trunkline(
+        "register", "held", "--port", "1", "--id", "held-1", "--", "sh", "-c", script, address=server.address
+    )
+    assert done.returncode == 0, done.stderr
+    overridden, drained, draining = lines(done.stdout)
+    assert overridden["reason"] == "override: bad disk"
+    assert drained["complete"] is True
+    assert draining["id"] == "held-1"
+    (paused,) = run_json(server, "end-pause")
+    assert paused["expired"] == 0
+    unknown = trunkline("override", "held", "nobody", "DRAINING", address=server.address)
+    assert unknown.returncode == 1
+    assert "instance not found" in unknown.stderr
