@@ -10,6 +10,7 @@ from typing import Literal
 
 import google_crc32c
 from google.protobuf.message import DecodeError
+
 from trunkline.api.journal.v1 import record_pb2
 from trunkline.core.errors import JournalCorrupt
 

@@ -35,6 +35,7 @@ import struct
 from typing import NamedTuple
 
 import google_crc32c
+
 from trunkline.core.errors import JournalTooNew
 
 from .batch import BLOCK_PAYLOAD_BYTES_MAX, BLOCK_RECORDS_MAX

@@ -17,7 +17,7 @@ from trunkline.core.errors import JournalCorrupt
 from trunkline.core.model import Sync
 
 from .block_layout import HEADER_BYTES, pack_header
-from .discovery import find_segments, learn_sealed, split_dead
+from .discovery import corrupt, find_segments, learn_sealed, split_dead
 from .disk import Disk, File
 from .log import Incarnation
 from .log_meta import LogMeta, load_mark, load_meta, remove_mark, save_meta
@@ -25,7 +25,7 @@ from .scan_tail import TailScan, scan_tail
 from .segment import Mark, Segment, begin_segment, create_segment, load_index, load_trailer, place_segment, seal_segment
 from .segment_layout import SEGMENT_HEADER_BYTES, SegmentHeader
 from .small_file import TEMPORARY_SUFFIX
-from .walk import walk_blocks
+from .walk import DamagedAt, walk_blocks
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,10 @@ async def _check_closed(disk: Disk, newest: Segment, next_offset: int) -> None:
     trailer = await load_trailer(disk, newest.path, newest.id)
     if trailer is not None and trailer.end_offset == next_offset:
         newest.take_trailer(trailer)
-        await load_index(disk, newest)
+        try:
+            await load_index(disk, newest)
+        except DamagedAt as damage:
+            raise corrupt(newest, damage.position, newest.first_offset, next_offset, damage.reason) from damage
     else:  # the blocks may be whole although the trailer is not
         await scan_tail(disk, newest, durable_end=next_offset)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import google_crc32c
-
-from trunkline.core.errors import JournalCorrupt
 
 from .block_layout import BlockDamaged, Header
 from .disk import Disk, File
@@ -23,6 +22,9 @@ from .segment_layout import (
     segment_name,
 )
 from .small_file import TEMPORARY_SUFFIX
+from .walk import walk_indexes
+
+log = logging.getLogger(__name__)
 
 
 class Mark(NamedTuple):
@@ -167,14 +169,24 @@ async def load_trailer(disk: Disk, path: str, segment_id: int) -> Trailer | None
     return trailer
 
 
-async def load_index(disk: Disk, segment: Segment) -> SparseIndex:
-    """The index of a sealed segment. JournalCorrupt when it is damaged."""
+async def load_index(disk: Disk, segment: Segment) -> None:
+    """Have the index of a sealed segment in memory. DamagedAt when neither it nor the blocks can be read."""
     if segment.index is None:
         trailer = segment.trailer
         assert trailer is not None
         data = await disk.read(segment.path, trailer.data_end, 24 * trailer.entries)
         try:
-            segment.index = SparseIndex.parse(data, trailer)
+            index = SparseIndex.parse(data, trailer)
         except BlockDamaged as error:
-            raise JournalCorrupt(f"{segment.path}: {error}", path=segment.path) from error
-    return segment.index
+            # The trailer was written whole and the index was not: a sync failed, or the power. The blocks say the same.
+            log.warning("index rebuilt", extra={"segment": segment.path, "reason": str(error)})
+            index = await _rebuilt_index(disk, segment)
+        segment.index = index
+
+
+async def _rebuilt_index(disk: Disk, segment: Segment) -> SparseIndex:
+    index = SparseIndex()
+    start, end = SEGMENT_HEADER_BYTES, segment.size
+    async for found in walk_indexes(disk, segment.path, start, end, segment=segment.header):
+        index.note(found.header.base_offset, found.position, found.header.time_ns)
+    return index

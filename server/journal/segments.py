@@ -112,7 +112,10 @@ class Segments:
         """Have the segment's index in memory, and let that of another go when there are many."""
         if segment is self.active or segment.trailer is None:
             return
-        await load_index(self.disk, segment)
+        try:
+            await load_index(self.disk, segment)
+        except DamagedAt as damage:
+            raise self._corrupt(segment, damage, segment.first_offset) from damage
         self._loaded[segment.id] = segment
         self._loaded.move_to_end(segment.id)
         if len(self._loaded) > INDEXES_MAX:

@@ -606,3 +606,16 @@ async def test_a_bug_in_the_writing_closes_the_log_and_is_told(disk: SimDisk, mo
     await log.recover()
     await fill(log, 10, first=20)
     assert await read_all(log) == list(range(30))
+
+
+async def test_a_damaged_index_is_made_anew_of_the_blocks(disk: SimDisk) -> None:
+    engine = await an_engine(disk)
+    log = await engine.open_log("shop/events", LogConfig(segment_bytes=256 << 10))
+    await fill(log, 4_000)
+    await engine.close()
+    segments = [path for path in disk.paths() if path.endswith(".seg")]
+    for path in segments:
+        disk.flip(path, len(disk.content(path)) - 96 - 5)
+    log = await (await an_engine(disk)).open_log("shop/events", LogConfig(segment_bytes=256 << 10, recent_bytes_max=0))
+    assert await read_all(log, 1_000) == list(range(1_000, 4_000))
+    assert await log.offset_at(1_555) == 1_560
