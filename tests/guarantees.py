@@ -116,3 +116,57 @@ def broke_never_empty_by_accident(seen: Sequence[Seen], truth: Truth) -> list[st
         for event in seen
         if not event.view and truth.at(event.revision)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One delivery as a consumer saw it."""
+
+    incarnation: int
+    offset: int
+    attempt: int
+    event_id: str
+
+
+def broke_acked_is_kept(acknowledged: Mapping[str, int], stored: Mapping[int, str]) -> list[str]:
+    """G9 Acked is kept: every event whose publish was answered stands at the offset that the answer named.
+
+    `acknowledged`: event id to offset; `stored`: offset to event id, read after whatever happened.
+    """
+    return [
+        f"{event_id} was acknowledged at {offset}, where {stored.get(offset, 'nothing')} stands"
+        for event_id, offset in acknowledged.items()
+        if stored.get(offset) != event_id
+    ]
+
+
+def broke_deduplicated(stored: Mapping[int, str]) -> list[str]:
+    """G10 Deduplicated: within the window no event stands twice."""
+    first: dict[str, int] = {}
+    broken = []
+    for offset in sorted(stored):
+        if stored[offset] in first:
+            broken.append(f"{stored[offset]} stands at {first[stored[offset]]} and at {offset}")
+        first.setdefault(stored[offset], offset)
+    return broken
+
+
+def broke_at_least_once(stored: Mapping[int, str], seen: Sequence[Delivered], excused: frozenset[int]) -> list[str]:
+    """G11 At least once: every stored event was delivered, except what was set aside before anybody got it (`excused`)."""
+    delivered = {one.offset for one in seen}
+    return [f"{stored[offset]} at {offset} was never delivered" for offset in stored.keys() - delivered - excused]
+
+
+def broke_attempts_counted(seen: Sequence[Delivered], max_deliveries: int) -> list[str]:
+    """G12 Attempts are counted before delivering: none of an event's deliveries tells a number that was told before,
+    through whatever crash, nor one above the maximum."""
+    told: dict[tuple[int, int], int] = {}
+    broken = []
+    for one in seen:
+        before = told.get((one.incarnation, one.offset), 0)
+        if one.attempt <= before:
+            broken.append(f"{one.offset} was attempt {one.attempt} after attempt {before}")
+        if one.attempt > max_deliveries:
+            broken.append(f"{one.offset} was delivered a {one.attempt}th time of {max_deliveries}")
+        told[one.incarnation, one.offset] = max(before, one.attempt)
+    return broken

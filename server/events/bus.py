@@ -136,6 +136,8 @@ class EventBus:
             log.warning("last checkpoints were not written", extra={"reason": error.code})
         for feed in feeds:
             feed.close()
+        for stream in self.streams.opened():
+            stream.dispatcher.close()
 
     def on_records(self, records: Sequence[Record]) -> None:
         """Records of control were folded: streams and subscriptions come and go."""

@@ -155,12 +155,22 @@ class Checkpoints:
             log.warning("checkpoints were not written", extra={"reason": error.code, "subscriptions": len(due)})
             for subscription in due:
                 self.mark(subscription)
+            await self._recover()
             return False
         self.written += len(drafts)
         for subscription, saving in zip(due, savings, strict=True):
             subscription.state.saved(saving)
             subscription.on_saved()
         return True
+
+    async def _recover(self) -> None:
+        """Reopen the log if its disk has failed; what is marked is written to it at the next attempt."""
+        if self._log.failed is None:
+            return
+        try:
+            await self._log.recover()
+        except TrunklineError as error:
+            log.warning("checkpoints not recovered", extra={"reason": error.code, "error": error.message})
 
     async def write_now(self, subscriptions: Sequence[Checkpointed], *, final: bool = False) -> None:
         """Write these, whatever they say, and return when that is durable. With `final`, nothing is counted ahead."""
@@ -178,7 +188,10 @@ class Checkpoints:
         """Let go of what was overwritten once the stream has grown to twice of what was kept."""
         if self._log.bytes < max(COMPACT_BYTES_MIN, 2 * self._compacted_bytes):
             return
-        await self._log.compact(lambda record: self._is_current(record.key, int(record.id)))
+        try:
+            await self._log.compact(lambda record: self._is_current(record.key, int(record.id)))
+        except TrunklineError as error:
+            log.warning("checkpoints not compacted", extra={"reason": error.code, "error": error.message})
         self._compacted_bytes = self._log.bytes
 
 

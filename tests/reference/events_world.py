@@ -46,7 +46,9 @@ def publish_request(events: Iterable[Any], *, namespace: str = "shop", stream: s
 class Client:
     """Takes what a session sends, as a Sink would: pieces, which it parses. `full` makes it not ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, everybody: list[events_pb2.Delivery]) -> None:
+        self.everybody = everybody
+        """What all clients of the world got, in the order in which it was sent."""
         self.ready = True
         self.deliveries: list[events_pb2.Delivery] = []
         self.notices: list[events_pb2.SubscriptionNotice] = []
@@ -58,6 +60,7 @@ class Client:
         whole = data if isinstance(data, bytes) else b"".join(data)
         response = events_pb2.SubscribeResponse.FromString(whole)
         self.deliveries.extend(response.deliveries)
+        self.everybody.extend(response.deliveries)
         self.notices.extend(response.notices)
         self._arrived.set()
         return self.ready
@@ -132,6 +135,7 @@ class World:
         self.clock = LoopClock()
         self.rng = Rng(seed)
         self.offers = offers
+        self.delivered: list[events_pb2.Delivery] = []
         self.engine = MemoryEngine(self.clock, self.rng, offers=offers)
         self.fold: EventsFold
         self.control: Control
@@ -170,6 +174,8 @@ class World:
             await asyncio.gather(work, journal, return_exceptions=True)
             if not crash:
                 await self.bus.stop()
+            for stream in self.bus.streams.opened():
+                stream.dispatcher.close()  # a process that is gone delivers nothing, though its log lives on here
 
     def header(self) -> common_pb2.ResponseHeader:
         return common_pb2.ResponseHeader(
@@ -177,7 +183,7 @@ class World:
         )
 
     def connect(self) -> Client:
-        client = Client()
+        client = Client(self.delivered)
         client.session = self.bus.open_session(client, BY, allow=lambda _request, _filters: None)
         return client
 

@@ -14,6 +14,7 @@ from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import NotSupported
 from trunkline.core.model import Endpoint, Instance
+from trunkline.server.discovery.history import History
 from trunkline.server.events import changes as changes_module
 from trunkline.server.events.bus import BusConfig, EventBus
 from trunkline.server.events.changes import Changes
@@ -26,7 +27,6 @@ from trunkline.server.journal.fold import Folds
 from trunkline.server.registry.config import RegistryConfig
 from trunkline.server.registry.decisions import Registration
 from trunkline.server.registry.fold import RegistryFold
-from trunkline.server.registry.history import History
 from trunkline.server.registry.registry import Registry
 
 EARLIEST = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(earliest=True))
@@ -80,6 +80,8 @@ class Plane(World):
             await asyncio.gather(work, journal, return_exceptions=True)
             if not crash:
                 await self.bus.stop()
+            for stream in self.bus.streams.opened():
+                stream.dispatcher.close()
 
     async def register(self, name: str, *, namespace: str = "shop") -> int:
         instance = Instance(namespace=namespace, service="cart", id=name, endpoints=(Endpoint("10.0.0.1", 80),))
