@@ -24,6 +24,9 @@ from .chain.config import ChainConfig
 from .chain.gate import House
 from .chain.metrics import ChainMetrics
 from .chain.readiness import Readiness
+from .discovery.discovery import Discovery, DiscoveryConfig
+from .discovery.history import History, HistoryConfig
+from .discovery.service import DiscoveryService
 from .events.bus import BusConfig, EventBus
 from .events.changes import Changes
 from .events.fold import EventsFold
@@ -36,10 +39,7 @@ from .journal.fold import Folds
 from .journal.sequencer import Group, Origin
 from .metrics import PlaneMetrics
 from .registry.config import RegistryConfig
-from .registry.discovery import Discovery, DiscoveryConfig
-from .registry.discovery_service import DiscoveryService
 from .registry.fold import RegistryFold
-from .registry.history import History, HistoryConfig
 from .registry.probe_config import ProberConfig
 from .registry.prober import Probe, Prober
 from .registry.registry import Registry

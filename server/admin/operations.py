@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from trunkline.api import convert
 from trunkline.api.v1 import admin_pb2
 from trunkline.core.clock import Clock
+from trunkline.server.discovery.discovery import Discovery
 from trunkline.server.journal.control import Control
-from trunkline.server.registry.discovery import Discovery
 from trunkline.server.registry.registry import Registry
 
 from .about import About

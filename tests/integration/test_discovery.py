@@ -23,10 +23,10 @@ from trunkline.server.chain.gate import House
 from trunkline.server.chain.methods import METHODS
 from trunkline.server.chain.metrics import ChainMetrics
 from trunkline.server.chain.readiness import Readiness
+from trunkline.server.discovery.discovery import Discovery
+from trunkline.server.discovery.service import RAW_RESPONSES, DiscoveryService
 from trunkline.server.journal.record import Record
 from trunkline.server.registry.changes import RegistryStep
-from trunkline.server.registry.discovery import Discovery
-from trunkline.server.registry.discovery_service import RAW_RESPONSES, DiscoveryService
 from trunkline.server.registry.fold import RegistryFold
 from trunkline.server.security.authenticate import Authenticator
 from trunkline.server.security.config import SecurityConfig, TokenGrant

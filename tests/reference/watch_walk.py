@@ -12,9 +12,9 @@ from reference.watch import ModelWatcher
 from reference.watch_world import Client, World
 from trunkline.core.model import Declared, Locality, Status
 from trunkline.core.selector import Selector
+from trunkline.server.discovery.watch_config import WatchConfig
 from trunkline.server.journal.record import Record
 from trunkline.server.registry.fold import TombstoneConfig
-from trunkline.server.registry.watch_config import WatchConfig
 
 SERVICES = ("orders", "cart")
 IDS = tuple("abcdefg")

@@ -11,16 +11,16 @@ from reference.registry_facts import Journal
 from reference.watch import MemorySink, ModelWatcher
 from trunkline.core.clock import Clock, ManualClock, Rng
 from trunkline.core.selector import Selector
+from trunkline.server.discovery.applied import AppliedResult
+from trunkline.server.discovery.tokens import TokenMaker
+from trunkline.server.discovery.watch import WatchConnection
+from trunkline.server.discovery.watch_config import WatchConfig
+from trunkline.server.discovery.watch_hub import WatchHub, WatchOrder
+from trunkline.server.discovery.watch_loop import WatchLoop
+from trunkline.server.discovery.wire import EncodedInstances
 from trunkline.server.journal.record import Record
-from trunkline.server.registry.applied import AppliedResult
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
-from trunkline.server.registry.tokens import TokenMaker
-from trunkline.server.registry.watch import WatchConnection
-from trunkline.server.registry.watch_config import WatchConfig
-from trunkline.server.registry.watch_hub import WatchHub, WatchOrder
-from trunkline.server.registry.watch_loop import WatchLoop
-from trunkline.server.registry.wire import EncodedInstances
 
 JOURNAL_ID = "0123456789abcdef" * 2
 

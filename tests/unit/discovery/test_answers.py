@@ -10,11 +10,11 @@ from trunkline.api.v1 import discovery_pb2
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Declared, Status
+from trunkline.server.discovery.discovery import Discovery, DiscoveryConfig
+from trunkline.server.discovery.outcomes import Outcomes, Reported
 from trunkline.server.journal.record import Record
 from trunkline.server.registry.changes import RegistryStep
-from trunkline.server.registry.discovery import Discovery, DiscoveryConfig
 from trunkline.server.registry.fold import RegistryFold
-from trunkline.server.registry.outcomes import Outcomes, Reported
 
 JOURNAL_ID = "0123456789abcdef" * 2
 

@@ -14,8 +14,8 @@ from trunkline.core.clock import Clock
 from trunkline.core.errors import LimitExceeded, RevisionInFuture
 from trunkline.core.model import Declared, Locality
 from trunkline.core.selector import Selector
-from trunkline.server.registry.applied import AppliedWait
-from trunkline.server.registry.watch_config import WatchConfig
+from trunkline.server.discovery.applied import AppliedWait
+from trunkline.server.discovery.watch_config import WatchConfig
 
 A = "instance/default/orders/a"
 EAST, WEST = (Selector(locality=Locality(zone=zone)) for zone in ("east", "west"))

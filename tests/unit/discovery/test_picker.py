@@ -11,8 +11,8 @@ from trunkline.core.clock import Rng
 from trunkline.core.errors import InvalidArgument, NoInstance, NotSupported
 from trunkline.core.model import Declared, Endpoint
 from trunkline.core.selector import Selector
+from trunkline.server.discovery.picker import LoadBalancing, PickerConfig, Pickers
 from trunkline.server.registry.fold import RegistryFold
-from trunkline.server.registry.picker import LoadBalancing, PickerConfig, Pickers
 
 ANY = Selector()
 

@@ -10,8 +10,8 @@ from reference.watch_world import World
 from trunkline.core.model import ROUTABLE, Declared, Locality
 from trunkline.core.selector import Selector
 from trunkline.core.token import ControlToken
+from trunkline.server.discovery.watch_config import WatchConfig
 from trunkline.server.registry.fold import TombstoneConfig
-from trunkline.server.registry.watch_config import WatchConfig
 
 A, B, C = (f"instance/default/orders/{name}" for name in "abc")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trunkline.core.errors import LimitExceeded
 from trunkline.core.model import RegisteredInstance
 
-from .changes import RegistryChange
+from ..registry.changes import RegistryChange
 from .watch import Watch
 from .watch_config import WatchConfig
 from .watch_group import WatchGroup

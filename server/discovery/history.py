@@ -11,7 +11,7 @@ from trunkline.core.clock import Clock
 from trunkline.core.errors import InvalidArgument, LimitExceeded, RevisionInFuture
 from trunkline.core.model import RegisteredInstance
 
-from .changes import RegistryChange, RegistryStep
+from ..registry.changes import RegistryChange, RegistryStep
 from .replay import ControlRecords, Replay, SnapshotSource
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from trunkline.core.clock import Clock
 
+from ..registry.changes import RegistryStep, Transition, transitions
 from . import wire
-from .changes import RegistryStep, Transition, transitions
 from .tokens import TokenMaker
 from .watch import NEEDS_SNAPSHOT, Watch, WatchConnection
 from .watch_config import WatchConfig

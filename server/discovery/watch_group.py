@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from trunkline.core.model import RegisteredInstance
 from trunkline.core.selector import Selector
 
+from ..registry.changes import Transition
 from . import wire
-from .changes import Transition
 from .registry_view import RegistryView, last_change
 from .tokens import TokenMaker
 from .watch import Watch

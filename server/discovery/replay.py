@@ -13,8 +13,8 @@ from trunkline.server.journal.record import Record
 from trunkline.server.journal.requests import RecentRequests
 from trunkline.server.journal.snapshot import decode, restore
 
-from .changes import RegistryChange, RegistryStep
-from .fold import RegistryFold
+from ..registry.changes import RegistryChange, RegistryStep
+from ..registry.fold import RegistryFold
 
 READ_BYTES = 256 * 1024
 SLICE_RECORDS = 100

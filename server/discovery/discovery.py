@@ -8,9 +8,9 @@ from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
 from trunkline.core.clock import Clock, Rng
 
+from ..registry.changes import RegistryStep
 from . import wire
 from .catalogue import Catalogue
-from .changes import RegistryStep
 from .header import ResponseHeaders
 from .outcomes import Outcomes
 from .picker import PickerConfig, Pickers

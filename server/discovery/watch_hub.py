@@ -13,9 +13,9 @@ from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument, LimitExceeded, RevisionInFuture, TrunklineError
 from trunkline.core.selector import Selector
 
+from ..registry.changes import RegistryStep
 from . import wire
 from .applied import AppliedTracker, AppliedWait, LateWatcher
-from .changes import RegistryStep
 from .registry_view import RegistryView
 from .tokens import TokenMaker
 from .watch import EventSink, Watch, WatchConnection

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from trunkline.core.model import RegisteredInstance
 from trunkline.core.selector import Selector
 
+from ..registry.changes import RegistryChange
 from . import wire
-from .changes import RegistryChange
 from .registry_view import RegistryView
 
 ANSWERS_MAX = 10_000

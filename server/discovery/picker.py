@@ -15,7 +15,7 @@ from trunkline.core.ring import Ring
 from trunkline.core.selection import Random, RoundRobin, WeightedRandom
 from trunkline.core.selector import Selector
 
-from .changes import RegistryChange
+from ..registry.changes import RegistryChange
 from .registry_view import RegistryView
 from .resolver import matching
 
