@@ -78,8 +78,7 @@ class Ledger:
         if self._durable:
             self._done.clear()
 
-    def forget_done(self) -> None:
-        """Everything below `lowest_open` can not come again."""
+    def forget_below(self, offset: int) -> None:
+        """Nothing below `offset` can come again: a reconnect would go on there."""
         if self._done and not self._durable:
-            floor = self.lowest_open
-            self._done = set() if floor is None else {offset for offset in self._done if offset > floor}
+            self._done = {done for done in self._done if done >= offset}

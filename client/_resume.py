@@ -40,3 +40,7 @@ class ResumePoint:
         """What to resume with; empty when nothing is known."""
         self.prune(lowest_open)
         return self._marks[0].token if self._marks else b""
+
+    def begins_at(self) -> int:
+        """The offset of that token; 0 when nothing is known."""
+        return self._marks[0].next_offset if self._marks else 0

@@ -89,6 +89,8 @@ class Subscription:
         self._resume = ResumePoint()
         self._said = Said()
         self._credit_back = 0
+        self._charged: set[int] = set()
+        """Offsets received on this connection whose credit is not given back yet."""
         self._incarnation = 0
         self._opened_at_s = 0.0
         self._received_to = 0
@@ -138,7 +140,7 @@ class Subscription:
         if not self._spec.acknowledge:
             delivery.settled = True
             self._ledger.settle(delivery.offset, again=False)
-            self._give_credit()
+            self._give_credit(delivery.offset)
         return delivery
 
     async def consume(
@@ -214,13 +216,15 @@ class Subscription:
             return
         if outcome != Acknowledgement.OUTCOME_PROGRESS:
             self._ledger.settle(delivery.offset, again=outcome == Acknowledgement.OUTCOME_NACK)
-            self._give_credit()
+            self._give_credit(delivery.offset)
         self._said.add(outcome, delivery.offset, delay_ms=delay_ms, reason=reason)
         self._speaker.wake()
 
-    def _give_credit(self) -> None:
-        self._credit_back += 1
-        self._speaker.wake()
+    def _give_credit(self, offset: int) -> None:
+        if offset in self._charged:  # else it came on an earlier connection, which took its credit along
+            self._charged.discard(offset)
+            self._credit_back += 1
+            self._speaker.wake()
 
     # What the stream does with it.
 
@@ -231,6 +235,7 @@ class Subscription:
         self._ledger.reconnected()
         self._opened_at_s = asyncio.get_running_loop().time()
         self._credit_back = 0
+        self._charged.clear()
         request = OpenSubscription(
             subscription_id=subscription_id,
             namespace=spec.namespace,
@@ -238,7 +243,7 @@ class Subscription:
             name=spec.name,
             config=spec.config,
             resume_token=self._resume.token(self._lowest_open()) if ephemeral else b"",
-            credit=max(0, spec.credit - self._ledger.in_hand),
+            credit=spec.credit,
             client=spec.client,
             no_acknowledgement=not spec.acknowledge,
         )
@@ -251,14 +256,16 @@ class Subscription:
     def outgoing(self, subscription_id: int) -> tuple[list[Acknowledgement], AddCredit | None]:
         """What was said since the last call, and the credit for it."""
         credit, self._credit_back = self._credit_back, 0
-        self._ledger.forget_done()
         given = AddCredit(subscription_id=subscription_id, credit=credit) if credit else None
         return self._said.take(subscription_id), given
 
     def delivered(self, message: events_pb2.Delivery) -> None:
         """A delivery came."""
-        if self._is_repeat(message.offset):
-            self._give_credit()
+        verdict = self._verdict_on(message.offset)
+        self._charged.add(message.offset)
+        if verdict is Verdict.DONE:
+            self._give_credit(message.offset)
+        if verdict is not Verdict.NEW:
             return
         self._queue.append(
             Delivery(
@@ -272,17 +279,16 @@ class Subscription:
         )
         self._arrived.set()
 
-    def _is_repeat(self, offset: int) -> bool:
-        if not self._spec.acknowledge:
-            if offset < self._received_to:
-                return True
-            self._received_to = offset + 1
+    def _verdict_on(self, offset: int) -> Verdict:
         if asyncio.get_running_loop().time() - self._opened_at_s > LOST_WORDS_KNOWN_S:
             self._ledger.forget_lost()
+        if not self._spec.acknowledge and offset < self._received_to:
+            return Verdict.DONE
+        self._received_to = offset + 1
         verdict = self._ledger.receive(offset)
         if verdict is Verdict.DONE:
             self._said.add(Acknowledgement.OUTCOME_ACK, offset, delay_ms=0, reason="")
-        return verdict is not Verdict.NEW
+        return verdict
 
     def noticed(self, notice: SubscriptionNotice) -> None:
         """OPENED, BOOKMARK or GAP."""
@@ -293,6 +299,7 @@ class Subscription:
             self._opened.set()
         if notice.resume_token:
             self._resume.add(Mark(notice.next_offset, notice.resume_token), self._lowest_open())
+            self._ledger.forget_below(self._resume.begins_at())
 
     def ended(self, error: TrunklineError) -> None:
         """The control plane refuses it for good."""
@@ -313,7 +320,8 @@ class Subscription:
         if incarnation == self._incarnation:
             return
         if self._incarnation:  # offsets mean other events now: what is in hand comes again, if at all
-            self._credit_back += self._ledger.in_hand
+            self._credit_back += len(self._charged)
+            self._charged.clear()
             self._ledger = self._new_ledger()
             self._resume = ResumePoint()
             self._said.clear()

@@ -202,11 +202,12 @@ async def test_a_resync_is_never_an_empty_view(plane: FakeControlPlane, trunklin
     watching = asyncio.ensure_future(collect(view.changes(), seen))
     await until(lambda: seen)
     plane.go_away()
+    plane.end_lease("orders", "o-000")  # seen by nobody: what comes next can not be resumed
     plane.compact_history()
     plane.come_back()
-    await trunkline.register("orders", id="o-new", port=1, drain_on_exit=False)
-    await until(lambda: len(view.instances) == 251)
-    assert all(len(change.instances) >= 250 for change in seen if isinstance(change, Reset))
+    await until(lambda: sum(isinstance(change, Reset) for change in seen) == 2)
+    await until(lambda: ids(view) == plane.instance_ids("orders"))
+    assert all(len(change.instances) >= 249 for change in seen if isinstance(change, Reset))
     view.close()
     await watching
 
@@ -414,6 +415,35 @@ async def test_credit_bounds_what_is_sent(plane: FakeControlPlane, trunkline: An
         assert len(durable.open) == 3
 
 
+async def test_credit_neither_leaks_nor_grows_over_reconnects(plane: FakeControlPlane, trunkline: Any) -> None:
+    await published(trunkline, *["a"] * 60)
+    async with trunkline.subscribe("billing", start="earliest", credit=3) as subscription:
+        got = []
+        for _ in range(10):
+            taken = [await subscription.next() for _ in range(3)]
+            assert subscription.in_hand <= 6, "what is in hand, and once more the credit after a reconnect"
+            plane.go_away()
+            plane.come_back()
+            for delivery in taken:
+                got.append(delivery.offset)
+                delivery.ack()
+        for _ in range(30):
+            delivery = await subscription.next()
+            got.append(delivery.offset)
+            delivery.ack()
+        assert sorted(got) == list(range(60)), "each once: none repeated, none held back"
+        durable = plane._events.durable["default", "events", "billing"]
+        await until(lambda: not durable.open and not durable.again)
+    async with trunkline.subscribe("slow", start="earliest", credit=3) as subscription:
+        for _ in range(3):
+            await subscription.next()
+        plane.go_away()
+        plane.come_back()
+        durable = plane._events.durable["default", "events", "slow"]
+        await until(lambda: len(durable.open) >= 3)
+        assert len(durable.open) <= 6
+
+
 async def test_a_gap_is_told(plane: FakeControlPlane, trunkline: Any) -> None:
     await published(trunkline, "a", "b")
     async with trunkline.subscribe("billing", start="earliest") as subscription:
@@ -427,8 +457,11 @@ async def test_a_gap_is_told(plane: FakeControlPlane, trunkline: Any) -> None:
                 break
         assert (delivery.incarnation, delivery.offset) == (2, 0)
         assert [(gap.old_incarnation, gap.incarnation, gap.next_offset) for gap in subscription.gaps] == [(1, 2, 0)]
+        assert subscription.in_hand == 1
         held.ack()  # of another history: does nothing
+        assert subscription.in_hand == 1
         delivery.ack()
+        await until(lambda: subscription.in_hand == 0)
 
 
 async def test_a_refused_subscription_raises(trunkline: Any) -> None:

@@ -91,7 +91,7 @@ class Consumer:
 
     def bookmark(self) -> None:
         self.resume.add(Mark(self.sent_to, b"%d" % self.sent_to), self.ledger.lowest_open)
-        self.ledger.forget_done()
+        self.ledger.forget_below(self.resume.begins_at())
 
     def reconnect(self) -> None:
         self.ledger.reconnected()

@@ -93,6 +93,20 @@ def test_a_holder_of_leases_never_waits_longer_than_a_third_of_their_ttl() -> No
     in_virtual_time(test)
 
 
+def test_leases_are_renewed_as_soon_as_the_control_plane_is_back() -> None:
+    async def test(plane: Plane, trunkline: Trunkline) -> None:
+        await trunkline.register("orders", port=1, ttl_s=60)
+        plane.go_away()
+        await asyncio.sleep(30)
+        plane.come_back()
+        plane.dialled_s.clear()
+        plane.beats_s.clear()
+        await asyncio.sleep(30)
+        assert plane.beats_s[0] - plane.dialled_s[0] < 0.1
+
+    in_virtual_time(test)
+
+
 def test_all_streams_share_one_backoff() -> None:
     async def test(plane: Plane, trunkline: Trunkline) -> None:
         await trunkline.watch("orders")
