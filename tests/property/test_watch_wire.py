@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.api.v1 import common_pb2, discovery_pb2
-from trunkline.server.registry import wire
+from trunkline.server.discovery import wire
 
 u32 = st.integers(1, 2**32 - 1)
 u64 = st.integers(1, 2**64 - 1)
