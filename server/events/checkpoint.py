@@ -107,7 +107,6 @@ class Checkpoints:
                 await self._sleep(wait_ns)
             if not await self._write_due():
                 await asyncio.sleep(RETRY_NS / 1e9)
-                await self._recover()
             if self._dirty:
                 self._work.set()
             await self._compact()
@@ -172,14 +171,6 @@ class Checkpoints:
             await self._log.recover()
         except TrunklineError as error:
             log.warning("checkpoints not recovered", extra={"reason": error.code, "error": error.message})
-
-    async def _recover(self) -> None:
-        """Reopen the stream if its disk has failed; what is still dirty is written again."""
-        if self._log.failed is not None:
-            try:
-                await self._log.recover()
-            except TrunklineError as error:
-                log.warning("checkpoints' stream not recovered", extra={"reason": error.code})
 
     async def write_now(self, subscriptions: Sequence[Checkpointed], *, final: bool = False) -> None:
         """Write these, whatever they say, and return when that is durable. With `final`, nothing is counted ahead."""
