@@ -112,10 +112,8 @@ class Channel:
         return low + (high - low) * self.network.rng.random()
 
     async def _try_connect(self) -> None:
-        try:
+        with contextlib.suppress(Broken):
             await self.link()
-        except Broken:
-            pass
 
     async def link(self) -> tuple[Link, Server]:
         """The connection, made if there is none. Broken when it cannot be made."""

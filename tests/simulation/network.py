@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from simulation.virtual import NOBODY, Host
+
 from trunkline.core.clock import Rng
 
 UNREAD_MAX = 64
@@ -35,9 +36,11 @@ class Pipe:
     network: Network
     link: Link
     receiver: Host
-    method: str = ""
+    call: Any = None
     on_cancel: Callable[[], None] | None = None
     arrived: deque[Any] = field(default_factory=deque)
+    kernel: deque[Any] = field(default_factory=deque)
+    """Arrived at a host that stood still."""
     unread: int = 0
     broken: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,7 +53,8 @@ class Pipe:
             raise Broken
         loop = asyncio.get_running_loop()
         self.unread += 1
-        self._clear_at = max(self._clear_at, loop.time() + self.network.delay_s())
+        # Timers of the same time fire in any order.
+        self._clear_at = max(self._clear_at + 1e-6, loop.time() + self.network.delay_s())
         loop.call_at(self._clear_at, self.arrive, message, context=NOBODY)
 
     async def room(self) -> None:
@@ -73,8 +77,20 @@ class Pipe:
         """A message has come to the host's kernel."""
         if self.broken:
             return
-        if self.receiver.stalled:
-            self.network.kernel_of(self.receiver).append((self, message))
+        if self.receiver.stalled or self.kernel:
+            self.kernel.append(message)
+            self.network.unread_pipes_of(self.receiver)[self] = None
+            return
+        self.hand_over(message)
+
+    def flush(self) -> None:
+        """The host goes on: it reads what waited in its kernel."""
+        while self.kernel and not self.receiver.stalled:
+            self.hand_over(self.kernel.popleft())
+
+    def hand_over(self, message: Any) -> None:
+        """The process reads a message."""
+        if self.broken:
             return
         if message is Cancelled:
             if self.on_cancel is not None:
@@ -165,7 +181,7 @@ class Network:
         self._listeners: dict[str, Listener] = {}
         self._links: dict[Link, None] = {}
         self._partitions: set[tuple[str, str]] = set()
-        self._kernels: dict[Host, deque[tuple[Pipe, Any]]] = {}
+        self._unread: dict[Host, dict[Pipe, None]] = {}
 
     def delay_s(self) -> float:
         """How long the next message takes."""
@@ -183,26 +199,26 @@ class Network:
     def host(self, name: str) -> Host:
         """A new process with a network connection."""
         host = Host(name)
-        self._kernels[host] = deque()
+        self._unread[host] = {}
         host.on_resume.append(lambda: self._flush_kernel(host))
         host.on_kill.append(lambda: self._forget(host))
         return host
 
-    def kernel_of(self, host: Host) -> deque[tuple[Pipe, Any]]:
-        """What waits for a stalled host to read it."""
-        return self._kernels[host]
+    def unread_pipes_of(self, host: Host) -> dict[Pipe, None]:
+        """On which something waits for a stalled host."""
+        return self._unread[host]
 
     def _flush_kernel(self, host: Host) -> None:
         """A host goes on after a stall: it is told that there is something to read, and reads, in the order it came."""
-        loop, waiting = asyncio.get_running_loop(), self._kernels[host]
+        loop, waiting = asyncio.get_running_loop(), self._unread[host]
         when = loop.time()
-        for pipe, message in list(waiting):
-            when += 0.0005 * self.rng.random()
-            loop.call_at(when, pipe.take_in, message, context=NOBODY)
+        for pipe in waiting:
+            when += 1e-6 + 0.001 * self.rng.random()
+            loop.call_at(when, pipe.flush, context=NOBODY)
         waiting.clear()
 
     def _forget(self, host: Host) -> None:
-        self._kernels[host].clear()
+        self._unread[host].clear()
         for link in [link for link in self._links if link.client is host]:
             self.disconnect(link)
 

@@ -126,9 +126,12 @@ class ServerCall:
     ) -> None:
         self.method = method
         self.metadata = metadata
-        self.to_server = Pipe(network, link, host, method, on_cancel=self.cancel)
-        self.to_client = Pipe(network, link, link.client, method)
+        self.to_server = Pipe(network, link, host, self, on_cancel=self.cancel)
+        self.to_client = Pipe(network, link, link.client, self)
+        self.client = link.client
         self.task: asyncio.Task[None] | None = None
+        self.seen: Any = None
+        """What an observer of the network remembers of this call."""
         self.code_set: grpc.StatusCode | None = None
         self.details_set = ""
         self.deserialize: Callable[[bytes], Any] = bytes
@@ -146,7 +149,7 @@ class ServerCall:
         return self.metadata
 
     def peer(self) -> str:
-        return f"ipv4:127.0.0.1:1"
+        return "ipv4:127.0.0.1:1"
 
     def auth_context(self) -> dict[str, Sequence[bytes]]:
         return {}
@@ -211,6 +214,10 @@ class ServerCall:
         self.to_client.send(("message", self.serialize(response)))
 
     # The end.
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
 
     def finish(self, code: grpc.StatusCode, details: str) -> None:
         if not self._finished:

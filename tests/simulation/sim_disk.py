@@ -80,6 +80,9 @@ class SimLock:
         self.disk.locks.discard(self.path)
 
 
+_Versions = list[bytes]
+"""What a sector held, oldest first."""
+
 _Entries = dict[str, "_Inode | None"]
 """Changes to a folder that belong together: names and what they mean from now on."""
 
@@ -278,7 +281,7 @@ class SimDisk:
         """What a program would read."""
         return bytes(self._inode(path).cached)
 
-    def paths(self) -> list[str]:
+    def paths(self) -> Sequence[str]:
         """Every file, sorted."""
         return sorted(self._names)
 
@@ -287,7 +290,8 @@ class SimDisk:
         mode = self._rng.below(4)
         if mode == 0 or not changes:
             return bytearray(durable)
-        content, versions, sizes = bytearray(durable), {}, [len(durable)]
+        content, sizes = bytearray(durable), [len(durable)]
+        versions: dict[int, _Versions] = {}
         for change in changes:
             change.apply(content)
             sizes.append(len(content))

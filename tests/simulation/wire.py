@@ -1,0 +1,180 @@
+"""Reads along in the simulated network: which operations are under way, what was asked, and what was answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from simulation.history import AckedDrain, AckedEvent, AckedRegistration, AckedRemoval, Delivered, History
+from simulation.network import Pipe
+from simulation.server import ServerCall
+from simulation.virtual import Host
+
+from trunkline.api.v1 import events_pb2, registry_pb2
+from trunkline.api.v1.discovery_pb2 import WatchRequest
+
+
+@dataclass(eq=False)
+class Operation:
+    """Something that a client has asked for and not been answered yet."""
+
+    name: str
+    host: Host | None
+    call: ServerCall | None = None
+    over: bool = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is still being done."""
+        return not self.over and not (self.call is not None and self.call.to_client.broken)
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What is known of one call."""
+
+    request: Any = None
+    operations: list[Operation] = field(default_factory=list)
+    sent: dict[int, Any] = field(default_factory=dict)
+    opened: dict[int, events_pb2.OpenSubscription] = field(default_factory=dict)
+    incarnations: dict[int, int] = field(default_factory=dict)
+
+
+UNARY = {
+    "Register": ("register", registry_pb2.RegisterRequest, registry_pb2.RegisterResponse),
+    "Deregister": ("deregister", registry_pb2.DeregisterRequest, registry_pb2.DeregisterResponse),
+    "Drain": ("drain", registry_pb2.DrainRequest, registry_pb2.DrainResponse),
+    "Publish": ("publish", events_pb2.PublishRequest, events_pb2.PublishResponse),
+    "Fetch": ("fetch", events_pb2.FetchRequest, events_pb2.FetchResponse),
+}
+
+
+class Wire:
+    """`on_operation` is told when the server's machine has got a request."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.on_operation: list[Callable[[Operation], None]] = []
+        self._calls = 0
+
+    def arrived(self, pipe: Pipe, message: Any) -> None:
+        """See Network.on_arrived."""
+        call: ServerCall = pipe.call
+        if call.seen is None:
+            call.seen = _Seen()
+        name = call.method.rsplit("/", 1)[1]
+        if pipe is call.to_server:
+            if isinstance(message, bytes):
+                self._request(name, call, call.seen, message)
+        elif message[0] == "message":
+            for operation in call.seen.operations:
+                operation.over = True
+            call.seen.operations.clear()
+            self._response(name, call, call.seen, message[1])
+        else:
+            self.history.note("answered", call.client.name, name, message[1].name)
+
+    def _begin(self, name: str, call: ServerCall) -> None:
+        operation = Operation(name, call.client, call)
+        call.seen.operations.append(operation)
+        for listener in list(self.on_operation):
+            listener(operation)
+
+    # Requests.
+
+    def _request(self, name: str, call: ServerCall, seen: _Seen, data: bytes) -> None:
+        if name in UNARY:
+            operation, request, _ = UNARY[name]
+            seen.request = request.FromString(data)
+            self._begin(operation, call)
+        elif name == "PublishStream":
+            publish = events_pb2.PublishStreamRequest.FromString(data)
+            seen.sent[publish.sequence] = publish
+            self._begin("publish_stream", call)
+        elif name == "KeepAlive":
+            now_s = asyncio.get_running_loop().time()
+            for lease_id in registry_pb2.KeepAliveRequest.FromString(data).lease_ids:
+                self.history.heard[lease_id].append(now_s)
+            self._begin("keep_alive", call)
+        elif name == "Watch":
+            command = WatchRequest.FromString(data).WhichOneof("command")
+            if command in ("open", "acknowledge"):
+                self._begin("watch" if command == "open" else "watch_ack", call)
+        elif name == "Subscribe":
+            self._subscribe_request(call, seen, events_pb2.SubscribeRequest.FromString(data))
+
+    def _subscribe_request(self, call: ServerCall, seen: _Seen, request: events_pb2.SubscribeRequest) -> None:
+        if request.HasField("open"):
+            seen.opened[request.open.subscription_id] = request.open
+            self._begin("subscribe", call)
+        if request.HasField("close"):
+            opened = seen.opened.get(request.close.subscription_id)
+            if opened is not None:
+                self.history.closed_clean.add(opened.name)
+        if request.acknowledgements:
+            self._begin("ack", call)
+
+    # Responses.
+
+    def _response(self, name: str, call: ServerCall, seen: _Seen, data: bytes) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if name == "PublishStream":
+            answer = events_pb2.PublishStreamResponse.FromString(data)
+            request = seen.sent.pop(answer.sequence)
+            if not answer.HasField("error"):
+                self._published(now_s, request, answer)
+        elif name == "Subscribe":
+            self._delivered(now_s, call, seen, events_pb2.SubscribeResponse.FromString(data))
+        elif name in UNARY:
+            self._answered(name, now_s, seen.request, UNARY[name][2].FromString(data))
+
+    def _answered(self, name: str, now_s: float, request: Any, answer: Any) -> None:
+        history = self.history
+        history.note("answer", name)
+        if name == "Register":
+            instance = request.instance
+            key = f"instance/{instance.namespace}/{instance.service}/{instance.id}"
+            history.ttl_s[answer.lease_id] = answer.ttl.ToMilliseconds() / 1_000
+            history.heard[answer.lease_id].append(now_s)
+            history.registrations.append(
+                AckedRegistration(key, answer.lease_id, answer.modified_revision, answer.changed)
+            )
+        elif name == "Deregister" and answer.changed and request.registration.lease_id:
+            history.removals.append(AckedRemoval(request.registration.lease_id, answer.header.revision))
+        elif name == "Drain":
+            history.drains.append(AckedDrain(request.registration.lease_id, answer.drained_revision))
+        elif name == "Publish":
+            self._published(now_s, request, answer)
+
+    def _published(self, now_s: float, request: Any, answer: Any) -> None:
+        events = iter(request.events)
+        for run in answer.published:
+            for offset in range(run.offset, run.offset + run.count):
+                self.history.events.append(
+                    AckedEvent(
+                        now_s, request.stream or "events", answer.incarnation, offset, run.duplicate, next(events)
+                    )
+                )
+                self.history.note("acked", offset, run.duplicate)
+
+    def _delivered(self, now_s: float, call: ServerCall, seen: _Seen, answer: events_pb2.SubscribeResponse) -> None:
+        notices = events_pb2.SubscriptionNotice
+        for notice in answer.notices:
+            if notice.kind in (notices.KIND_OPENED, notices.KIND_GAP):
+                seen.incarnations[notice.subscription_id] = notice.incarnation
+        for delivery in answer.deliveries:
+            opened = seen.opened[delivery.subscription_id]
+            self.history.deliveries.append(
+                Delivered(
+                    now_s,
+                    opened.name,
+                    call.client.name,
+                    seen.incarnations.get(delivery.subscription_id, 0),
+                    delivery.offset,
+                    delivery.attempt,
+                    delivery.event,
+                )
+            )
+            self.history.note("delivered", opened.name, call.client.name, delivery.offset, delivery.attempt)

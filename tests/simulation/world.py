@@ -1,0 +1,422 @@
+"""A world from a seed: one control plane, a dozen clients, and faults at the moments when they hurt.
+
+It runs in virtual time: faults first, each at the moment that the plan says; then everything is sound again, and within
+SETTLE_S the promises that take time must be kept; then a last power cut, and what is found on the disk is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from simulation import virtual
+from simulation.chance import between, choose, rng_of
+from simulation.clients import (
+    Client,
+    Heard,
+    Part,
+    Place,
+    consumer,
+    glance,
+    listener,
+    pipeliner,
+    provider,
+    publisher,
+    puller,
+    sip,
+    watcher,
+)
+from simulation.faults import FAULTS, Cell, planned
+from simulation.history import History, Watched
+from simulation.judge import judge
+from simulation.network import Network
+from simulation.node import FOLDER, Node
+from simulation.sim_disk import DiskFaults, SimDisk
+from simulation.truth import read_back
+from simulation.virtual import Host
+from simulation.wire import Operation, Wire
+
+from trunkline.core.errors import TrunklineError
+from trunkline.core.selector import Selector
+from trunkline.server.events.bus import BusConfig
+from trunkline.server.events.streams import StreamsConfig
+from trunkline.server.journal.control import ControlConfig
+from trunkline.server.plane import PlaneConfig
+from trunkline.server.registry.config import RegistryConfig
+from trunkline.server.registry.fold import TombstoneConfig
+from trunkline.server.registry.guard import GuardConfig
+
+REACH_WITHIN_S = 60.0
+"""A planned cell that is not reached by then is a failure of the simulation."""
+SETTLE_S = 60.0
+STALE_RETENTION_S = 15
+FRESH_WITHIN_S = 15.0 + 3.0 + 1.0
+"""After so long without word a view must say that it is stale: stale_after_s, a look at the clock, and one to spare."""
+SERVICES = {"cart": 2, "pay": 1}
+"""How many instances of each never go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a world."""
+
+    seed: int
+    broken: list[str]
+    unreached: list[Cell]
+    digest: str
+    lines: list[str]
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, seed: int, plan: list[Cell] | None = None) -> None:
+        self.seed = seed
+        self.plan = planned(seed) if plan is None else plan
+        self.rng = rng_of(seed, "world")
+        self.history = History()
+        self.network = Network(rng_of(seed, "network"))
+        self.disk = SimDisk(rng_of(seed, "disk"), DiskFaults(latency_ns=(20_000, 3_000_000)))
+        self.wire = Wire(self.history)
+        self.network.on_arrived.append(self.wire.arrived)
+        self.node = Node(
+            "hub", seed, self.network, self.disk, config(seed), note=self._note, watch_disk=self._disk_operation
+        )
+        self.stalls: list[tuple[float, float]] = []
+        """Of the server."""
+        self.downs: list[tuple[float, float]] = []
+        """When the server was down or its disk failed: from, until."""
+        self.heard: list[Heard] = []
+        self.unreached: list[Cell] = []
+        self.calm = False
+        """No more faults."""
+        self.set_aside: dict[str, set[int]] = {}
+        """By subscription, at the end."""
+        self.calm_revision: int | None = None
+        self._down_since: float | None = 0.0
+        self._place = Place(seed, self.network, self.history, self.node.address)
+        self._clients: dict[Host, Client] = {}
+        self._roles: list[asyncio.Task[None]] = []
+        self._leaving = False
+        self._revisions: list[tuple[float, int]] = []
+
+    # What is seen.
+
+    def _note(self, what: str, *more: object) -> None:
+        self.history.note(what, *more)
+        now_s = asyncio.get_running_loop().time()
+        if what == "starting":
+            self._begin("start", None)
+        elif what == "serving" and self._down_since is not None:
+            self.downs.append((self._down_since, now_s))
+            self._down_since = None
+        elif what == "ended" and self._down_since is None:
+            self._down_since = now_s
+
+    def _begin(self, name: str, host: Host | None) -> Operation:
+        operation = Operation(name, host)
+        for told in list(self.wire.on_operation):
+            told(operation)
+        return operation
+
+    def _disk_operation(self, name: str, path: str) -> Operation | None:
+        if name not in ("write", "sync", "rename", "sync_folder"):
+            return None
+        part = path.removeprefix(f"{FOLDER}/")
+        if part.startswith("snapshots"):
+            return self._begin("snapshot", None)
+        if part.startswith("streams/trunkline.subscriptions"):
+            return self._begin("checkpoint", None)
+        if part.startswith("streams/trunkline.control"):
+            return self._begin("control append", None)
+        return self._begin("event append", None) if part.startswith("streams/") else None
+
+    # Who lives here.
+
+    def _people(self) -> None:
+        for service, anchors in SERVICES.items():
+            for number in range(anchors):
+                self._role(f"{service}-anchor{number}", lambda s=service: self._provider(s, None))
+            for number in range(3):
+                self._role(f"{service}-{number}", lambda s=service: self._provider(s, (1.5, 7.0)))
+        some = Selector(version=">=1.0.0 <2.0.0")
+        for name, service, selector in (("all", "", Selector()), ("cart", "cart", Selector()), ("one", "cart", some)):
+            self._role(f"watch-{name}", lambda n=name, s=service, x=selector: self._watcher(n, s, x))
+        self._role("publish", lambda: publisher(every_s=(0.1, 1.0)))
+        self._role("pipeline", lambda: pipeliner(every_s=(0.1, 1.0)))
+        for number in range(2):
+            self._role(f"bill-{number}", lambda: consumer("billing", filters=("order.>",), calm=lambda: self.calm))
+        self._role("peek", lambda: glance(Watched("peek", "cart", Selector())))
+        self._role("sip", lambda: sip())
+        self._role("audit", lambda: puller("audit", self.rng))
+        for acknowledges in (False, True):
+            self._role(f"listen-{acknowledges}", lambda a=acknowledges: self._listener(a))
+
+    def _provider(self, service: str, lifetime_s: tuple[float, float] | None) -> Part:
+        version = choose(self.rng, ("1.2.3", "1.4.0", "2.0.0"))
+        return provider(service, ttl_s=choose(self.rng, (2.0, 3.0, 5.0)), version=version, lifetime_s=lifetime_s)
+
+    def _watcher(self, name: str, service: str, selector: Selector) -> Part:
+        watched = Watched(name, service, selector)
+        self.history.watches.append(watched)
+        return watcher(watched)
+
+    def _listener(self, acknowledges: bool) -> Part:
+        heard = Heard(f"{acknowledges}", [], acknowledges)
+        self.heard.append(heard)
+        return listener(heard)
+
+    def _role(self, name: str, part: Callable[[], Part]) -> None:
+        task = asyncio.get_running_loop().create_task(self._play(name, part, rng_of(self.seed, f"role {name}")))
+        self._roles.append(task)
+
+    async def _play(self, name: str, part: Callable[[], Part], rng: Any) -> None:
+        """One client after the other, until the world ends."""
+        number = 0
+        while not self._leaving:
+            number += 1
+            client = Client(self._place, f"{name}.{number}", part())
+            self._clients[client.host] = client
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await asyncio.wait([client.begin()])
+            if client.host.alive:
+                await client.host.kill()
+            del self._clients[client.host]
+            await asyncio.sleep(between(rng, 0.1, 1.5))
+
+    @property
+    def clients(self) -> list[Client]:
+        """Those that live."""
+        return list(self._clients.values())
+
+    async def kill_client(self, host: Host) -> None:
+        """SIGKILL of a client; of one that is to stay for ever, a reset of its connections."""
+        client = self._clients.get(host)
+        if client is None or "anchor" in host.name:
+            self.network.reset(host)
+        else:
+            await client.kill()
+
+    # Its life.
+
+    async def live(self) -> Outcome:
+        """From beginning to end."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unexpected)
+        keeping = loop.create_task(self.node.keep_running())
+        await self.node.serving()
+        self._people()
+        sampling = loop.create_task(self._sample())
+        await asyncio.sleep(between(self.rng, 1.0, 4.0))
+        for cell in self.plan:
+            await self._strike(cell)
+            await asyncio.sleep(between(self.rng, 0.2, 2.5))
+        await self._settle()
+        sampling.cancel()
+        await self._end()
+        keeping.cancel()
+        await asyncio.wait([keeping, sampling])
+        await self.node.kill(power=True)
+        journal = await read_back(self.disk)
+        broken = judge(self, journal)
+        return Outcome(self.seed, broken, self.unreached, self.history.digest, self.history.lines)
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.history.breaks("no unexpected error", f"{context.get('message')}: {context.get('exception')!r}")
+
+    async def _strike(self, cell: Cell) -> None:
+        """Wait until the cell's operation is under way, and let the fault strike."""
+        fault, name = cell
+        await self.node.serving()
+        began: asyncio.Queue[Operation] = asyncio.Queue()
+
+        def heard(operation: Operation) -> None:
+            if operation.name == name:
+                began.put_nowait(operation)
+
+        self.wire.on_operation.append(heard)
+        try:
+            async with asyncio.timeout(REACH_WITHIN_S):
+                operation = await self._caught(name, began)
+        except TimeoutError:
+            self.unreached.append(cell)
+            return
+        finally:
+            self.wire.on_operation.remove(heard)
+        self.history.reached[cell] += 1
+        self.history.note("FAULT", fault, "during", name, "" if operation.host is None else operation.host.name)
+        began_s = asyncio.get_running_loop().time()
+        await FAULTS[fault](self, operation)
+        self.downs.append((began_s, asyncio.get_running_loop().time()))
+        self.history.note("healed", fault)
+
+    async def _caught(self, name: str, began: asyncio.Queue[Operation]) -> Operation:
+        """An operation of this name that is still under way a moment after it began."""
+        if name == "start":
+            await self.node.kill()
+        while True:
+            operation = await began.get()
+            while not began.empty():
+                operation = began.get_nowait()
+            if name != "ack":
+                await asyncio.sleep(self.rng.below(2_000) / 1e6)
+            if operation.under_way and (operation.host is None or operation.host in self._clients):
+                return operation
+
+    async def _sample(self) -> None:
+        """Look twice a second at what must always be so."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0.5)
+            if self.node.plane is not None:
+                self._revisions.append((loop.time(), self.node.plane.control.sequencer.revision))
+            old = [revision for at_s, revision in self._revisions if at_s <= loop.time() - FRESH_WITHIN_S]
+            for client in self.clients:
+                view = client.view
+                if view is None or client.host.stalled or view.is_stale or not old:
+                    continue
+                if view.revision < old[-1] and client.host.stalled_s == 0:
+                    self.history.breaks(
+                        "G10 watcher fresh in time", f"{client.name} is at {view.revision}, not stale, {old[-1]} is old"
+                    )
+
+    # The end.
+
+    async def _settle(self) -> None:
+        """Everything is sound: wait until all that was promised with time is so."""
+        self.network.heal()
+        self.disk.faults = DiskFaults(latency_ns=self.disk.faults.latency_ns)
+        self.calm = True
+        self.history.note("calm")
+        deadline_s = asyncio.get_running_loop().time() + SETTLE_S
+        await asyncio.sleep(8.0)
+        while left := self._unsettled():
+            if asyncio.get_running_loop().time() > deadline_s:
+                for what in left:
+                    self.history.breaks("liveness", f"not {SETTLE_S:g} s after the last fault: {what}")
+                return
+            await asyncio.sleep(0.5)
+
+    def _unsettled(self) -> list[str]:
+        plane = self.node.plane
+        if plane is None:
+            return ["G1 the server serves"]
+        fold, left = plane.registry.fold, []
+        for client in self.clients:
+            if client.name.rpartition("-")[2].startswith("anchor"):
+                entry = fold.get(client.key) if client.key else None
+                if entry is None or entry.registered.status.name != "SERVING":
+                    left.append(f"G8 {client.name} is registered and serves")
+            if client.view is not None and (client.view.is_stale or client.view.revision + 3 < fold_revision(plane)):
+                left.append(f"G10 {client.name}'s view at {client.view.revision} is fresh ({fold_revision(plane)})")
+        left += [f"G9 {key} is gone" for key in self.history.died if fold.get(key) is not None]
+        for stream in plane.events.streams.opened():
+            end = stream.history.next_offset
+            for name, feed in stream.feeds.items():
+                if feed.state.floor < end - 20:
+                    left.append(f"G12 {name} has done all up to {end}, is at {feed.state.floor}")
+        return left
+
+    async def _end(self) -> None:
+        """Publishers leave first, so that consumers can come to the end; then everybody."""
+        self._leaving = True
+        for client in self.clients:
+            if client.name.startswith(("publish", "pipeline")):
+                client.leaving.set()
+        deadline_s = asyncio.get_running_loop().time() + SETTLE_S
+        await asyncio.sleep(5.0)
+        while left := self._undone():
+            if asyncio.get_running_loop().time() > deadline_s:
+                for what in left:
+                    self.history.breaks("G12 at least once", f"not {SETTLE_S:g} s after the last publish: {what}")
+                break
+            await asyncio.sleep(0.5)
+        plane = self.node.plane
+        if plane is not None:
+            self.calm_revision = fold_revision(plane)
+            for stream in plane.events.streams.opened():
+                self.set_aside |= {name: set(feed.state.set_aside) for name, feed in stream.feeds.items()}
+        for client in self.clients:
+            client.leaving.set()
+        async with asyncio.timeout(90.0):
+            await asyncio.wait(self._roles)
+
+    def _undone(self) -> list[str]:
+        plane = self.node.plane
+        if plane is None:
+            return ["the server serves"]
+        left = []
+        for stream in plane.events.streams.opened():
+            end = stream.history.next_offset
+            for name, feed in stream.feeds.items():
+                if feed.state.floor < end:
+                    left.append(f"{name} has done all up to {end}, is at {feed.state.floor}")
+            for heard in self.heard:
+                if self._listens(heard) and end and (not heard.offsets or max(heard.offsets) < end - 1):
+                    left.append(f"listener {heard.name} has heard all up to {end}: {heard.offsets[-1:]}")
+        return left
+
+    def _listens(self, heard: Heard) -> bool:
+        return heard is next((h for h in reversed(self.heard) if h.name == heard.name), None)
+
+
+def fold_revision(plane: Any) -> int:
+    """Where the control stream is."""
+    revision: int = plane.control.sequencer.revision
+    return revision
+
+
+def config(seed: int) -> PlaneConfig:
+    """The server's configuration: small where small makes rare things frequent."""
+    rng = rng_of(seed, "config")
+    return PlaneConfig(
+        control=ControlConfig(snapshot_records=choose(rng, (15, 60, 50_000)), snapshot_interval_s=choose(rng, (4, 20))),
+        events=BusConfig(streams=StreamsConfig(trim_interval_s=choose(rng, (1.0, 10.0)))),
+        registry=RegistryConfig(
+            guard=GuardConfig(stale_retention_ms=STALE_RETENTION_S * 1_000),
+            tombstones=TombstoneConfig(per_service_max=choose(rng, (2, 10, 10_000))),
+        ),
+    )
+
+
+class Errors(logging.Handler):
+    """Takes what the shipped code logs about errors that are none of ours."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(logging.ERROR)
+        self._history = history
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, TrunklineError):
+            self._history.breaks("no unexpected error", f"{record.getMessage()}: {error!r}")
+
+
+@contextlib.contextmanager
+def listening(history: History) -> Iterator[None]:
+    """Errors in the log break a promise, too."""
+    handler, logger = Errors(history), logging.getLogger("trunkline")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+def simulate(seed: int, plan: list[Cell] | None = None) -> Outcome:
+    """Run the world of a seed."""
+
+    async def main() -> Outcome:
+        world = World(seed, plan)
+        with listening(world.history):
+            return await world.live()
+
+    return virtual.run(main())
