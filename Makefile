@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := core server client protos tests bench examples setup.py
 JOBS ?= 2
 
-.PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke simulate mutants fuzz trace annotate baseline clean
+.PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke simulate powercut mutants fuzz trace annotate baseline clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -72,6 +72,9 @@ smoke: wheel  ## install the wheel in a clean environment; run the smoke tests a
 
 simulate: build  ## thousands of simulated histories
 	SIMULATION_SEEDS=5000 $(BIN)/pytest -n $(JOBS) -q tests/simulation
+
+powercut: build  ## cut a server's power under load, again and again (root, loop devices)
+	POWER_CUTS=10 $(BIN)/pytest -q -s tests/faults/test_power_cut.py
 
 mutants: build  ## named faults patched into shipped code; each must be caught
 	$(PY) -m tests.simulation.mutants

@@ -53,6 +53,8 @@ class StreamsConfig:
     streams_per_namespace_max: int = 1_000
     trim_interval_s: float = 10.0
     """Between two looks at what retention lets go."""
+    recovery_interval_s: float = 1.0
+    """Between two looks at which streams' disks have failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,11 +286,22 @@ class Streams:
 
     async def keep(self) -> None:
         """Trim and recover, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._trim_forever(), name="events: trim streams")
+            tasks.create_task(self._recover_forever(), name="events: recover streams")
+
+    async def _trim_forever(self) -> None:
         while True:
             await asyncio.sleep(self._config.trim_interval_s)
-            for key, stream in list(self._open.items()):
+            for stream in self.opened():
                 if not stream.derived:
                     await self._trim(stream)
+
+    async def _recover_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.recovery_interval_s)
+            for key, stream in list(self._open.items()):
+                if not stream.derived:
                     self._look_after(key, stream)
 
     async def _trim(self, stream: EventStream) -> None:

@@ -141,8 +141,12 @@ class Load:
         async with trunkline.publisher(stream=stream, timeout_s=60) as publisher:
             while True:
                 answers = [await publisher.send(self._new_events(3)) for _ in range(20)]
-                for answer in answers:
-                    self._ledger.publish(await answer)
+                try:
+                    for answer in answers:
+                        self._ledger.publish(await answer)
+                finally:
+                    for answer in answers:
+                        answer.cancel()
 
     async def _register(self, plane: Plane, service: str) -> None:
         while True:
@@ -236,7 +240,10 @@ async def _missing_events(address: str, stream: str, ledger: Ledger) -> list[str
         return [f"nothing was acknowledged in {stream}: nothing can be checked"]
     broken: list[str] = []
     found: dict[int, str] = {}
-    last = max(acknowledged)
+    async with plain(address) as plane:
+        request = events_pb2.ListStreamsRequest(namespace=NAMESPACE)
+        streams = (await plane.events.ListStreams(request, timeout=20)).streams
+    last = min(max(acknowledged), *(one.next_offset - 1 for one in streams if one.config.name == stream))
     async with connect(address, options=OPTIONS, name="audit") as trunkline, asyncio.timeout(AUDIT_WITHIN_S):
         subscription = trunkline.subscribe(stream=stream, start="earliest", acknowledge=False, credit=5_000)
         async for delivery in subscription:
