@@ -1,0 +1,86 @@
+"""What a journal leads to: the digests that are recorded beside a golden one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reference.registry_world import LoopClock
+from trunkline.core.clock import Rng
+from trunkline.core.model import Sync
+from trunkline.server.events.checkpoint import SUBSCRIPTIONS
+from trunkline.server.events.fold import EventsFold
+from trunkline.server.journal.control import Control, ControlConfig
+from trunkline.server.journal.fold import Folds
+from trunkline.server.journal.log import Log, LogConfig
+from trunkline.server.journal.real_disk import RealDisk
+from trunkline.server.journal.segment_engine import SegmentEngine
+from trunkline.server.journal.snapshot import frames
+from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
+from trunkline.server.security.tokens_fold import TokensFold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """All that is compared."""
+
+    facts: dict[str, Any]
+    topics: list[str]
+    """Of control's records, in order."""
+
+
+async def read(folder: Path) -> Reading:
+    """Open a journal with the shipped engine and fold it. Opening an unclean one writes to it: give a copy."""
+    disk = RealDisk()
+    engine = SegmentEngine(str(folder), disk, LoopClock(), Rng(99))
+    await engine.open()
+    registry = RegistryFold(TombstoneConfig())
+    control = Control(
+        engine, Folds([registry, EventsFold(), TokensFold()]), LoopClock(), ControlConfig(), program_version=""
+    )
+    await control.open()
+    sequencer = control.sequencer
+    snapshot = frames(sequencer.revision, sequencer.time_ns, control.folds, sequencer.admission, sequencer.requests)
+    facts: dict[str, Any] = {
+        "journal_id": engine.journal_id,
+        "node_id": f"{engine.node_id:016x}",
+        "revision": sequencer.revision,
+        "skipped": sequencer.skipped,
+        "registry": registry.digest(),
+        "folds": hashlib.sha256(b"".join(snapshot)).hexdigest(),
+        "statuses": {e.registered.instance.key: e.registered.status.name for e in registry.entries()},
+    }
+    topics: list[str] = []
+    logs = {"trunkline.control": control.log}
+    for name, sync in ((SUBSCRIPTIONS, Sync.FSYNCED), ("shop/events", Sync.FSYNCED), ("shop/audit", Sync.WRITTEN)):
+        logs[name] = await engine.open_log(name, LogConfig(sync=sync))
+    facts["streams"] = {}
+    for name, log in logs.items():
+        facts["streams"][name], found = await _read_log(log)
+        if log is control.log:
+            topics = found
+    facts["logs"] = await engine.list_logs()
+    await engine.close()
+    return Reading(facts=facts, topics=topics)
+
+
+async def _read_log(log: Log) -> tuple[dict[str, Any], list[str]]:
+    """Every record with all that it says, as one hash."""
+    digest, topics, offset = hashlib.sha256(), [], log.first_offset
+    while blocks := await log.read(offset, max_bytes=1 << 20):
+        for block in blocks:
+            offset = block.end_offset
+            for index in range(block.count):
+                record = block.record(index)
+                digest.update(
+                    repr((record, block.key_hashes[index], list(block.id_hashes[2 * index : 2 * index + 2]))).encode()
+                )
+                topics.append(record.topic)
+    return {
+        "first": log.first_offset,
+        "next": log.next_offset,
+        "records": len(topics),
+        "sha256": digest.hexdigest(),
+    }, topics
