@@ -63,6 +63,23 @@ BENCHMARKS = (
         sizes="batches of 1,000 x 200 bytes, up to 10 M events",
         concurrency="8 batches in flight",
     ),
+    Benchmark(
+        name="restart",
+        what="SIGKILL under load, then a start until Resolve and Fetch are answered",
+        modules=("bench.load.restart",),
+        durability="FSYNCED",
+        sizes="100,000 instances, 10 M events of 200 bytes, 1,000,000 ids, 10,000 open deliveries",
+        concurrency="traffic from 4 threads until the SIGKILL",
+        limit_s=420,
+    ),
+    Benchmark(
+        name="kill-to-last-call",
+        what="an instance gets SIGKILL or SIGSTOP while the SDK's callers call it",
+        modules=("bench.load.kill",),
+        durability="FSYNCED",
+        sizes="4 instances, TTL 3 s",
+        concurrency="8 callers of one channel",
+    ),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median, quantiles
 from typing import Any, TypedDict, cast
 
@@ -18,7 +18,7 @@ class Row(TypedDict):
     benchmark: str
     metric: str
     value: float
-    """Median over the repetitions, in `unit`."""
+    """Median over the repetitions, in `unit`; the worst where the metric says so."""
     unit: str
     repetitions: int
     spread: float
@@ -54,14 +54,18 @@ def row(
     peer_values: Sequence[float] = (),
     gate: str | None = None,
     goal: str | None = None,
+    worst: Callable[[Sequence[float]], float] | None = None,
 ) -> Row:
-    """A row of what was measured. A gate on a ratio needs the peer: without it the row has none, as nothing was compared."""
-    value = median(values)
+    """A row of what was measured. A gate on a ratio needs the peer: without it the row has none, as nothing was compared.
+
+    `worst` (max or min) takes the place of the median where every single repetition has to hold; the metric then says so.
+    """
+    value = median(values) if worst is None else worst(values)
     peer_value = median(peer_values) if peer_values else None
     ratio = value / peer_value if peer_value else None
     made = Row(
         benchmark=benchmark,
-        metric=metric,
+        metric=metric if worst is None else f"{metric}, worst of {len(values)}",
         value=_rounded(value),
         unit=unit,
         repetitions=len(values),

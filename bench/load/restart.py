@@ -1,0 +1,120 @@
+"""SIGKILL under load, and how long until the next start serves.
+
+The data folder is made by the shipped control plane in one process. Then a server starts on it, 10,000 deliveries are
+opened, traffic runs, and it gets SIGKILL. Measured is from the start of the next process (the interpreter included) to
+the answers of a Resolve and a Fetch.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import grpc
+
+from bench.load.process import Process, running
+from bench.load.server import Server
+from bench.load.world import NAMESPACE, SUBSCRIPTION, World, build
+from bench.row import Row, row
+from bench.runner import scratch_folder
+from trunkline.api.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    discovery_pb2,
+    discovery_pb2_grpc,
+    events_pb2,
+    events_pb2_grpc,
+)
+
+OPEN = 10_000
+TRAFFIC_S = 1.5
+TTL_MS = 300_000
+SNAPSHOT_RECORDS = 50_000
+"""A snapshot is due after so many records: as many may have to be replayed."""
+
+
+def world(quick: bool) -> World:
+    """What the server had before it was killed; a tenth for a quick look."""
+    scale = 10 if quick else 1
+    return World(
+        instances=100_000 // scale,
+        services=1_000 // scale,
+        ttl_ms=TTL_MS,
+        changed=(SNAPSHOT_RECORDS - 5_000) // scale,
+        events=10_000_000 // scale,
+        subscription=True,
+    )
+
+
+def open_deliveries(address: str, count: int) -> None:
+    """Fetch twice as many and acknowledge every other one, so that what is open has gaps."""
+    with grpc.insecure_channel(address, [("grpc.max_receive_message_length", -1)]) as channel:
+        stub = events_pb2_grpc.EventServiceStub(channel)
+        left = 2 * count
+        while left:
+            request = events_pb2.FetchRequest(
+                namespace=NAMESPACE, subscription=SUBSCRIPTION, max_events=min(left, 10_000), max_bytes=16 << 20
+            )
+            offsets = [delivery.offset for delivery in stub.Fetch(request, timeout=60).deliveries]
+            assert offsets, "there are events to fetch"
+            done = events_pb2.AcknowledgeRequest(namespace=NAMESPACE, subscription=SUBSCRIPTION)
+            done.acknowledgements.add(outcome=events_pb2.Acknowledgement.OUTCOME_ACK, offsets=offsets[::2])
+            stub.Acknowledge(done, timeout=60)
+            left -= len(offsets)
+
+
+def kill_under_load(folder: Path, deliveries: int) -> None:
+    """Start, open deliveries, run traffic, SIGKILL."""
+    server = Server(folder)
+    with running(server):
+        address = server.ready(within_s=120)
+        open_deliveries(address, deliveries)
+        traffic = Process([sys.executable, "-m", "bench.load.traffic", address], folder / "traffic.log")
+        with running(traffic):
+            time.sleep(TRAFFIC_S)
+            assert traffic.process.poll() is None, traffic.output.read_text()
+            server.kill()
+
+
+def restart(folder: Path, made: World) -> tuple[float, float]:
+    """Seconds until the server says that it is ready, and until a Resolve and a Fetch are answered."""
+    server = Server(folder)
+    with running(server):
+        address = server.ready(within_s=120)
+        ready_s = time.monotonic() - server.started
+        with grpc.insecure_channel(address, [("grpc.max_receive_message_length", -1)]) as channel:
+            resolve = discovery_pb2.ResolveRequest(namespace=NAMESPACE, service="service-0001")
+            answer = discovery_pb2_grpc.DiscoveryServiceStub(channel).Resolve(resolve, timeout=60)
+            fetch = events_pb2.FetchRequest(namespace=NAMESPACE, subscription=SUBSCRIPTION, max_events=100)
+            fetched = events_pb2_grpc.EventServiceStub(channel).Fetch(fetch, timeout=60)
+            served_s = time.monotonic() - server.started
+            assert len(answer.instances) == made.instances // made.services, "a Resolve shows what was registered"
+            assert len(fetched.deliveries) == 100, "what was open is delivered again"
+            status = admin_pb2_grpc.AdminServiceStub(channel).Status(admin_pb2.StatusRequest(), timeout=60)
+            assert status.instances == made.instances, status
+    return ready_s, served_s
+
+
+def rows(quick: bool) -> list[Row]:
+    """The gate, and the part of it that the server sees."""
+    made = world(quick)
+    open_count = OPEN // 10 if quick else OPEN
+    ready, served = [], []
+    with scratch_folder() as folder:
+        build(folder / "data", made, timeout_s=240)
+        for _ in range(1 if quick else 5):
+            kill_under_load(folder, open_count)
+            ready_s, served_s = restart(folder, made)
+            ready.append(ready_s)
+            served.append(served_s)
+    what = (
+        f"after SIGKILL under load: {made.instances:,} instances, {made.events // 1_000_000} M events, "
+        f"{min(made.events, 1_000_000):,} ids, {open_count:,} open deliveries, up to {SNAPSHOT_RECORDS:,} records replayed"
+    )
+    return [
+        row(
+            "restart", f"to answers of Resolve and Fetch {what}", served, "s", gate="value <= 5 s", goal="value <= 2 s"
+        ),
+        row("restart", "to 'is ready' of the same", ready, "s"),
+    ]
