@@ -6,6 +6,7 @@ import os
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Any, ClassVar
 
 from Cython.Build import cythonize
 from setuptools import Command, Extension, find_packages, setup
@@ -54,7 +55,7 @@ def protoc_plugin(name: str) -> str:
 class BuildProtos(Command):
     """Generate Python and type stubs beside each .proto."""
 
-    user_options: list[tuple[str, str, str]] = []
+    user_options: ClassVar[list[tuple[str, str, str]]] = []
     editable_mode = False  # setuptools' SubCommand protocol
     build_lib: str | None = None
 
@@ -86,8 +87,8 @@ class BuildProtos(Command):
                 protoc_plugin("mypy_grpc"),
                 "--python_out=protos",
                 "--grpc_python_out=protos",
-                "--mypy_out=protos",
-                "--mypy_grpc_out=protos",
+                "--mypy_out=quiet:protos",
+                "--mypy_grpc_out=quiet:protos",
                 *(str(Path(path).relative_to("protos")) for path in self.get_source_files()),
             ]
         )
@@ -98,7 +99,7 @@ class BuildProtos(Command):
 class Build(build):
     """Run protoc before build_py; inside build_py an editable install would swallow its failure."""
 
-    sub_commands = [("build_protos", None), *build.sub_commands]
+    sub_commands: ClassVar[list[Any]] = [("build_protos", None), *build.sub_commands]
 
 
 def extensions() -> list[Extension]:

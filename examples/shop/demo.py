@@ -7,6 +7,7 @@ control plane is killed and started again. Exit code 0 only if nothing that was 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import tempfile
 import time
@@ -54,6 +55,8 @@ class Run:
     failed: dict[str, str] = field(default_factory=dict)
     by_orders: Counter[str] = field(default_factory=Counter)
     moments: dict[str, float] = field(default_factory=dict)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever an order is placed or has failed."""
     in_flight: int = 0
     in_flight_at: dict[str, int] = field(default_factory=dict)
 
@@ -73,6 +76,7 @@ async def place(orders: services.OrdersStub, number: int, run: Run) -> None:
         run.failed[order] = f"{error.code().name}: {error.details()}"
     finally:
         run.in_flight -= 1
+        run.moved.set()
 
 
 async def drive(trunkline: Trunkline, run: Run, progress: Progress) -> None:
@@ -92,7 +96,8 @@ async def drive(trunkline: Trunkline, run: Run, progress: Progress) -> None:
 async def placed(run: Run, part: float) -> None:
     """Wait until so much of the orders is placed."""
     while len(run.placed) + len(run.failed) < ORDERS * part:
-        await asyncio.sleep(0.02)
+        run.moved.clear()
+        await run.moved.wait()
 
 
 def _diaries(processes: Processes) -> Diaries:
@@ -168,7 +173,7 @@ def report(run: Run, diaries: Diaries, lapsed: list[str], console: Console) -> b
     failed_at_dead = Counter(line["who"] for line in diaries.attempts_at(DEAD, 0) if line["code"] != "OK")
     failed_at_drained = [line for line in diaries.attempts_at(DRAINED, drained) if line["code"] != "OK"]
     steps = [*sorted(run.moments.values()), time.monotonic()]
-    traffic = [diaries.traffic_between(begin, end) for begin, end in zip(steps, steps[1:], strict=False)]
+    traffic = [diaries.traffic_between(begin, end) for begin, end in itertools.pairwise(steps)]
     lost = [event for event in published if not billed[event] or not mailed[event]]
     not_killed = sorted(set(lapsed) - {DEAD})
 

@@ -198,7 +198,7 @@ async def test_a_resync_is_never_an_empty_view(plane: FakeControlPlane, trunklin
     for index in range(250):  # three parts of a snapshot
         await trunkline.register("orders", id=f"o-{index:03}", port=index + 1, drain_on_exit=False)
     view = await trunkline.watch("orders")
-    seen = []
+    seen: list[Any] = []
     watching = asyncio.ensure_future(collect(view.changes(), seen))
     await until(lambda: seen)
     plane.go_away()

@@ -171,7 +171,7 @@ async def test_a_draining_instance_gets_no_new_calls_and_finishes_the_old(trunkl
 async def test_hashing_by_header_keeps_a_key_at_its_instance(trunkline: Trunkline) -> None:
     async with running(trunkline, "a"), running(trunkline, "b"), running(trunkline, "c"):
         for policy in ("ring_hash", "maglev"):
-            channel = await trunkline.channel("echo", load_balancing=policy, hash_header="x-user")  # type: ignore[arg-type]
+            channel = await trunkline.channel("echo", load_balancing=policy, hash_header="x-user")
             where = {
                 user: {await say(channel, metadata=(("x-user", user),)) for _ in range(3)}
                 for user in (f"user-{index}" for index in range(20))

@@ -76,8 +76,8 @@ def test_streams_are_made_listed_and_deleted(server: Server) -> None:
 def test_history_tells_who_was_there_and_what_changed(server: Server) -> None:
     trunkline("register", "old", "--port", "1", "--id", "old-1", "--", "true", address=server.address)
     changes = [row for row in run_json(server, "history", "old", "--since", "0") if row["id"] == "old-1"]
-    assert [row["what"] for row in changes][0] == "registered"
-    assert [row["what"] for row in changes][-1] == "deregistered"
+    assert changes[0]["what"] == "registered"
+    assert changes[-1]["what"] == "deregistered"
     (then,) = run_json(server, "history", "old", "--revision", str(changes[0]["revision"]))
     assert then["id"] == "old-1"
     assert run_json(server, "history", "old") == []

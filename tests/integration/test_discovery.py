@@ -139,12 +139,16 @@ async def test_resolve_pick_and_list() -> None:
         ("Pick", discovery_pb2.PickRequest(namespace="default", service="nobody"), "UNAVAILABLE"),
         (
             "Pick",
-            discovery_pb2.PickRequest(namespace="default", service="orders", load_balancing=5),
+            discovery_pb2.PickRequest(
+                namespace="default", service="orders", load_balancing=discovery_pb2.LOAD_BALANCING_RING_HASH
+            ),
             "INVALID_ARGUMENT",
         ),
         (
             "Pick",
-            discovery_pb2.PickRequest(namespace="default", service="orders", load_balancing=4),
+            discovery_pb2.PickRequest(
+                namespace="default", service="orders", load_balancing=discovery_pb2.LOAD_BALANCING_LEAST_REQUEST
+            ),
             "FAILED_PRECONDITION",
         ),
         ("Resolve", discovery_pb2.ResolveRequest(namespace="default", service="Not A Name"), "INVALID_ARGUMENT"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 from integration.processes import Server, serving
 
 from trunkline.api.status import DETAILS_KEY, error_from
@@ -18,6 +19,7 @@ from trunkline.api.v1 import common_pb2, events_pb2, events_pb2_grpc, registry_p
 NAMESPACES = itertools.count()
 Ack = events_pb2.Acknowledgement
 Notice = events_pb2.SubscriptionNotice
+FAR_AHEAD = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(offset=10**9))
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +129,10 @@ async def test_push_with_acknowledgements_on_one_stream_for_two_subscriptions(st
 
 async def test_fetch_acknowledge_and_set_aside(stub: Any, namespace: str) -> None:
     config = events_pb2.SubscriptionConfig(max_deliveries=1, start=events_pb2.StartPosition(earliest=True))
-    names = {"namespace": namespace, "subscription": "jobs"}
+    names: Any = {"namespace": namespace, "subscription": "jobs"}
     await stub.CreateSubscription(events_pb2.CreateSubscriptionRequest(namespace=namespace, name="jobs", config=config))
     await stub.Publish(events_pb2.PublishRequest(namespace=namespace, events=[event("a"), event("b")]))
-    fetched = await stub.Fetch(events_pb2.FetchRequest(**names, wait={"seconds": 5}))
+    fetched = await stub.Fetch(events_pb2.FetchRequest(**names, wait=duration_pb2.Duration(seconds=5)))
     assert [(d.offset, d.event.id) for d in fetched.deliveries] == [(0, "a"), (1, "b")]
     assert fetched.header.journal_id
     answer = await stub.Acknowledge(
@@ -146,7 +148,7 @@ async def test_fetch_acknowledge_and_set_aside(stub: Any, namespace: str) -> Non
     aside = await stub.ListSetAside(events_pb2.ListSetAsideRequest(**names))
     assert [(one.offset, one.attempts, one.event.id) for one in aside.events] == [(1, 1, "b")]
     assert (await stub.ReleaseSetAside(events_pb2.ReleaseSetAsideRequest(**names))).released == 1
-    fetched = await stub.Fetch(events_pb2.FetchRequest(**names, wait={"seconds": 5}))
+    fetched = await stub.Fetch(events_pb2.FetchRequest(**names, wait=duration_pb2.Duration(seconds=5)))
     assert [(d.offset, d.attempt) for d in fetched.deliveries] == [(1, 1)]
 
 
@@ -183,12 +185,14 @@ async def test_registrations_are_events_of_the_derived_stream(stub: Any, server:
         ("DeleteStream", events_pb2.DeleteStreamRequest(namespace="x", stream="none"), "STREAM_NOT_FOUND"),
         (
             "CreateSubscription",
-            events_pb2.CreateSubscriptionRequest(namespace="x", name="s", config={"filters": ["a.>.b"]}),
+            events_pb2.CreateSubscriptionRequest(
+                namespace="x", name="s", config=events_pb2.SubscriptionConfig(filters=["a.>.b"])
+            ),
             "INVALID_ARGUMENT",
         ),
         (
             "CreateSubscription",
-            events_pb2.CreateSubscriptionRequest(namespace="x", name="s", config={"start": {"offset": 10**9}}),
+            events_pb2.CreateSubscriptionRequest(namespace="x", name="s", config=FAR_AHEAD),
             "POSITION_OUT_OF_RANGE",
         ),
     ],

@@ -45,7 +45,7 @@ async def kill_in_the_middle(folder: str) -> dict[int, int]:
         sys.executable, __file__, folder, stdout=asyncio.subprocess.PIPE, env=environment
     )
     assert process.stdout is not None
-    acknowledged = {}
+    acknowledged: dict[int, int] = {}
     try:
         async with asyncio.timeout(60):
             while len(acknowledged) < ACKNOWLEDGED_PER_ROUND:

@@ -9,5 +9,5 @@ from collections.abc import Callable
 async def until(condition: Callable[[], object], *, within_s: float = 30) -> None:
     """Return when the condition holds; TimeoutError after `within_s`."""
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (what no event tells can only be asked for)
             await asyncio.sleep(0.005)

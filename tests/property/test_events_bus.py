@@ -7,6 +7,7 @@ import random
 
 import guarantees
 import hypothesis.strategies as st
+from google.protobuf import duration_pb2
 from hypothesis import given, settings
 
 from reference.events_world import Ack, Client, World
@@ -14,7 +15,10 @@ from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
 
 CONFIG = events_pb2.SubscriptionConfig(
-    start=events_pb2.StartPosition(earliest=True), max_deliveries=6, max_in_flight=20, ack_deadline={"seconds": 2}
+    start=events_pb2.StartPosition(earliest=True),
+    max_deliveries=6,
+    max_in_flight=20,
+    ack_deadline=duration_pb2.Duration(seconds=2),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from guarantees import Truth
@@ -64,7 +64,7 @@ class World:
         return self.loop.hub
 
     @property
-    def wait_applied(self) -> Callable[[str, str, str | None, int, int], Awaitable[AppliedResult]]:
+    def wait_applied(self) -> Callable[[str, str, str | None, int, int], Coroutine[None, None, AppliedResult]]:
         return self.loop.wait_applied
 
     def restart(self) -> None:

@@ -169,7 +169,7 @@ def test_a_view_says_stale_when_bookmarks_stay_away_and_comes_back() -> None:
         assert not view.is_stale
         assert view.staleness() < 6
         plane.go_away()
-        changes = view.changes()
+        changes: Any = view.changes()
         await anext(changes)
         began_s = now_s()
         assert isinstance(await anext(changes), Stale)

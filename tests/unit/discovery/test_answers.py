@@ -6,10 +6,11 @@ import pytest
 
 from reference.registry_facts import Journal, instance
 from trunkline.api import convert
-from trunkline.api.v1 import discovery_pb2
+from trunkline.api.v1 import common_pb2, discovery_pb2
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Declared, Status
+from trunkline.server.discovery.catalogue import ServiceSummary
 from trunkline.server.discovery.discovery import Discovery, DiscoveryConfig
 from trunkline.server.discovery.outcomes import Outcomes, Reported
 from trunkline.server.journal.record import Record
@@ -68,7 +69,7 @@ def test_resolve_follows_every_change(registry: Registry) -> None:
     assert list(registry.resolve(tier="gold").instances) == []
     assert [registered.instance.id for registered in registry.resolve().instances] == ["a"]
     registry.apply(registry.journal.declared("instance/default/orders/b", Declared.DEGRADED))
-    assert registry.resolve().instances[1].status == Status.DEGRADED
+    assert registry.resolve().instances[1].status == common_pb2.INSTANCE_STATUS_DEGRADED
     assert registry.resolve().header.revision == 4
 
 
@@ -105,7 +106,8 @@ async def test_services_are_listed_in_pages(registry: Registry) -> None:
         registry.apply(registry.journal.registered(instance("a", service, namespace), lease_id=number))
     registry.apply(registry.journal.removed("instance/west/mail/a"))
     registry.apply(registry.journal.lapsed("instance/default/orders/a", 2))
-    seen, token = [], ""
+    seen: list[ServiceSummary] = []
+    token = ""
     while True:
         page = await registry.discovery.catalogue.page("", page_size=2, page_token=token, sees=lambda _: True)
         seen += page.services

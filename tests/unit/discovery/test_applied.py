@@ -51,7 +51,7 @@ def test_everyone_who_watches_the_service_is_waited_for(world: World) -> None:
         world.client_of(second).connection.watches[1],
     }
     world.acknowledge(first)
-    assert not waiting.over
+    assert waiting.over == 0
     world.acknowledge(second)
     assert waiting.over == 1
     assert waiting.late() == []
@@ -170,7 +170,7 @@ def test_a_watcher_that_comes_back_behind_is_waited_for(world: World) -> None:
     world.open(world.connect(), leaving, token=token, name="leaving")
     world.settle()
     world.acknowledge(staying)
-    assert not waiting.over
+    assert waiting.over == 0
     world.acknowledge(leaving)
     assert waiting.over == 1
 
@@ -187,7 +187,7 @@ def test_an_acknowledgement_of_what_was_not_told_does_not_count(world: World) ->
     revision = world.step(world.journal.declared(A, Declared.DRAINING))
     waiting = Waiting(world, revision)
     world.acknowledge(watcher, revision)
-    assert not waiting.over, "it was left behind for want of credit and has the instance still"
+    assert waiting.over == 0, "it was left behind for want of credit and has the instance still"
     world.settle()
     world.acknowledge(watcher)
     assert waiting.over == 1

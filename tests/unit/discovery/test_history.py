@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ class Past:
     def state(self, revision: int) -> State:
         return self.states[max(known for known in self.states if known <= revision)]
 
-    async def register(self, name: str, service: str = "orders", **fields: object) -> None:
+    async def register(self, name: str, service: str = "orders", **fields: Any) -> None:
         done = await self.world.register(instance(name, service, **fields), ttl_ms=300_000)
         self.leases[service, name] = done.lease_id
 
@@ -242,6 +243,7 @@ class SlowSnapshots:
 
     async def load_snapshots(self) -> AsyncIterator[tuple[int, bytes]]:
         await self.readable.wait()
+        nothing: tuple[int, bytes]
         for nothing in ():
             yield nothing
 

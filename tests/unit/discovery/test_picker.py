@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ class Registry:
         self.pickers = Pickers(self.fold, Rng(3), config)
         self.journal = Journal()
 
-    def register(self, name: str, service: str = "orders", **fields: object) -> None:
+    def register(self, name: str, service: str = "orders", **fields: Any) -> None:
         number = len(self.fold) + 1
         declared = instance(name, service, endpoints=(Endpoint(f"10.0.0.{number}", 80),), **fields)
         self.apply(self.journal.registered(declared, lease_id=number))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from google.protobuf import duration_pb2
+
 from reference.events_world import Ack, Notice, World, places
 from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
@@ -59,7 +61,7 @@ def test_what_is_not_acknowledged_in_time_is_delivered_again() -> None:
         world = World()
         async with world.running():
             client = world.connect()
-            config = events_pb2.SubscriptionConfig(ack_deadline={"seconds": 2})
+            config = events_pb2.SubscriptionConfig(ack_deadline=duration_pb2.Duration(seconds=2))
             await client.open(name="billing", config=config)
             await world.publish("a")
             await client.received(1)

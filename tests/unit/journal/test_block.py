@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import google_crc32c
 import pytest
@@ -136,7 +137,7 @@ def test_every_cut_is_seen() -> None:
             parsed(data[:size])
 
 
-def reheadered(data: bytes, **fields: object) -> bytes:
+def reheadered(data: bytes, **fields: Any) -> bytes:
     header = parse_header(data)
     return pack_header(header._replace(**fields)) + data[HEADER_BYTES:]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from trunkline.core.errors import DiskFull, InstanceAlive, LimitExceeded, NotRea
 from trunkline.server.journal import sequencer as sequencer_module
 from trunkline.server.journal.batch import Batch
 from trunkline.server.journal.fold import Change, Folds
+from trunkline.server.journal.log import Log
 from trunkline.server.journal.record import Record, Version
 from trunkline.server.journal.sequencer import Group, Origin, Sequencer, Written
 
@@ -25,7 +26,7 @@ class Values:
 
     name = "values"
     version = 1
-    topics = ("value", "node")
+    topics: Sequence[str] = ("value", "node")
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
@@ -100,10 +101,10 @@ class Plane:
         self.clock = ManualClock(1_000)
         self.sequencer = Sequencer(
             Folds([self.values]),
-            self.log,
+            cast(Log, self.log),  # of a log, the sequencer uses `append` and `failed` alone
             self.clock,
             node_id=7,
-            program_version="test",  # type: ignore[arg-type]
+            program_version="test",
         )
         self.log.fold = self.sequencer.fold_block
         self.groups: list[Group] = []
