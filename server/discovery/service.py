@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -20,9 +20,6 @@ from .discovery import Discovery
 from .outcomes import Reported
 from .picker import LoadBalancing
 from .watch_stream import serve_watches
-
-RAW_RESPONSES: Final = frozenset({"Resolve", "Watch"})
-"""Methods whose responses are encoded already: to be registered with an identity serializer."""
 
 PAGE_SIZE_DEFAULT = 1_000
 WAIT_LIMIT_MS_DEFAULT = 30_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -22,11 +22,6 @@ from .feed import Feed
 from .publishing import Publishing
 from .settings import DEFAULT_STREAM
 from .stream import EventStream
-
-RAW_REQUESTS: Final = frozenset({"Publish", "PublishStream"})
-"""Methods whose requests are scanned: to be registered with an identity deserializer."""
-RAW_RESPONSES: Final = frozenset({"Publish", "PublishStream", "Subscribe", "Fetch"})
-"""Methods whose responses are encoded already: to be registered with an identity serializer."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -20,11 +20,10 @@ from trunkline.core.model import Declared
 from trunkline.server.chain.chain import Chain
 from trunkline.server.chain.config import ChainConfig
 from trunkline.server.chain.gate import House
-from trunkline.server.chain.methods import METHODS
 from trunkline.server.chain.metrics import ChainMetrics
 from trunkline.server.chain.readiness import Readiness
 from trunkline.server.discovery.discovery import Discovery
-from trunkline.server.discovery.service import RAW_RESPONSES, DiscoveryService
+from trunkline.server.discovery.service import DiscoveryService
 from trunkline.server.journal.record import Record
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.fold import RegistryFold
@@ -278,9 +277,3 @@ async def test_a_client_that_closes_its_side_is_still_told() -> None:
         server.apply(server.journal.removed(A))
         await stream.read_until(watcher, 2)
         assert not watcher.view
-
-
-def test_raw_responses_are_the_chains() -> None:
-    prefix = "/trunkline.api.v1.DiscoveryService/"
-    raw = {name.removeprefix(prefix) for name, m in METHODS.items() if name.startswith(prefix) and m.raw_response}
-    assert raw == RAW_RESPONSES

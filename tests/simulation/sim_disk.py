@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trunkline.core.clock import Rng
@@ -350,6 +350,3 @@ def _opened(file: File) -> _Inode:
 
 def _parent(path: str) -> str:
     return path.rpartition("/")[0] or "/"
-
-
-Accident = Callable[[SimDisk], None]

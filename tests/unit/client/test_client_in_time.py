@@ -34,7 +34,6 @@ class Plane(FakeControlPlane):
         super().__init__()
         self.dialled_s: list[float] = []
         self.beats_s: list[float] = []
-        self.dumb = False
         renew = self._registrations._renew
 
         def noted(lease_ids: Any) -> registry_pb2.KeepAliveResponse:
