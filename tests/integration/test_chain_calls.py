@@ -10,8 +10,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-
 from integration.chain_server import refusal, register_request, running
+
 from trunkline.api.v1 import discovery_pb2, registry_pb2
 from trunkline.core.errors import (
     DeadlineExceeded,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-
 from integration.chain_server import Running, refusal, register_request, running
+
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2, discovery_pb2, registry_pb2
 from trunkline.core.errors import PermissionDenied, Unauthenticated

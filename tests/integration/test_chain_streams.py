@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
-
 from integration.chain_server import Running, register_request, running
+
 from trunkline.api.v1 import discovery_pb2, registry_pb2_grpc
 from trunkline.core.errors import InvalidArgument, LimitExceeded
 from trunkline.server.chain.config import ChainConfig
