@@ -64,8 +64,8 @@ bench: build  ## every benchmark beside its peers; installs the peers it can
 	$(PY) -m bench run --json build/bench.json
 	$(PY) -m bench report build/bench.json
 
-wheel: build  ## build the wheel
-	rm -rf dist && $(PY) -m build --wheel --sdist --outdir dist . >build/wheel.log 2>&1 || { tail -n 40 build/wheel.log; exit 1; }
+wheel: build  ## build the sdist, and the wheel from it
+	rm -rf dist && $(PY) -m build --outdir dist . >build/wheel.log 2>&1 || { tail -n 40 build/wheel.log; exit 1; }
 
 smoke: wheel  ## install the wheel in a clean environment; run the smoke tests and the demo against it
 	tools/smoke.sh
@@ -74,7 +74,7 @@ simulate: build  ## thousands of simulated histories
 	SIMULATION_SEEDS=5000 $(BIN)/pytest -n $(JOBS) -q tests/simulation
 
 powercut: build  ## cut a server's power under load, again and again (root, loop devices)
-	POWER_CUTS=10 $(BIN)/pytest -q -s tests/faults/test_power_cut.py
+	POWER_CUTS=10 $(BIN)/pytest -q --log-cli-level=INFO tests/faults/test_power_cut.py
 
 mutants: build  ## named faults patched into shipped code; each must be caught
 	$(PY) -m tests.simulation.mutants

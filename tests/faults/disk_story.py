@@ -109,8 +109,7 @@ async def after(address: str, ledger: Ledger) -> float:
         for attempt in range(3):  # repeats of what was refused: kept once, whatever became of them then
             await insist(plane.events.Publish, one_event(f"refused-{attempt}"))
         await insist(plane.registry.Register, registration("new", **FAT))
-    took_s = time.monotonic() - begun
-    return took_s
+    return time.monotonic() - begun
 
 
 async def story(server: Server, *, breaks: Callable[[], None], mend: Callable[[], None], reasons: set[str]) -> float:

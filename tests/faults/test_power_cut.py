@@ -7,6 +7,7 @@ Needs root and loop devices, and never runs in CI: `make powercut`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -17,6 +18,8 @@ from faults.machine import NotHere, ext4_image, mounted, needs_root, run
 from integration.acknowledged import Ledger, Load, audit
 from integration.processes import Server
 from integration.waiting import until
+
+log = logging.getLogger(__name__)
 
 CUTS = int(os.environ.get("POWER_CUTS", "0"))
 IMAGE_MB = 96
@@ -91,4 +94,5 @@ async def test_every_acknowledgement_survives_a_power_cut(tmp_path: Path) -> Non
         finally:
             server.kill()
     assert cut_in_flight > 0, "no cut came in the middle of anything"
-    print(f"{CUTS} cuts: {ledger.published} events, {len(ledger.instances)} instances found; {cut_in_flight} in flight")
+    log.info("%d cuts: %d events and %d instances found again", CUTS, ledger.published, len(ledger.instances))
+    log.info("%d events were in flight at the cuts", cut_in_flight)

@@ -301,7 +301,9 @@ _STOP = ["if found is not None and len(found) >= VIOLATIONS_MAX:", "    break"]
 
 def _item_lines(names: _Names, field: FieldDescriptor, rules: rules_pb2.FieldRules) -> list[str]:
     name = field.name
-    item_rules = rules_pb2.FieldRules(format=rules.item_format, max_bytes=rules.item_max_bytes)
+    item_rules = rules_pb2.FieldRules(
+        required=bool(rules.item_format), format=rules.item_format, max_bytes=rules.item_max_bytes
+    )
     lines = _value_lines(names, field, item_rules, where=f'f"{name}[{{i}}]"', prefix=f'f"{name}[{{i}}]."')
     return ["for i, v in enumerate(items):", *_indented([*lines, *_STOP])] if lines else []
 
@@ -309,7 +311,7 @@ def _item_lines(names: _Names, field: FieldDescriptor, rules: rules_pb2.FieldRul
 def _entry_lines(names: _Names, field: FieldDescriptor, rules: rules_pb2.FieldRules) -> list[str]:
     assert field.message_type is not None
     entry = field.message_type.fields_by_name
-    key_rules = rules_pb2.FieldRules(format=rules.item_format)
+    key_rules = rules_pb2.FieldRules(required=bool(rules.item_format), format=rules.item_format)
     value_rules = rules_pb2.FieldRules(max_bytes=rules.item_max_bytes)
     path = f'f"{field.name}[{{shortened(k)}}]'
     keys = _value_lines(names, entry["key"], key_rules, where=f'{path}"', prefix="")
