@@ -3,6 +3,7 @@
 # named in one line.
 set -eu
 cd "$(dirname "$0")/.."
+mkdir -p build
 
 need=""
 command -v cc >/dev/null 2>&1 || need="$need gcc libc6-dev"
@@ -40,4 +41,5 @@ print("\n".join([*project["build-system"]["requires"], *project["project"]["depe
                  *project["project"]["optional-dependencies"]["dev"]]))
 PY
 .venv/bin/python -m pip install --quiet -r build/requirements.txt
-.venv/bin/python -m pip install --quiet --no-build-isolation --editable .
+# Without warnings: setuptools tells everybody who installs in place that this is no release.
+PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --no-build-isolation --editable .

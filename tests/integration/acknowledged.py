@@ -215,8 +215,8 @@ async def _missing_instances(plane: Plane, ledger: Ledger) -> list[str]:
     broken = [f"instance {service}/{id} is gone" for service, id in acknowledged.keys() - found]
     leases = list(acknowledged.values())
     for begin in range(0, len(leases), 10_000):
-        request = registry_pb2.KeepAliveOnceRequest(lease_ids=leases[begin : begin + 10_000])
-        answer = await plane.registry.KeepAliveOnce(request, timeout=20)
+        renewal = registry_pb2.KeepAliveOnceRequest(lease_ids=leases[begin : begin + 10_000])
+        answer = await plane.registry.KeepAliveOnce(renewal, timeout=20)
         broken += [f"lease {lost.lease_id} is lost" for lost in answer.lost]
     return broken
 

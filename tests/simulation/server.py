@@ -24,7 +24,7 @@ class _Details:
         self.invocation_metadata = metadata
 
 
-class Finished(grpc.aio.AbortError):  # type: ignore[misc]  # it has no types
+class Finished(grpc.aio.AbortError):
     """Raised inside a handler by `abort`."""
 
 
@@ -34,7 +34,7 @@ class Server:
     def __init__(self, network: Network, host: Host) -> None:
         self.network = network
         self.host = host
-        self._methods: dict[str, grpc.RpcMethodHandler] = {}
+        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
 
     # What generated code and the chain call.
@@ -42,7 +42,9 @@ class Server:
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         self._generic.extend(handlers)
 
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+    def add_registered_method_handlers(
+        self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
         for name, handler in handlers.items():
             self._methods[f"/{service}/{name}"] = handler
 
@@ -64,7 +66,7 @@ class Server:
         link.on_break[call.lost] = None
         return call
 
-    def _find(self, call: ServerCall) -> grpc.RpcMethodHandler | None:
+    def _find(self, call: ServerCall) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = self._methods.get(call.method)
         if handler is not None:
             return handler
@@ -93,11 +95,11 @@ class Server:
             call.done()
 
 
-async def _invoke(handler: grpc.RpcMethodHandler, call: ServerCall) -> None:
+async def _invoke(handler: grpc.RpcMethodHandler[Any, Any], call: ServerCall) -> None:
     call.deserialize = handler.request_deserializer or bytes
     call.serialize = handler.response_serializer or bytes
     if handler.request_streaming:
-        behaviour: Callable[..., Any] = handler.stream_stream if handler.response_streaming else handler.stream_unary
+        behaviour: Any = handler.stream_stream if handler.response_streaming else handler.stream_unary
         argument: Any = call.requests()
     else:
         behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary

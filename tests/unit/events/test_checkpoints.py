@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from google.protobuf import duration_pb2
 
 from reference.events_world import BY, World
 from reference.registry_world import virtual
@@ -51,7 +52,7 @@ def test_metrics_and_alarms_say_what_is_there() -> None:
         world = World()
         async with world.running() as bus:
             client = world.connect()
-            config = events_pb2.SubscriptionConfig(max_deliveries=1, ack_deadline={"seconds": 1})
+            config = events_pb2.SubscriptionConfig(max_deliveries=1, ack_deadline=duration_pb2.Duration(seconds=1))
             await client.open(name="billing", config=config, credit=1)
             await world.publish("a", "b")
             await world.publish("a")
