@@ -215,41 +215,37 @@ class Sequencer:
             repeated = await self._repeated(origin.request_id, deadline_ns)
             if repeated is not None:
                 return repeated
-            write = await self._decide(decide, origin, deadline_ns)
-            if write is None:
+            # Nothing is awaited between this and the queue: a request and its repetition must not both be new.
+            view = _View(self._overlay, self.revision)
+            changes = self._decide(decide, view)
+            if changes:
+                write = self._enqueue(changes, origin)
+                if await self._until(write.settled, deadline_ns):
+                    return Written(write.records[-1].offset, tuple(write.records))
+                conflicts += write.skipped
+            elif view.read:  # refused, or nothing to do, because of what is not durable yet: wait, look again
+                await self._until_durable(view.read, deadline_ns)
+            else:
                 return Written(max(self.revision, 0))
-            if await self._until(write.settled, deadline_ns):
-                return Written(write.records[-1].offset, tuple(write.records))
-            conflicts += write.skipped
 
     async def _repeated(self, request_id: str, deadline_ns: int) -> Written | None:
         """The answer to a request id that was seen before, once it is durable."""
         if not request_id:
             return None
-        write = self._by_request.get(request_id)
-        if write is not None:
+        while (write := self._by_request.get(request_id)) is not None:
             await self._until(write.settled, deadline_ns)
         revision = self.requests.get(request_id)
         return None if revision is None else Written(revision, repeated=True)
 
-    async def _decide(self, decide: Decide, origin: Origin, deadline_ns: int) -> _Write | None:
-        """Run the decision and queue its records; None when there is nothing to write."""
-        while True:
-            self._refuse_when_closed()
-            view = _View(self._overlay, self.revision)
-            try:
-                changes = decide(view)
-            except TrunklineError:
-                if not view.read:
-                    raise
-                changes = ()
-            else:
-                if changes:
-                    return self._enqueue(changes, origin)
-                if not view.read:
-                    return None
-            # Refused, or nothing to do, because of what is not durable yet: wait, look again.
-            await self._until_durable(view.read, deadline_ns)
+    def _decide(self, decide: Decide, view: _View) -> Sequence[Change]:
+        """What to write; nothing, too, when the refusal rests on what is pending."""
+        self._refuse_when_closed()
+        try:
+            return decide(view)
+        except TrunklineError:
+            if not view.read:
+                raise
+            return ()
 
     def _refuse_when_closed(self) -> None:
         if self._stopping:
@@ -275,7 +271,7 @@ class Sequencer:
                     namespace=change.namespace,
                     schema=change.schema,
                     version=version,
-                    expects=self._overlay.version(change.key) or self.admission.last.get(change.key),
+                    expects=self._expected(change.key),
                     author=origin.author,
                     reason=origin.reason,
                     traceparent=origin.traceparent,
@@ -290,6 +286,12 @@ class Sequencer:
         self._queued_records += len(changes)
         self._work.set()
         return write
+
+    def _expected(self, key: str) -> Version | None:
+        """The record of the key that will be its last when a record decided now is folded; None behind a removal."""
+        if key not in self._overlay:
+            return self.admission.last.get(key)
+        return None if self._overlay.get(key) is None else self._overlay.version(key)
 
     async def _until_durable(self, keys: Sequence[str], deadline_ns: int) -> None:
         """Wait until what was pending for these keys is folded or dropped."""

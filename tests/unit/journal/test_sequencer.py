@@ -85,6 +85,11 @@ class HeldLog:
         future.set_result(None)
         await asyncio.sleep(0)
 
+    async def make_durable_of(self, write: asyncio.Task[Any]) -> None:
+        """Make the next group durable; `write` is answered by it."""
+        await self.make_durable()
+        await write
+
     async def fail(self, error: TrunklineError) -> None:
         await self.group()
         _, _, future = self.held.pop(0)
@@ -272,6 +277,28 @@ async def test_a_repeated_request_is_answered_with_the_first_ones_revision() -> 
         assert (await meanwhile).revision == later.revision == (await first).revision
         assert later.repeated
         assert not plane.log.held
+
+
+async def test_a_request_and_its_repetition_that_both_wait_are_carried_out_once() -> None:
+    async with Plane() as plane:
+        await plane.log.make_durable_of(plane.put("a", b"1"))
+        plane.put("a", b"")
+        await plane.log.group()
+
+        def count_unless_a_goes(view: Any) -> list[Change]:
+            if view.get("value/a") is None and plane.values.get("value/a") is not None:
+                return []  # nothing to do, as long as the removal is only pending
+            counted = (view.get("value/count") or b"") + b"x"
+            return [Change(topic="value.set", key="value/count", body=counted)]
+
+        origin = Origin(author="test", request_id="r1")
+        both = [plane.spawn(plane.sequencer.write(count_unless_a_goes, origin)) for _ in range(2)]
+        await settle()
+        await plane.log.make_durable()
+        await plane.log.make_durable()
+        first, second = await asyncio.gather(*both)
+        assert plane.values.get("value/count") == b"x"
+        assert first.revision == second.revision
 
 
 async def test_removing_and_making_anew_expects_nothing() -> None:
