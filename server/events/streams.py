@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from trunkline.api import convert
@@ -51,6 +51,7 @@ class StreamsConfig:
     streams_max: int = 10_000
     """Of all namespaces, derived ones that are in use included."""
     streams_per_namespace_max: int = 1_000
+    """Of one namespace."""
     trim_interval_s: float = 10.0
     """Between two looks at what retention lets go."""
     recovery_interval_s: float = 1.0
@@ -127,7 +128,9 @@ class Streams:
         if entity is None:
             if name != DEFAULT_STREAM:
                 raise not_found(namespace, name)
-            await self._write_created(namespace, name, StreamSettings(sync=self.promise.sync), origin, exact=False)
+            # The caller's request id stands for what it asks for, which comes after this.
+            making = replace(origin, request_id="")
+            await self._write_created(namespace, name, StreamSettings(sync=self.promise.sync), making, exact=False)
             entity = self._fold.stream(namespace, name)
             if entity is None:
                 raise not_found(namespace, name)

@@ -66,6 +66,21 @@ def test_the_same_configuration_again_is_no_second_stream_and_another_is_refused
     virtual(main)
 
 
+def test_a_request_id_stands_for_what_was_asked_and_not_for_the_stream_made_on_the_way() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            origin = Origin(author="me", request_id="r1")
+            for _ in range(2):
+                stream = await bus.streams.get("shop", "", origin)
+                feed, created = await bus.subscriptions.create(
+                    stream, "billing", events_pb2.SubscriptionConfig(), origin
+                )
+                assert (created, stream.feeds["billing"] is feed) == (True, True)
+
+    virtual(main)
+
+
 def test_what_cannot_be_promised_is_refused_when_the_stream_is_made() -> None:
     async def main() -> None:
         world = World(offers=Sync.FSYNCED)
