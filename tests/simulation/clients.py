@@ -23,7 +23,6 @@ from trunkline.client._edge import Edge
 from trunkline.client._event import Event
 from trunkline.client._options import ClientOptions
 from trunkline.client._view import View
-from trunkline.core.clock import Rng
 from trunkline.core.errors import InstanceAlive, LeaseNotFound, TrunklineError
 from trunkline.core.selector import Selector
 
@@ -259,7 +258,7 @@ def consumer(name: str, *, filters: tuple[str, ...], calm: Callable[[], bool]) -
     return part
 
 
-def puller(name: str, rng: Rng) -> Part:
+def puller(name: str) -> Part:
     """Fetches a durable subscription's deliveries."""
 
     async def part(client: Client) -> None:
@@ -339,5 +338,24 @@ def sip() -> Part:
                         pass
             except TimeoutError:
                 pass
+
+    return part
+
+
+def impostor(targets: Callable[[], list[str]]) -> Part:
+    """Tries to register what somebody else has registered; where that works, keeps it for a moment."""
+
+    async def part(client: Client) -> None:
+        while await client.rest(0.2, 2.0):
+            keys = targets()
+            if not keys:
+                continue
+            _, _, service, instance_id = choose(client.rng, keys).split("/", 3)
+            try:
+                registration = await client.trunkline.register(service, id=instance_id, port=666, drain_on_exit=False)
+                await client.rest(0.0, 1.0)
+                await registration.close()
+            except TrunklineError as error:
+                client.history.note("impostor", instance_id, type(error).__name__)
 
     return part

@@ -70,11 +70,11 @@ class Watched:
     seen: list[Seen] = field(default_factory=list)
 
 
-class Fence(NamedTuple):
-    """When deadlines of leases do not run: the server stands still, is down, or its disk fails."""
+class Resumption(NamedTuple):
+    """A watch went on from a token: what it had shown when it got that, and what it showed then."""
 
-    began_s: float
-    ended_s: float
+    before: Seen | None
+    after: list[Seen]
 
 
 class History:
@@ -96,7 +96,7 @@ class History:
         self.died: dict[str, float] = {}
         """By instance key, when its holder was killed."""
         self.watches: list[Watched] = []
-        self.trouble: list[Fence] = []
+        self.resumptions: list[Resumption] = []
         self.broken: list[str] = []
         """What was seen to be broken while it happened."""
         self.reached: Counter[tuple[str, str]] = Counter()

@@ -18,7 +18,7 @@ from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.fanout import matches
 from trunkline.core.model import Declared
 from trunkline.server.journal.record import Record
-from trunkline.server.registry.reduce import LAPSED, REMOVED
+from trunkline.server.registry.reduce import LAPSED, REGISTERED, REMOVED
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -112,6 +112,22 @@ def _watch_reliable(world: World, journal: Journal) -> Iterator[str]:
 def _watch_atomic(world: World, journal: Journal) -> Iterator[str]:
     for watched, truth in _watches(world, journal):
         yield from guarantees.broke_watch_atomic(watched.seen, truth)
+
+
+def _watch_resumable(world: World, journal: Journal) -> Iterator[str]:
+    for before, after in world.history.resumptions:
+        if before is not None:
+            yield from guarantees.broke_watch_resumable([before], after)
+
+
+def _holders_kept(world: World, journal: Journal) -> Iterator[str]:
+    """While a lease lives nobody else gets its instance; nobody in a world asks to take over."""
+    for record in journal.of_registry():
+        before = journal.before.get(record.offset)
+        if record.topic == REGISTERED and before is not None and not before.lease.lapsed:
+            lease_id = control_pb2.InstanceRegistered.FromString(record.body).lease_id
+            if lease_id != before.lease.id:
+                yield f"{record.key} was given to another holder at {record.offset}"
 
 
 def _watch_bookmarkable(world: World, journal: Journal) -> Iterator[str]:
@@ -269,10 +285,12 @@ CHECKS = {
     "G4 reliable": _watch_reliable,
     "G4 reliable (subscription)": _deliveries_right,
     "G5 atomic": _watch_atomic,
+    "G6 resumable": _watch_resumable,
     "G7 bookmarkable": _watch_bookmarkable,
     "G8 never empty by accident": _never_empty,
     "G8 no live instance expired": _live_kept,
     "G9 dead gone in time": _dead_gone,
     "G12 at least once": _at_least_once,
+    "a lease has one holder": _holders_kept,
     "nothing skipped": _nothing_skipped,
 }

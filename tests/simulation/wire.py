@@ -14,6 +14,7 @@ from simulation.virtual import Host
 
 from trunkline.api.v1 import events_pb2, registry_pb2
 from trunkline.api.v1.discovery_pb2 import WatchRequest
+from trunkline.core.token import ControlToken
 
 
 @dataclass(eq=False)
@@ -32,6 +33,15 @@ class Operation:
 
 
 @dataclass(eq=False)
+class _OpenWatch:
+    """A watch that has come to the server's machine."""
+
+    service: str
+    opened_s: float
+    acked: int
+
+
+@dataclass(eq=False)
 class _Seen:
     """What is known of one call."""
 
@@ -40,6 +50,8 @@ class _Seen:
     sent: dict[int, Any] = field(default_factory=dict)
     opened: dict[int, events_pb2.OpenSubscription] = field(default_factory=dict)
     incarnations: dict[int, int] = field(default_factory=dict)
+    watches: dict[int, _OpenWatch] = field(default_factory=dict)
+    drain_began_s: float = 0.0
 
 
 UNARY = {
@@ -57,7 +69,8 @@ class Wire:
     def __init__(self, history: History) -> None:
         self.history = history
         self.on_operation: list[Callable[[Operation], None]] = []
-        self._calls = 0
+        self.service_of: dict[int, str] = {}
+        self._watching: list[ServerCall] = []
 
     def arrived(self, pipe: Pipe, message: Any) -> None:
         """See Network.on_arrived."""
@@ -88,6 +101,7 @@ class Wire:
         if name in UNARY:
             operation, request, _ = UNARY[name]
             seen.request = request.FromString(data)
+            seen.drain_began_s = asyncio.get_running_loop().time()
             self._begin(operation, call)
         elif name == "PublishStream":
             publish = events_pb2.PublishStreamRequest.FromString(data)
@@ -99,11 +113,39 @@ class Wire:
                 self.history.heard[lease_id].append(now_s)
             self._begin("keep_alive", call)
         elif name == "Watch":
-            command = WatchRequest.FromString(data).WhichOneof("command")
-            if command in ("open", "acknowledge"):
-                self._begin("watch" if command == "open" else "watch_ack", call)
+            self._watch_request(call, seen, WatchRequest.FromString(data))
         elif name == "Subscribe":
             self._subscribe_request(call, seen, events_pb2.SubscribeRequest.FromString(data))
+
+    def _watch_request(self, call: ServerCall, seen: _Seen, request: WatchRequest) -> None:
+        command = request.WhichOneof("command")
+        if command == "open":
+            if not seen.watches:
+                self._watching.append(call)
+            if not request.open.selector.version:
+                now_s = asyncio.get_running_loop().time()
+                token = request.open.resume_token
+                acked = ControlToken.decode(token).revision if token else -1
+                seen.watches[request.open.watch_id] = _OpenWatch(request.open.service, now_s, acked)
+            self._begin("watch", call)
+        elif command == "acknowledge":
+            watch = seen.watches.get(request.acknowledge.watch_id)
+            if watch is not None:
+                watch.acked = max(watch.acked, request.acknowledge.revision)
+            self._begin("watch_ack", call)
+        elif command == "cancel":
+            seen.watches.pop(request.cancel.watch_id, None)
+
+    def _judge_drain(self, seen: _Seen, answer: registry_pb2.DrainResponse) -> None:
+        """A drain that says it is complete: whoever watched when it began has applied it, or is gone."""
+        service = self.service_of.get(seen.request.registration.lease_id)
+        self._watching = [call for call in self._watching if not (call.to_client.broken or call.finished)]
+        for call in self._watching:
+            for watch in call.seen.watches.values():
+                concerned = watch.service in ("", service) and watch.opened_s < seen.drain_began_s
+                if concerned and watch.acked < answer.drained_revision:
+                    what = f"{call.client.name} has applied {watch.acked} of {answer.drained_revision}"
+                    self.history.breaks("drained means not routed to", what)
 
     def _subscribe_request(self, call: ServerCall, seen: _Seen, request: events_pb2.SubscribeRequest) -> None:
         if request.HasField("open"):
@@ -128,7 +170,10 @@ class Wire:
         elif name == "Subscribe":
             self._delivered(now_s, call, seen, events_pb2.SubscribeResponse.FromString(data))
         elif name in UNARY:
-            self._answered(name, now_s, seen.request, UNARY[name][2].FromString(data))
+            answer = UNARY[name][2].FromString(data)
+            self._answered(name, now_s, seen.request, answer)
+            if name == "Drain" and answer.complete:
+                self._judge_drain(seen, answer)
 
     def _answered(self, name: str, now_s: float, request: Any, answer: Any) -> None:
         history = self.history
@@ -136,6 +181,7 @@ class Wire:
         if name == "Register":
             instance = request.instance
             key = f"instance/{instance.namespace}/{instance.service}/{instance.id}"
+            self.service_of[answer.lease_id] = instance.service
             history.ttl_s[answer.lease_id] = answer.ttl.ToMilliseconds() / 1_000
             history.heard[answer.lease_id].append(now_s)
             history.registrations.append(

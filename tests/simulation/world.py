@@ -15,33 +15,21 @@ from typing import Any
 
 from simulation import virtual
 from simulation.chance import between, choose, rng_of
-from simulation.clients import (
-    Client,
-    Heard,
-    Part,
-    Place,
-    consumer,
-    glance,
-    listener,
-    pipeliner,
-    provider,
-    publisher,
-    puller,
-    sip,
-    watcher,
-)
+from simulation.clients import Client, Heard, Part, Place
 from simulation.faults import FAULTS, Cell, planned
-from simulation.history import History, Watched
+from simulation.history import History
 from simulation.judge import judge
 from simulation.network import Network
 from simulation.node import FOLDER, Node
+from simulation.people import people
 from simulation.sim_disk import DiskFaults, SimDisk
 from simulation.truth import read_back
 from simulation.virtual import Host
 from simulation.wire import Operation, Wire
 
 from trunkline.core.errors import TrunklineError
-from trunkline.core.selector import Selector
+from trunkline.server.discovery.discovery import DiscoveryConfig
+from trunkline.server.discovery.watch_config import WatchConfig
 from trunkline.server.events.bus import BusConfig
 from trunkline.server.events.streams import StreamsConfig
 from trunkline.server.journal.control import ControlConfig
@@ -56,8 +44,6 @@ SETTLE_S = 60.0
 STALE_RETENTION_S = 15
 FRESH_WITHIN_S = 15.0 + 3.0 + 1.0
 """After so long without word a view must say that it is stale: stale_after_s, a look at the clock, and one to spare."""
-SERVICES = {"cart": 2, "pay": 1}
-"""How many instances of each never go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,38 +123,9 @@ class World:
 
     # Who lives here.
 
-    def _people(self) -> None:
-        for service, anchors in SERVICES.items():
-            for number in range(anchors):
-                self._role(f"{service}-anchor{number}", lambda s=service: self._provider(s, None))
-            for number in range(3):
-                self._role(f"{service}-{number}", lambda s=service: self._provider(s, (1.5, 7.0)))
-        some = Selector(version=">=1.0.0 <2.0.0")
-        for name, service, selector in (("all", "", Selector()), ("cart", "cart", Selector()), ("one", "cart", some)):
-            self._role(f"watch-{name}", lambda n=name, s=service, x=selector: self._watcher(n, s, x))
-        self._role("publish", lambda: publisher(every_s=(0.1, 1.0)))
-        self._role("pipeline", lambda: pipeliner(every_s=(0.1, 1.0)))
-        for number in range(2):
-            self._role(f"bill-{number}", lambda: consumer("billing", filters=("order.>",), calm=lambda: self.calm))
-        self._role("peek", lambda: glance(Watched("peek", "cart", Selector())))
-        self._role("sip", lambda: sip())
-        self._role("audit", lambda: puller("audit", self.rng))
-        for acknowledges in (False, True):
-            self._role(f"listen-{acknowledges}", lambda a=acknowledges: self._listener(a))
-
-    def _provider(self, service: str, lifetime_s: tuple[float, float] | None) -> Part:
-        version = choose(self.rng, ("1.2.3", "1.4.0", "2.0.0"))
-        return provider(service, ttl_s=choose(self.rng, (2.0, 3.0, 5.0)), version=version, lifetime_s=lifetime_s)
-
-    def _watcher(self, name: str, service: str, selector: Selector) -> Part:
-        watched = Watched(name, service, selector)
-        self.history.watches.append(watched)
-        return watcher(watched)
-
-    def _listener(self, acknowledges: bool) -> Part:
-        heard = Heard(f"{acknowledges}", [], acknowledges)
-        self.heard.append(heard)
-        return listener(heard)
+    def guests(self) -> list[str]:
+        """Instances that come and go, and are there."""
+        return [client.key for client in self.clients if client.key and "anchor" not in client.key]
 
     def _role(self, name: str, part: Callable[[], Part]) -> None:
         task = asyncio.get_running_loop().create_task(self._play(name, part, rng_of(self.seed, f"role {name}")))
@@ -209,7 +166,8 @@ class World:
         loop.set_exception_handler(self._unexpected)
         keeping = loop.create_task(self.node.keep_running())
         await self.node.serving()
-        self._people()
+        for name, part in people(self).items():
+            self._role(name, part)
         sampling = loop.create_task(self._sample())
         await asyncio.sleep(between(self.rng, 1.0, 4.0))
         for cell in self.plan:
@@ -379,6 +337,13 @@ def config(seed: int) -> PlaneConfig:
         registry=RegistryConfig(
             guard=GuardConfig(stale_retention_ms=STALE_RETENTION_S * 1_000),
             tombstones=TombstoneConfig(per_service_max=choose(rng, (2, 10, 10_000))),
+        ),
+        discovery=DiscoveryConfig(
+            watches=WatchConfig(
+                part_instances_max=choose(rng, (2, 256)),
+                event_changes_max=choose(rng, (3, 500)),
+                slice_watches=choose(rng, (2, 1_000)),
+            )
         ),
     )
 

@@ -1,0 +1,260 @@
+"""The mutants: each a mistake that somebody could make in shipped code, as a replacement in one module's source."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """`old` stands exactly once in the source of `module`."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+JOURNAL = "trunkline.server.journal"
+REGISTRY = "trunkline.server.registry"
+DISCOVERY = "trunkline.server.discovery"
+EVENTS = "trunkline.server.events"
+CLIENT = "trunkline.client"
+
+MUTANTS = (
+    # The journal.
+    Mutant(
+        "a publish is answered before its append is durable",
+        f"{JOURNAL}.event_log",
+        "                await asyncio.shield(pending.future)\n                ranges",
+        "                ranges",
+    ),
+    Mutant(
+        "a control write is answered before its append is durable",
+        f"{JOURNAL}.sequencer",
+        "            if await self._until(write.settled, deadline_ns):\n",
+        "            return Written(self.revision + self._queued_records, ())\n            if False:\n",
+    ),
+    Mutant(
+        "a write is not synced",
+        f"{JOURNAL}.segment_log",
+        "data, sync=self.sync is Sync.FSYNCED)",
+        "data, sync=False)",
+    ),
+    Mutant(
+        "the folder of a small file is not synced",
+        f"{JOURNAL}.small_file",
+        "    await disk.rename(path + TEMPORARY_SUFFIX, path)\n    await disk.sync_folder(folder)\n",
+        "    await disk.rename(path + TEMPORARY_SUFFIX, path)\n",
+    ),
+    Mutant(
+        "a position is used twice",
+        f"{JOURNAL}.append_queue",
+        "base, self.end_offset = self.end_offset, self.end_offset + part.count\n",
+        "base, self.end_offset = self.end_offset, self.end_offset + max(1, part.count - 1)\n",
+    ),
+    Mutant(
+        "after a failed sync the log goes on in the same file",
+        f"{JOURNAL}.segment_log",
+        "            if kept_end is not None:\n                await self._replace_active(kept_end)\n",
+        "            del kept_end\n",
+    ),
+    Mutant(
+        "after a failed write what is not durable is believed",
+        f"{JOURNAL}.segment_log",
+        "        lost = kept_end < self.next_offset\n",
+        "        kept_end = kept_end + 1\n        lost = kept_end < self.next_offset\n",
+    ),
+    Mutant(
+        "a torn tail is taken for good",
+        f"{JOURNAL}.block",
+        "    if google_crc32c.value(data[payload_at : at + header.size]) != header.payload_crc:\n",
+        "    if False:\n",
+    ),
+    Mutant(
+        "the overlay outlives a failed append",
+        f"{JOURNAL}.sequencer",
+        "        self._overlay.drop()\n",
+        "",
+    ),
+    Mutant(
+        "a snapshot claims one record too many",
+        f"{JOURNAL}.control",
+        "encoding = frames(revision, ",
+        "encoding = frames(revision + 1, ",
+    ),
+    Mutant(
+        "records of one group are told one by one",
+        f"{JOURNAL}.sequencer",
+        "            if admitted:\n                applied.append(record)\n",
+        "            if admitted:\n                applied.append(record)\n"
+        "                if block.count > 1:\n"
+        "                    for listener in self._listeners:\n"
+        "                        listener(Group(record.offset, block.time_ns, (record,), 0))\n",
+    ),
+    # Publishing.
+    Mutant(
+        "a start forgets which events were published",
+        f"{JOURNAL}.event_log",
+        "            window.add_many(column.id_hashes, column.base_offset, column.time_ns)\n",
+        "",
+    ),
+    Mutant(
+        "the window of repeated events is not looked at",
+        f"{JOURNAL}.event_log",
+        "if not found.tobytes().strip(_NEW):",
+        "if True:",
+    ),
+    Mutant(
+        "a duplicate is answered before its original is durable",
+        f"{JOURNAL}.event_log",
+        "        for future in waited:\n            await asyncio.shield(future)\n",
+        "",
+    ),
+    Mutant(
+        "a failed append leaves its ids in the window",
+        f"{JOURNAL}.event_log",
+        "            self._window.take_back(pending.offset)\n",
+        "",
+    ),
+    # Leases.
+    Mutant(
+        "a start gives no grace",
+        f"{REGISTRY}.lease_keeper",
+        "self.live.grant(lease.id, ttl_ms=lease.ttl_ms, now_ns=now_ns, group=namespace)",
+        "self.live.grant(lease.id, ttl_ms=lease.ttl_ms // 4, now_ns=now_ns, group=namespace)",
+    ),
+    Mutant(
+        "queued keep-alives are not read before leases expire",
+        f"{REGISTRY}.expiry",
+        "        await self._read_queued()\n",
+        "",
+    ),
+    Mutant(
+        "a stall of the server is blamed on the holders",
+        f"{REGISTRY}.stall",
+        "        return late_ns\n",
+        "        return 0\n",
+    ),
+    Mutant(
+        "the guard against mass lapses is off",
+        f"{REGISTRY}.guard",
+        "        return lapsed >= self.config.lapses_min and ",
+        "        return False and lapsed >= self.config.lapses_min and ",
+    ),
+    Mutant(
+        "the last instance of a service may go",
+        f"{REGISTRY}.guard",
+        "        if serving_left <= 0:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a dead instance is kept twice as long",
+        f"{REGISTRY}.leases",
+        "        span_ns = ttl_ms * 1_000_000 + 1 + ",
+        "        span_ns = 2 * ttl_ms * 1_000_000 + 1 + ",
+    ),
+    Mutant(
+        "a lapsed lease that is heard of stays lapsed",
+        f"{REGISTRY}.registry",
+        "        if self.keeper.restoring:\n            self.expiry.heard()\n",
+        "",
+    ),
+    Mutant(
+        "the secret of a lease is not checked",
+        f"{REGISTRY}.decisions",
+        "            if not lease.lapsed and not wanted.take_over:\n",
+        "            if False:\n",
+    ),
+    # Watches.
+    Mutant(
+        "a delta is dropped",
+        f"{DISCOVERY}.watch_group",
+        "                    upserted.append(after)\n                elif",
+        "                    upserted.append(after) if revision % 16 else None\n                elif",
+    ),
+    Mutant(
+        "removals are not remembered",
+        f"{REGISTRY}.fold",
+        "        state.tombstones[instance.id] = revision\n        self._gone",
+        "        self._gone",
+    ),
+    Mutant(
+        "a watch resumes behind its token",
+        f"{DISCOVERY}.watch_hub",
+        "            watch.covered = watch.acked = resumed\n",
+        "            watch.covered = watch.acked = resumed + 1\n",
+    ),
+    Mutant(
+        "a watch resumes before its token",
+        f"{DISCOVERY}.watch_hub",
+        "            watch.covered = watch.acked = resumed\n",
+        "            watch.covered = watch.acked = max(0, resumed - 2)\n",
+    ),
+    Mutant(
+        "a bookmark is ahead of the data",
+        f"{DISCOVERY}.watch_teller",
+        "self._put(watch, watch.group.bookmark(revision))",
+        "self._put(watch, watch.group.bookmark(revision + 1))",
+    ),
+    Mutant(
+        "bookmarks are not sent",
+        f"{DISCOVERY}.watch_teller",
+        "        self._put(watch, watch.group.bookmark(revision))\n",
+        "",
+    ),
+    Mutant(
+        "a view is swapped before its snapshot is complete",
+        f"{CLIENT}._view_state",
+        "        if not event.complete:\n            return None\n        self._held",
+        "        self._held",
+    ),
+    Mutant(
+        "a client keeps a token that is of no use",
+        f"{CLIENT}._view_state",
+        '        self.resume_token = b""\n\n    def restore',
+        "        return\n\n    def restore",
+    ),
+    Mutant(
+        "a drain does not wait for watchers",
+        f"{DISCOVERY}.applied",
+        "            if group.scope.holds(scope.namespace, scope.service):\n                for watch",
+        "            if False:\n                for watch",
+    ),
+    # Subscriptions.
+    Mutant(
+        "what a lost consumer had is forgotten",
+        f"{EVENTS}.subscription",
+        '        self._land(entry)\n        self._wait(entry, now_ns, time_ns, "its consumer went away")\n',
+        "        self._land(entry)\n",
+    ),
+    Mutant(
+        "what is not acknowledged in time is forgotten",
+        f"{EVENTS}.subscription",
+        '            self._wait(entry, now_ns, time_ns, "it was not acknowledged in time")\n',
+        "",
+    ),
+    Mutant(
+        "a checkpoint is ahead of the acknowledgements",
+        f"{EVENTS}.subscription",
+        "        missing = [offset - floor for offset in self._open if floor <= offset < self.next_offset]\n",
+        "        missing = []\n        floor = max([floor, *self._open])\n",
+    ),
+    Mutant(
+        "deliveries are not counted before they are made",
+        f"{EVENTS}.subscription",
+        "        if self._ready and self._ready[0] < self.reserved_to:\n",
+        "        if self._ready:\n",
+    ),
+    Mutant(
+        "the checkpoints' stream is not recovered",
+        f"{EVENTS}.checkpoint",
+        "            await self._recover()\n",
+        "",
+    ),
+    Mutant(
+        "a client does not register again",
+        f"{CLIENT}._registration",
+        '        self._tasks.spawn(self._register_again(), name=f"register {self.id} again")\n',
+        "",
+    ),
+)
