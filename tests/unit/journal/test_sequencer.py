@@ -311,6 +311,18 @@ async def test_removing_and_making_anew_expects_nothing() -> None:
         assert plane.values.get("value/a") == b"2"
 
 
+async def test_what_is_made_anew_behind_a_pending_removal_is_not_skipped() -> None:
+    async with Plane() as plane:
+        made = plane.put("a", b"one")
+        await plane.log.make_durable_of(made)
+        removed = plane.put("a", b"")
+        again = plane.put("a", b"two")
+        await plane.log.make_durable()
+        await asyncio.gather(removed, again)
+        assert plane.values.get("value/a") == b"two"
+        assert plane.sequencer.skipped == 0
+
+
 async def test_an_unknown_outcome_closes_control_until_it_is_recovered() -> None:
     async with Plane() as plane:
         write = plane.put("a", b"1")
