@@ -36,7 +36,7 @@ async def refusal(method: Any, request: Any) -> tuple[grpc.StatusCode, str, str]
     except grpc.aio.AioRpcError as error:
         details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
         info = error_details_pb2.ErrorInfo()
-        for detail in status_pb2.Status.FromString(bytes(details)).details:  # type: ignore[arg-type]
+        for detail in status_pb2.Status.FromString(bytes(details)).details:
             detail.Unpack(info)
         return error.code(), info.reason, error.details() or ""
     return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from trunkline.api.v1 import admin_pb2, common_pb2, discovery_pb2, events_pb2, registry_pb2
+
+Changed = TypeVar("Changed", bound=Message)
 
 
 class Bad(NamedTuple):
@@ -60,10 +62,10 @@ def instance() -> common_pb2.Instance:
     return common_pb2.Instance(namespace="default", service="bad", id="bad-1", version="1.0.0", endpoints=[endpoint])
 
 
-def changed(message: Any, changes: dict[str, Any]) -> Any:
+def changed(message: Changed, changes: dict[str, Any]) -> Changed:
     for path, value in changes.items():
         *parents, name = path.split("__")
-        place = message
+        place: Any = message
         for parent in parents:
             place = getattr(place, parent)
         if value is None or isinstance(value, list | dict | Message):

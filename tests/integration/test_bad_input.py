@@ -59,7 +59,8 @@ async def state(plane: Plane) -> tuple[Any, ...]:
 async def call(plane: Plane, method: str, request: bytes) -> grpc.aio.AioRpcError:
     """The error that a call ends with."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await plane.channel.unary_unary(f"/trunkline.api.v1.{method}")(request, timeout=20)
+        raw: Any = plane.channel.unary_unary(f"/trunkline.api.v1.{method}")
+        await raw(request, timeout=20)
     return caught.value
 
 
@@ -67,7 +68,7 @@ def details_of(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
-            status.ParseFromString(value)  # type: ignore[arg-type]
+            status.ParseFromString(value)
     info, broken = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
         detail.Unpack(info)
@@ -136,7 +137,7 @@ async def ended_watch(plane: Plane, opening: discovery_pb2.OpenWatch) -> common_
     await stream.write(discovery_pb2.WatchRequest(open=other))
     await stream.write(discovery_pb2.WatchRequest(open=opening))
     seen_other = False
-    ended = None
+    ended: common_pb2.Failure | None = None
     async with asyncio.timeout(10):
         while ended is None or not seen_other:
             for told in (await stream.read()).events:
@@ -147,7 +148,8 @@ async def ended_watch(plane: Plane, opening: discovery_pb2.OpenWatch) -> common_
 
 
 async def identity(plane: Plane) -> common_pb2.ResponseHeader:
-    return (await plane.admin.Status(admin_pb2.StatusRequest(), timeout=10)).header
+    status: admin_pb2.StatusResponse = await plane.admin.Status(admin_pb2.StatusRequest(), timeout=10)
+    return status.header
 
 
 async def watch_token(plane: Plane) -> bytes:
@@ -191,13 +193,16 @@ async def test_a_watch_with_bad_fields_ends_the_stream_by_name(plane: Plane) -> 
         discovery_pb2.OpenWatch(watch_id=1, namespace="default", selector=selector_of("nonsense")),
     ):
         stream = plane.discovery.Watch()
+        await stream.write(discovery_pb2.WatchRequest(open=opening))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stream.write(discovery_pb2.WatchRequest(open=opening))
-            async with asyncio.timeout(10):
-                while await stream.read() is not grpc.aio.EOF:
-                    pass
+            await asyncio.wait_for(read_to_end(stream), 10)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert details_of(caught.value)[1].field_violations[0].field.startswith("open.")
+
+
+async def read_to_end(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass
 
 
 def selector_of(version: str) -> common_pb2.Selector:
@@ -212,7 +217,8 @@ async def ended_subscription(plane: Plane, opening: events_pb2.OpenSubscription)
             for notice in (await stream.read()).notices:
                 if notice.kind == events_pb2.SubscriptionNotice.KIND_ENDED:
                     stream.cancel()
-                    return notice.error
+                    ended: common_pb2.Failure = notice.error
+                    return ended
 
 
 async def test_subscriptions_that_cannot_be_end_by_themselves(plane: Plane) -> None:
@@ -250,10 +256,9 @@ async def test_a_bad_message_ends_a_publish_stream_by_name(plane: Plane) -> None
     """Its sequence may be as wrong as the rest of it."""
     before = await state(plane)
     stream = plane.events.PublishStream()
+    await stream.write(events_pb2.PublishStreamRequest(namespace="default", sequence=1, events=[event(id="")]))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stream.write(events_pb2.PublishStreamRequest(namespace="default", sequence=1, events=[event(id="")]))
-        async with asyncio.timeout(10):
-            await stream.read()
+        await asyncio.wait_for(read_to_end(stream), 10)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert details_of(caught.value)[1].field_violations[0].field == "events[0].id"
     assert await state(plane) == before
