@@ -8,6 +8,9 @@ READY_MAX = 1_024
 """Events looked at and not yet delivered; with fewer, one more block is looked at."""
 SET_ASIDE_MAX = 10_000
 """Set-aside events of one subscription. When reached, delivery pauses until some are released: none is dropped."""
+HELD_MAX = 20_000
+"""Events of one subscription that are open or set aside: whatever is said of each, a checkpoint holds all. When
+reached, nothing new is delivered until some are done or released."""
 RESERVE_MIN = 1_000
 RESERVE_MAX = 100_000
 """By how many offsets a checkpoint's delivered_to runs ahead of what is delivered."""
@@ -15,4 +18,5 @@ SCANNED_UNSAVED_MAX = 10_000
 """Positions that may go by without a matching event before the floor is written once more."""
 
 assert READY_MAX <= LOOK_AHEAD_MAX
+assert SET_ASIDE_MAX < HELD_MAX
 assert RESERVE_MIN <= RESERVE_MAX

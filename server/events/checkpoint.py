@@ -38,6 +38,9 @@ BATCH_BYTES_MAX = 4 << 20
 """Of one append; the others go with the next."""
 BATCH_RECORDS = 100
 """Checkpoints that are encoded between two looks at the loop."""
+REASON_BYTES_MIN = 16
+REASONS_BYTES_MAX = 384 << 10
+"""Of what a checkpoint says why events are set aside: when they are many, each is told in fewer words."""
 COMPACT_BYTES_MIN = 16 << 20
 READ_BYTES = 1 << 20
 
@@ -154,7 +157,8 @@ class Checkpoints:
             self.failures += 1
             log.warning("checkpoints were not written", extra={"reason": error.code, "subscriptions": len(due)})
             for subscription in due:
-                self.mark(subscription)
+                if self._is_current(subscription.key, subscription.created_revision):  # it may be deleted by now
+                    self.mark(subscription)
             await self._recover()
             return False
         self.written += len(drafts)
@@ -203,7 +207,7 @@ def draft(key: str, created_revision: int, progress: Progress) -> Draft:
 
 
 def encode(progress: Progress) -> bytes:
-    """A SubscriptionCheckpoint."""
+    """A SubscriptionCheckpoint. Whatever is held (see bounds.HELD_MAX), it fits into a record."""
     message = control_pb2.SubscriptionCheckpoint(
         incarnation=progress.incarnation,
         floor=progress.floor,
@@ -212,8 +216,10 @@ def encode(progress: Progress) -> bytes:
     )
     for offset, attempts, not_before_ns in progress.open:
         message.open.add(offset=offset, attempts=attempts, not_before_ns=not_before_ns)
+    size = max(REASON_BYTES_MIN, REASONS_BYTES_MAX // max(1, len(progress.set_aside)))
     for aside in progress.set_aside:
-        message.set_aside.add(offset=aside.offset, attempts=aside.attempts, reason=aside.reason, time_ns=aside.time_ns)
+        reason = aside.reason.encode()[:size].decode(errors="ignore")
+        message.set_aside.add(offset=aside.offset, attempts=aside.attempts, reason=reason, time_ns=aside.time_ns)
     return message.SerializeToString()
 
 

@@ -279,7 +279,8 @@ class SubscriptionState:
         waiting = self._waiting.pop_due(now_ns, durable=self.limits.durable)
         if waiting is not None:
             return waiting
-        if self._ready and self._ready[0] < self.reserved_to:
+        is_room = len(self._open) + len(self.set_aside) < bounds.HELD_MAX
+        if is_room and self._ready and self._ready[0] < self.reserved_to:
             offset = self._ready.popleft()
             entry = self._open[offset] = Entry(offset, 0, 1)
             self._order.append(offset)
