@@ -24,6 +24,8 @@ PUMP_DELIVERIES = 512
 """Sent for one subscription before others have their turn."""
 PUMP_BLOCKS = 64
 """Looked at for one subscription before others have their turn."""
+CLIENTS_UNCHECKED_MAX = 64
+"""Names of calls that pulled, beyond twice the deliveries in flight, before those that hold nothing are forgotten."""
 _Ack = events_pb2.Acknowledgement
 
 
@@ -117,18 +119,24 @@ class Feed:
         """A call that pulled is answered: it takes no more and keeps what it was given, but for `left_over`."""
         consumer = self.consumers.pop(consumer_id, None)
         self.state.consumers.remove(consumer_id)
-        if consumer is not None and consumer.client:
-            self.client_of[consumer_id] = consumer.client
         for delivery in left_over:
             self._return(delivery)
+        if consumer is not None and consumer.client:
+            self.client_of[consumer_id] = consumer.client
+            if len(self.client_of) > 2 * self.state.in_flight + CLIENTS_UNCHECKED_MAX:
+                self._forget_clients()
         self.wake()
 
     def clients(self) -> list[str]:
         """Names of those that consume or hold deliveries."""
-        held = {consumer for consumer in self.client_of if self.state.held_by(consumer)}
-        self.client_of = {consumer: name for consumer, name in self.client_of.items() if consumer in held}
+        self._forget_clients()
         names = {consumer.client for consumer in self.consumers.values()} | set(self.client_of.values())
         return sorted(name for name in names if name)
+
+    def _forget_clients(self) -> None:
+        """Those that hold nothing any more."""
+        holders = self.state.holders()
+        self.client_of = {consumer: name for consumer, name in self.client_of.items() if consumer in holders}
 
     # Settling.
 

@@ -104,6 +104,10 @@ class SubscriptionState:
         """The offsets in flight at a consumer."""
         return [entry.offset for entry in self._open.values() if entry.in_flight and entry.consumer == consumer]
 
+    def holders(self) -> set[int]:
+        """The consumers that have something in flight."""
+        return {entry.consumer for entry in self._open.values() if entry.in_flight}
+
     def holds(self, delivery: Delivery) -> bool:
         """Whether a delivery that was handed out still stands."""
         entry = self._open.get(delivery.offset)

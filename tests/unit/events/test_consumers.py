@@ -76,6 +76,24 @@ def test_fetch_waits_for_the_first_event_and_no_longer() -> None:
     virtual(main)
 
 
+def test_calls_that_pulled_and_hold_nothing_are_forgotten() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            feed = await subscription(world)
+            await world.publish("a")
+            assert await fetch(world, feed) == [(0, 1)]
+            for _ in range(200):
+                assert await fetch(world, feed) == []
+            assert len(feed.client_of) < 100
+            assert feed.clients() == ["puller"]
+            feed.settle(Ack.OUTCOME_ACK, [0], None)
+            assert feed.clients() == []
+            assert bus.subscriptions.pulls == 201
+
+    virtual(main)
+
+
 def test_a_fetch_that_is_cancelled_gives_back_uncounted() -> None:
     async def main() -> None:
         world = World()
