@@ -11,7 +11,7 @@ CREDIT_MAX = 1_024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchConfig:
-    """Checked at birth; nothing else sets these."""
+    """Bounds and paces of watches."""
 
     watches_max: int = 200_000
     """Watches on this node; more are refused."""

@@ -16,7 +16,9 @@ class RegistryLimits:
     instances_max: int = 200_000
     """Instances, and so leases, of all namespaces."""
     namespace_instances_max: int = 100_000
+    """Instances of one namespace."""
     service_instances_max: int = 10_000
+    """Instances of one service."""
     lost_leases_max: int = 100_000
     """Ended leases of which it is remembered why they ended."""
     restores_max: int = 200_000

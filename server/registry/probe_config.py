@@ -32,6 +32,7 @@ class ProberConfig:
     """The prober."""
 
     enabled: bool = True
+    """Probe the instances that ask for it; without it verdicts stay as they are."""
     allowed_networks: tuple[str, ...] = ()
     """Networks that may be probed, such as "10.0.0.0/8"; none means every one that is not forbidden."""
     concurrent_max: int = 64

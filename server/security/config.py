@@ -27,6 +27,7 @@ class Grant:
     """What one credential allows."""
 
     role: RoleName
+    """What its holder may do; each role may do what the one before may."""
     namespaces: tuple[str, ...] = ()
     """Empty means every namespace."""
     topic_filters: tuple[str, ...] = ()

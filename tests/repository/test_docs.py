@@ -1,0 +1,80 @@
+"""The pages of docs/ say what the code says, lead somewhere, and have no program that nobody runs."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from repository.doc_pages import DOCS, PAGES, snippets
+
+from trunkline.core.errors import leaf_errors
+
+ROOT = DOCS.parent
+TOOLS = ROOT / "tools"
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+BARE_ERROR = re.compile(r"`([A-Z]+_[A-Z_]+)`")
+OTHER_WORDS = {
+    # Statuses and alarms stand in capitals, too.
+    "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE", "DATA_LOSS",
+    "EXPIRY_PAUSED", "CONTROL_STREAM_FAILED", "STREAM_FAILED", "EVENTS_SET_ASIDE", "PROBER_DOUBTED", "NOT_SERVING",
+}  # fmt: skip
+ALARM = re.compile(r'"([A-Z_]+_(?:PAUSED|FAILED|ASIDE|DOUBTED))"')
+
+
+def tool(name: str) -> dict[str, object]:
+    return runpy.run_path(str(TOOLS / f"{name}.py"))
+
+
+def test_settings_are_those_of_the_code() -> None:
+    page = tool("settings_page")["page"]
+    assert callable(page)
+    assert (DOCS / "settings.md").read_text() == page(), "run: .venv/bin/python tools/settings_page.py"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    rows = [line.split(" | ") for line in (DOCS / "settings.md").read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) > 80
+    assert not [row[0] for row in rows if row[3].strip(" |") == ""]
+
+
+def test_errors_are_those_of_the_code() -> None:
+    page = tool("errors_table")["page"]
+    assert callable(page)
+    text = (DOCS / "clients.md").read_text()
+    assert text == page(text), "run: .venv/bin/python tools/errors_table.py"
+    assert not [code for code in leaf_errors() if f"\n| `{code}` | " not in text]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_index_names_every_page_and_the_readme_names_the_index() -> None:
+    index = (DOCS / "README.md").read_text()
+    assert not [page.name for page in PAGES if page.name != "README.md" and f"({page.name})" not in index]
+    assert "(docs/README.md)" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_program_runs_or_says_why_not(page: Path) -> None:
+    """tests/integration/test_docs_snippets.py runs them."""
+    assert not [str(snippet) for snippet in snippets(page) if snippet.runs is None]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_errors_and_alarms_that_are_named_exist(page: Path) -> None:
+    known = leaf_errors().keys() | OTHER_WORDS
+    named = BARE_ERROR.findall(page.read_text())
+    assert not [word for word in named if word not in known and not word.startswith("TRUNKLINE_")]
+
+
+def test_alarms_are_those_of_the_code() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    raised = set(ALARM.findall(sources))
+    text = (DOCS / "operating.md").read_text()
+    explained = set(re.findall(r"^\| `([A-Z_]+)` \| ", text.partition("## Alarms")[2].partition("\n## ")[0], re.M))
+    assert raised == explained
