@@ -14,6 +14,7 @@ import click
 from bench import runner, tables
 from bench.catalogue import BENCHMARKS, Benchmark, find
 from bench.row import Row, missed
+from bench.say import SAID
 
 
 @click.group(help=__doc__)
@@ -70,9 +71,10 @@ def run(names: tuple[str, ...], path: Path | None, quick: bool) -> None:
 @click.argument("name")
 @click.option("--quick", is_flag=True)
 def measure(name: str, quick: bool) -> None:
-    """Run one benchmark in this process; its rows go to standard output as JSON."""
+    """Run one benchmark in this process; rows, and what it said meanwhile, go to standard output as JSON."""
     (benchmark,) = _find((name,))
-    click.echo(json.dumps(benchmark.rows(quick)))
+    rows = benchmark.rows(quick)
+    click.echo(json.dumps({"rows": rows, "said": SAID}))
 
 
 @bench.command()

@@ -23,7 +23,7 @@ class Benchmark:
     """It is ended when it takes longer."""
 
     def rows(self, quick: bool) -> list[Row]:
-        """Measure."""
+        """Measure, in this process."""
         return [judged(row) for module in self.modules for row in importlib.import_module(module).rows(quick)]
 
     def conditions(self) -> dict[str, str]:
@@ -71,6 +71,57 @@ BENCHMARKS = (
         sizes="100,000 instances, 10 M events of 200 bytes, 1,000,000 ids, 10,000 open deliveries",
         concurrency="traffic from 4 threads until the SIGKILL",
         limit_s=420,
+    ),
+    Benchmark(
+        name="resolve",
+        what="unary Resolve",
+        modules=("bench.load.resolve",),
+        peers="etcd: serializable Range",
+        sizes="3 instances; etcd answers as many bytes",
+        concurrency=f"1 and 8 connections x 50 streams; {SERVER_AND_LOAD}",
+    ),
+    Benchmark(
+        name="register",
+        what="Register of new instances",
+        modules=("bench.load.register",),
+        peers="etcd: Put",
+        durability="FSYNCED; etcd at its default, which syncs",
+        sizes="one instance a call; etcd is given as many bytes",
+        concurrency=f"8 connections x 50 streams; {SERVER_AND_LOAD}",
+    ),
+    Benchmark(
+        name="keepalive",
+        what="leases kept alive over streams: the server's CPU, and memory an instance",
+        modules=("bench.load.keepalive",),
+        durability="no disk is touched by a keep-alive",
+        sizes="100,000 leases on 1,000 connections, 4,000 leases on 4,000 connections; TTL 10 s",
+        concurrency=SERVER_AND_LOAD,
+    ),
+    Benchmark(
+        name="watch-storm",
+        what="one change of the registry told to many watches",
+        modules=("bench.load.storm",),
+        durability="FSYNCED: the change is durable before it is told",
+        sizes="10,000 watches of one service",
+        concurrency=f"1,000 connections; {SERVER_AND_LOAD}",
+    ),
+    Benchmark(
+        name="publish",
+        what="durable publishes in batches over the network",
+        modules=("bench.load.publish",),
+        peers="JetStream on files, at its default and at sync_interval: always; Redis Streams at always",
+        durability="FSYNCED",
+        sizes="batches of 1,000 x 200 bytes",
+        concurrency=f"8 batches in flight; {SERVER_AND_LOAD}",
+    ),
+    Benchmark(
+        name="subscribe",
+        what="fan-out to few and to many subscribers; who takes a topic",
+        modules=("bench.micro.fanout", "bench.load.fanout"),
+        peers="core NATS; asking each filter",
+        durability="MEMORY",
+        sizes="events of 200 bytes; 1,000 filters",
+        concurrency=f"10 and 1,000 connections, one subscription each; {SERVER_AND_LOAD}",
     ),
     Benchmark(
         name="kill-to-last-call",

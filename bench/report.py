@@ -7,8 +7,8 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-import plotly.graph_objects as plots  # type: ignore[import-untyped]
-from plotly.io import to_html  # type: ignore[import-untyped]
+import plotly.graph_objects as plots
+from plotly.io import to_html
 
 from bench.row import Row, judged
 from bench.tables import number
@@ -91,9 +91,13 @@ def _ratios(rows: Sequence[Row]) -> Any:
     return figure
 
 
-def _facts(given: Mapping[str, str]) -> str:
-    cells = "".join(f"<tr><th class=dim>{escape(name)}<td>{escape(str(value))}" for name, value in given.items())
+def _facts(given: Mapping[str, str | list[str]]) -> str:
+    cells = "".join(f"<tr><th class=dim>{escape(name)}<td>{_fact(value)}" for name, value in given.items())
     return f"<table>{cells}</table>"
+
+
+def _fact(value: str | list[str]) -> str:
+    return escape(value) if isinstance(value, str) else "<br>".join(map(escape, value))
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -20,6 +20,8 @@ from bench.environment import environment
 from bench.row import Row, judged, missed
 
 ROOT = Path(__file__).parents[1]
+FOLDER_VARIABLE = "TRUNKLINE_BENCH_FOLDER"
+"""Tells a benchmark's process the folder that is removed whatever becomes of it."""
 
 
 @dataclass(slots=True)
@@ -37,6 +39,10 @@ class Run:
         return 1 if missed(self.rows) or self.failed else 0
 
 
+Measure = Callable[[Benchmark, bool, Path], tuple[list[Row], list[str]]]
+"""Runs one benchmark, quickly or not, with its files in a folder: its rows, and what it said. Raises BenchmarkFailed."""
+
+
 class BenchmarkFailed(Exception):
     """A benchmark ended without rows."""
 
@@ -46,7 +52,7 @@ def run(
     *,
     quick: bool,
     tell: Callable[[Benchmark, list[Row]], None],
-    measure: Callable[[Benchmark, bool, Path], list[Row]] | None = None,
+    measure: Measure | None = None,
 ) -> Run:
     """Run them one after the other; `tell` is called with the rows of each."""
     done = Run()
@@ -58,7 +64,8 @@ def run(
         }
         for benchmark in benchmarks:
             try:
-                rows = (measure or measure_apart)(benchmark, quick, folder)
+                rows, said = (measure or measure_apart)(benchmark, quick, folder)
+                done.environment["benchmarks"][benchmark.name]["said"] = said
             except BenchmarkFailed as error:
                 done.failed[benchmark.name] = str(error)
                 rows = []
@@ -69,35 +76,37 @@ def run(
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder under build/, which unlike /tmp is on a disk; removed at the end."""
+    """A folder under build/, which unlike /tmp is on a disk, or in the folder of this run; removed at the end."""
+    inside = os.environ.get(FOLDER_VARIABLE)
     (ROOT / "build").mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "build"))
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=inside or ROOT / "build"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure_apart(benchmark: Benchmark, quick: bool, folder: Path) -> list[Row]:
+def measure_apart(benchmark: Benchmark, quick: bool, folder: Path) -> tuple[list[Row], list[str]]:
     """Run one in a process group of its own, which is ended as a whole, whatever happens."""
     command = [sys.executable, "-m", "bench", "measure", benchmark.name, *(["--quick"] if quick else [])]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder), FOLDER_VARIABLE: str(folder)},
         start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=benchmark.limit_s)
-    except subprocess.TimeoutExpired:
-        raise BenchmarkFailed(f"took longer than {benchmark.limit_s} s and was ended") from None
-    finally:
-        _end_group(process)
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=benchmark.limit_s)
+        except subprocess.TimeoutExpired:
+            raise BenchmarkFailed(f"took longer than {benchmark.limit_s} s and was ended") from None
+        finally:
+            _end_group(process)
     if process.returncode:
         raise BenchmarkFailed(f"ended with {process.returncode}")
-    return [judged(row) for row in json.loads(output)]
+    measured = json.loads(output)
+    return [judged(row) for row in measured["rows"]], measured["said"]
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

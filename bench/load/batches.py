@@ -6,6 +6,8 @@ from trunkline.api.v1 import events_pb2
 
 EVENT_BYTES = 200
 TOPICS = 16
+MARK = b"<bench-was-here>"
+"""Stands once in each event's data: a reader that counts it counts events."""
 NUMBER = b"@batch-number-16"
 """Stands in each id, and as long, for the number of the batch."""
 
@@ -19,7 +21,7 @@ class Batches:
             event = made.events.add(id=f"{NUMBER.decode()}{number:04x}", source=source, spec_version="1.0")
             event.type = f"orders.created.{number % TOPICS:02}"
             event.attributes["partitionkey"].ce_string = f"customer-{number % 50:02}"
-            event.binary_data = bytes(EVENT_BYTES - event.ByteSize() - 2)
+            event.binary_data = MARK.ljust(EVENT_BYTES - event.ByteSize() - 2, b".")
             assert event.ByteSize() == EVENT_BYTES
         self.count = count
         self._template = made.SerializeToString()

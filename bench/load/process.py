@@ -11,14 +11,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from bench.say import command as say_command
+from bench.say import say_command
 
 READ_EVERY_S = 0.002
 ROOT = Path(__file__).parents[2]
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = CORES[0]
 LOAD_CORE = CORES[-1]
+P = TypeVar("P", bound="Process")
 
 
 class Process:
@@ -28,7 +30,7 @@ class Process:
         """`core` None lets it run anywhere."""
         self.output = output
         self.started = time.monotonic()
-        say_command(words, hide=str(output.parent))
+        say_command(words, folder=str(output.parent))
         with output.open("wb") as log:
             self.process = subprocess.Popen(
                 words,
@@ -77,7 +79,7 @@ class Process:
 
 
 @contextmanager
-def running(process: Process) -> Iterator[Process]:
+def running(process: P) -> Iterator[P]:
     """Killed at the end."""
     try:
         yield process

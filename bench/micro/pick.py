@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
-import uhashring  # type: ignore[import-untyped]
+import uhashring
 
 from bench.micro.baseline import PEER, empty_method
 from bench.micro.timing import FULL, QUICK, Plan, each, each_of, row
