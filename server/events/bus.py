@@ -16,6 +16,7 @@ from trunkline.server.journal.log import LogConfig
 from trunkline.server.journal.record import Record
 from trunkline.server.journal.sequencer import Origin
 
+from .attention import Attention
 from .changes import Changes
 from .checkpoint import SUBSCRIPTIONS, Checkpoints
 from .fold import EventsFold, SubscriptionEntity
@@ -73,7 +74,7 @@ class EventBus:
         )
         self._engine = engine
         self._writer = writer
-        self._clock = clock
+        self.attention = Attention(clock)
         self._config = config
         self._promise = promise
         self._checkpoints: Checkpoints | None = None
@@ -96,9 +97,9 @@ class EventBus:
     async def start(self, origin: Origin) -> None:
         """Open every stream and go on with every subscription."""
         journal = await self._engine.open_log(SUBSCRIPTIONS, LogConfig(sync=self._promise.sync))
-        self._checkpoints = Checkpoints(journal, self._clock, is_current=self._is_current)
+        self._checkpoints = Checkpoints(journal, self.attention, is_current=self._is_current)
         self._subscriptions = Subscriptions(
-            self.fold, self.streams, self._checkpoints, self._writer, self._clock, self._config.subscriptions
+            self.fold, self.streams, self._checkpoints, self._writer, self.attention, self._config.subscriptions
         )
         saved = await self._checkpoints.load()
         await self.streams.start()
@@ -109,9 +110,10 @@ class EventBus:
         return isinstance(entity, SubscriptionEntity) and entity.created_revision == created_revision
 
     async def run(self) -> None:
-        """Checkpoints, retention, recovery and bookmarks, until cancelled."""
+        """Checkpoints, retention, recovery, bookmarks and the watch on stalls, until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.attention.run(), name="events: attention")
                 tasks.create_task(self.checkpoints.run(), name="events: checkpoints")
                 tasks.create_task(self.streams.keep(), name="events: keep streams")
                 tasks.create_task(self._bookmark_forever(), name="events: bookmarks")
@@ -190,7 +192,7 @@ class EventBus:
         session = Session(
             self.streams,
             self.subscriptions,
-            self._clock,
+            self.attention,
             outlet,
             origin,
             allow=allow,

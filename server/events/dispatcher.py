@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from trunkline.core.errors import PositionOutOfRange, TrunklineError
+from trunkline.core.errors import PositionOutOfRange, StreamClosed, TrunklineError
 
 from .block_cache import CACHE_BYTES_MAX, BlockCache
 from .event_block import EventBlock, Events
@@ -47,8 +47,16 @@ class Follower(Protocol):
     def missing(self, first_offset: int) -> None:
         """What it asked for was removed by retention."""
 
+    def move(self, incarnation: int, cut: int) -> None:
+        """The stream goes on in another incarnation: records below `cut` are the same, those from it on are gone."""
+
     def fail(self, error: TrunklineError) -> None:
         """The stream cannot be read."""
+
+
+def history_cut(cut: int) -> StreamClosed:
+    """What those are told who were given something that is not there any more: they have to come again."""
+    return StreamClosed(f"the stream has another history from offset {cut} on: subscribe again")
 
 
 class Dispatcher(Generic[Block]):
@@ -75,6 +83,8 @@ class Dispatcher(Generic[Block]):
         self._loading: dict[int, dict[Follower, None]] = {}
         self._reads = asyncio.Semaphore(READS_MAX)
         self._closed = False
+        self._histories = 0
+        """How often the log was recovered: what was read before may be of a history that was cut."""
 
     @property
     def first_offset(self) -> int:
@@ -87,6 +97,7 @@ class Dispatcher(Generic[Block]):
 
     def rejoin(self) -> None:
         """The log was recovered; what was told as durable is there, unless its history was cut."""
+        self._histories += 1
         self.cache.clear()
         self.end = self._log.next_offset
         self._awake.update(self.followers)
@@ -142,9 +153,10 @@ class Dispatcher(Generic[Block]):
         failure: TrunklineError | None = None
         try:
             async with self._reads:
-                end = self.end
+                end, histories = self.end, self._histories
                 blocks = await self._log.read(offset, max_bytes=READ_BYTES)
-            self._take_in(offset, end, blocks)
+            if histories == self._histories:
+                self._take_in(offset, end, blocks)
         except TrunklineError as error:
             failure = error
         waiting = self._loading.pop(offset)

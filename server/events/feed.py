@@ -14,7 +14,7 @@ from trunkline.core.errors import TrunklineError
 
 from .consumer import Consumer
 from .delivery import NEVER, Delivery, Settled
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, history_cut
 from .event_block import EventBlock
 from .subscription import SubscriptionState
 
@@ -70,6 +70,8 @@ class Feed:
 
     def close(self) -> None:
         """Send nothing more; what is in flight stays so."""
+        if self._closed:
+            return
         self._closed = True
         self._dispatcher.detach(self)
         self._dispatcher.matcher.leave(self._group)
@@ -78,8 +80,7 @@ class Feed:
 
     def end(self, error: TrunklineError | None) -> None:
         """Close, and tell the consumers."""
-        if not self._closed:
-            self.close()
+        self.close()
         for consumer in list(self.consumers.values()):
             consumer.end(error)
         self.consumers.clear()
@@ -297,14 +298,20 @@ class Feed:
         self._timer, self._timer_ns = None, NEVER
         self.wake()
 
-    def move(self, incarnation: int, first_offset: int) -> None:
-        """The stream's history was cut at `first_offset` and goes on there in another incarnation.
+    def move(self, incarnation: int, cut: int) -> None:
+        """Deliveries in flight are taken back: what they were of may not be there any more.
 
-        Deliveries in flight are taken back: what they were of may not be there any more.
+        Whoever has one from beyond the cut has to come again: an acknowledgement of it may be on its way, and the next
+        event at its offset is another one.
         """
+        if self.state.incarnation == incarnation:
+            return
+        self._end_those_beyond(cut)
+        if self._closed:
+            return
         old = (self.state.incarnation, self.state.floor)
         now_ns, time_ns = self._clock.now_ns(), self._clock.time_ns()
-        progress = self.state.save(now_ns, time_ns, final=True).progress.moved_to(incarnation, first_offset)
+        progress = self.state.save(now_ns, time_ns, final=True).progress.moved_to(incarnation, cut)
         rotation, counts = self.state.consumers, self.state.counts
         self.state = SubscriptionState.recover(
             self.state.limits, progress, end=self._dispatcher.end, now_ns=now_ns, time_ns=time_ns, changed=True
@@ -314,6 +321,12 @@ class Feed:
         self.untold_gap = old
         self._tell_gap()
         self.wake()
+
+    def _end_those_beyond(self, cut: int) -> None:
+        for consumer in list(self.consumers.values()):
+            if any(offset >= cut for offset in self.state.held_by(consumer.id)):
+                self.leave(consumer.id, clean=False)
+                consumer.end(history_cut(cut))
 
     def _tell_gap(self) -> None:
         """Tell those who are pushed to that delivery goes on elsewhere; once somebody has been told, it is done."""

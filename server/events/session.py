@@ -120,9 +120,7 @@ class Session:
             on_end=lambda: self._forget(subscription_id, consumer),
         )
         self._outlet.offer(
-            notices.opened(
-                subscription_id, incarnation=stream.history.incarnation, next_offset=next_offset, token=token
-            )
+            notices.opened(subscription_id, incarnation=stream.incarnation, next_offset=next_offset, token=token)
         )
         self._open[subscription_id] = _OpenFeed(
             feed, consumer, stream, self._outlet, subscription_id, ephemeral=not request.name
@@ -134,6 +132,7 @@ class Session:
         found = self._open.get(subscription_id)
         if isinstance(found, _OpenFeed) and found.consumer is consumer:
             del self._open[subscription_id]
+            found.forget()
 
     async def _open_ephemeral(self, request: events_pb2.OpenSubscription, stream: EventStream) -> None:
         settings = SubscriptionSettings.of(request.config)
@@ -146,14 +145,12 @@ class Session:
         if request.no_acknowledgement:
             self._open_tap(request, stream, settings, position)
         else:
-            state = SubscriptionState(
-                settings.limits(durable=False), incarnation=stream.history.incarnation, position=position
-            )
+            state = SubscriptionState(settings.limits(durable=False), incarnation=stream.incarnation, position=position)
             feed = Feed(stream.dispatcher, state, self._clock, key="", filters=settings.filters)
             feed.open()
-            self._consume(request, stream, feed, token=stream.token(position), next_offset=position)
+            self._consume(request, stream, feed, token=stream.token(state.incarnation, position), next_offset=position)
         if gap is not None:
-            new = (stream.history.incarnation, position)
+            new = (stream.incarnation, position)
             self._outlet.offer(notices.gap(request.subscription_id, old=gap, new=new))
 
     def _open_tap(
@@ -163,10 +160,10 @@ class Session:
         settings: SubscriptionSettings,
         position: int,
     ) -> None:
-        subscription_id, incarnation = request.subscription_id, stream.history.incarnation
+        subscription_id, incarnation = request.subscription_id, stream.incarnation
 
-        def missed(old: int, new: int) -> None:
-            self._outlet.offer(notices.gap(subscription_id, old=(incarnation, old), new=(incarnation, new)))
+        def moved(old: tuple[int, int], new: tuple[int, int]) -> None:
+            self._outlet.offer(notices.gap(subscription_id, old=old, new=new))
 
         def failed(error: TrunklineError) -> None:
             found = self._open.pop(subscription_id, None)
@@ -179,12 +176,17 @@ class Session:
             self._outlet,
             subscription_id=subscription_id,
             filters=settings.filters,
-            position=position,
-            on_missing=missed,
+            place=(incarnation, position),
+            on_gap=moved,
             on_failure=failed,
         )
         self._outlet.offer(
-            notices.opened(subscription_id, incarnation=incarnation, next_offset=position, token=stream.token(position))
+            notices.opened(
+                subscription_id,
+                incarnation=incarnation,
+                next_offset=position,
+                token=stream.token(incarnation, position),
+            )
         )
         self._open[subscription_id] = _OpenTap(tap, stream, self._outlet, subscription_id)
         tap.credit = request.credit
@@ -238,13 +240,13 @@ class _OpenFeed:
 
     def bookmark(self) -> None:
         if self._ephemeral:
-            floor = self._feed.state.floor
+            incarnation, floor = self._feed.state.incarnation, self._feed.state.floor
             self._outlet.offer(
                 notices.bookmark(
                     self._subscription_id,
-                    incarnation=self._stream.history.incarnation,
+                    incarnation=incarnation,
                     next_offset=floor,
-                    token=self._stream.token(floor),
+                    token=self._stream.token(incarnation, floor),
                 )
             )
 
@@ -253,6 +255,10 @@ class _OpenFeed:
 
     def close(self, *, clean: bool) -> None:
         self._feed.leave(self.consumer.id, clean=clean)
+        self.forget()
+
+    def forget(self) -> None:
+        """Its consumer has left it: an ephemeral one has nobody else."""
         if self._ephemeral:
             self._feed.close()
 
@@ -273,13 +279,13 @@ class _OpenTap:
         """Nothing is open here: it is ignored."""
 
     def bookmark(self) -> None:
-        position = self._tap.position
+        incarnation, position = self._tap.incarnation, self._tap.position
         self._outlet.offer(
             notices.bookmark(
                 self._subscription_id,
-                incarnation=self._stream.history.incarnation,
+                incarnation=incarnation,
                 next_offset=position,
-                token=self._stream.token(position),
+                token=self._stream.token(incarnation, position),
             )
         )
 

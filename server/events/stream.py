@@ -76,6 +76,8 @@ class EventStream:
         self.settings = settings
         self.history = history
         self.dispatcher = dispatcher
+        self.incarnation = history.incarnation
+        """Of what followers are brought. A log that is being recovered may have its next one already."""
         self.feeds: dict[str, Feed] = {}
         """The durable subscriptions, by name."""
         self._journal_id = journal_id
@@ -121,9 +123,9 @@ class EventStream:
             )
         return offset
 
-    def token(self, offset: int) -> bytes:
-        """What resumes an ephemeral subscription at `offset`."""
-        return EventToken(self._journal_id, self._token_scope, self.history.incarnation, offset).encode()
+    def token(self, incarnation: int, offset: int) -> bytes:
+        """What resumes an ephemeral subscription that stands at `offset` of an incarnation."""
+        return EventToken(self._journal_id, self._token_scope, incarnation, offset).encode()
 
     def resume(self, token: bytes) -> tuple[int, tuple[int, int] | None]:
         """Where a token goes on, and the place it stood for if that is not the same (a gap).
@@ -139,7 +141,7 @@ class EventStream:
         if offset > self.dispatcher.end:
             raise PositionOutOfRange(f"the resume token is ahead of stream {self.name}", next=str(self.dispatcher.end))
         offset = max(offset, self.history.first_offset)
-        if offset == held.offset and held.incarnation == self.history.incarnation:
+        if offset == held.offset and held.incarnation == self.incarnation:
             return offset, None
         return offset, (held.incarnation, held.offset)
 
@@ -159,7 +161,7 @@ class EventStream:
         state = events_pb2.StreamState(
             config=self.settings.message(self.namespace, self.name),
             durability=convert.durability_to(history.sync, copies),
-            incarnation=history.incarnation,
+            incarnation=self.incarnation,
             first_offset=history.first_offset,
             next_offset=self.dispatcher.end,
             bytes=history.bytes,
@@ -173,10 +175,11 @@ class EventStream:
     def rejoin(self) -> None:
         """The log was recovered: followers go on, at their place or where the history was cut."""
         self.dispatcher.rejoin()
-        for feed in self.feeds.values():
-            incarnation = feed.state.incarnation
-            if incarnation != self.history.incarnation:
-                feed.move(self.history.incarnation, self.moved(incarnation, NEVER))
+        old, self.incarnation = self.incarnation, self.history.incarnation
+        if old != self.incarnation:
+            cut = self.moved(old, NEVER)
+            for follower in list(self.dispatcher.followers):
+                follower.move(self.incarnation, cut)
 
     def end(self, error: TrunklineError) -> None:
         """The stream is gone: tell everybody who follows it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import (
     DurabilityUnmet,
     LimitExceeded,
+    NotReady,
     NotSupported,
     StreamExists,
     StreamNotFound,
@@ -94,6 +96,8 @@ class Streams:
         self._open: dict[tuple[str, str], EventStream] = {}
         self._opening: dict[tuple[str, str], asyncio.Lock] = {}
         self._deleting: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._undeleted: set[tuple[str, str]] = set()
+        """Streams that were deleted and whose logs could not be: nothing of the name is opened before they are."""
         self._recovering: set[tuple[str, str]] = set()
 
     def opened(self) -> list[EventStream]:
@@ -140,7 +144,7 @@ class Streams:
         key = (entity.namespace, entity.name)
         lock = self._opening.setdefault(key, asyncio.Lock())
         async with lock:
-            await self._deleted(key)
+            await self._gone(key)
             found = self._open.get(key)
             if found is None:
                 found = await self._open_log(entity)
@@ -174,7 +178,6 @@ class Streams:
             raise DurabilityUnmet(
                 f"the engine promises {self.promise.sync.name}", required=settings.sync.name, field="stream.sync"
             )
-        await self._deleted((namespace, name))
         created = await self._write_created(namespace, name, settings, origin, exact=True, deadline_ns=deadline_ns)
         return await self.get(namespace, name, origin), created
 
@@ -188,20 +191,29 @@ class Streams:
         exact: bool,
         deadline_ns: int | None = None,
     ) -> bool:
-        """`exact`: a stream with other settings is refused."""
-        key = stream_key(namespace, name)
+        """`exact`: a stream with other settings is refused.
+
+        Nothing is written before what had the name is gone: after a crash the new stream would have the old one's log.
+        """
+        key, place = stream_key(namespace, name), (namespace, name)
         body = control_pb2.StreamCreated(config=settings.message(namespace, name)).SerializeToString()
 
         def decide(view: View) -> Sequence[Change]:
             found = view.get(key)
             if found is None:
+                if place in self._deleting or place in self._undeleted:
+                    raise _NotGone(f"the log of what was {name} in {namespace} is not deleted yet")
                 self._refuse_too_many(namespace)
                 return [Change(topic=STREAM_CREATED, key=key, body=body, namespace=namespace)]
             if exact and found.settings != settings:
                 raise StreamExists(f"stream {name} of {namespace} is there with another configuration")
             return []
 
-        written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+        while True:
+            await self._gone(place)
+            with suppress(_NotGone):
+                written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+                break
         if written.repeated:
             entity = self._fold.stream(namespace, name)
             return entity is not None and entity.created_revision == written.revision
@@ -241,21 +253,36 @@ class Streams:
         stream = self._open.pop(key, None)
         if stream is not None:
             stream.end(not_found(namespace, name))
-        self._deleting[key] = self._tasks.spawn(self._delete_log(key), f"events: delete {namespace}/{name}")
+        self._start_deleting(key)
 
     async def _delete_log(self, key: tuple[str, str]) -> None:
+        self._undeleted.add(key)
         try:
             await self._engine.delete_log("/".join(key))
+            self._undeleted.discard(key)
         except TrunklineError as error:
             log.warning("log not deleted", extra={"stream": "/".join(key), "reason": error.code})
         finally:
             self._deleting.pop(key, None)
 
     async def _deleted(self, key: tuple[str, str]) -> None:
-        """Wait until what had this name before is gone."""
+        """Wait until the deletion of what had this name before has ended, well or not."""
         task = self._deleting.get(key)
         if task is not None:
             await asyncio.shield(task)
+
+    async def _gone(self, key: tuple[str, str]) -> None:
+        """Wait until what had this name before is gone. NotReady when its log cannot be deleted now, either."""
+        await self._deleted(key)
+        if key in self._undeleted:
+            self._start_deleting(key)
+            await self._deleted(key)
+            if key in self._undeleted:
+                raise _NotGone(f"the log of what was {key[1]} in {key[0]} cannot be deleted")
+
+    def _start_deleting(self, key: tuple[str, str]) -> None:
+        if key not in self._deleting:
+            self._deleting[key] = self._tasks.spawn(self._delete_log(key), f"events: delete {'/'.join(key)}")
 
     # Listing.
 
@@ -318,6 +345,10 @@ class Streams:
             self._recovering.add(key)
             task = self._tasks.spawn(recover_log(stream), f"events: recover {'/'.join(key)}")
             task.add_done_callback(lambda _: self._recovering.discard(key))
+
+
+class _NotGone(NotReady):
+    """A stream of the same name was deleted, and its log is still there."""
 
 
 def not_found(namespace: str, name: str) -> StreamNotFound:

@@ -61,7 +61,8 @@ class SubscriptionState:
     ) -> SubscriptionState:
         """Go on from a checkpoint (or, `changed`, from what is no checkpoint yet). Nothing at or above `end` was delivered."""
         state = cls(limits, incarnation=progress.incarnation, position=progress.floor)
-        state.delivered_to = state.reserved_to = min(progress.delivered_to, max(end, progress.floor))
+        state.delivered_to = min(progress.delivered_to, max(end, progress.floor))
+        state.reserved_to = state.delivered_to if limits.durable else NEVER
         state.set_aside = {entry.offset: entry for entry in progress.set_aside}
         state._changes = int(changed)
         state._recovered = Recovered(progress, now_ns=now_ns, time_ns=time_ns)
@@ -344,34 +345,28 @@ class SubscriptionState:
     @property
     def blocked(self) -> bool:
         """Whether there is something to deliver that no durable checkpoint counts yet."""
-        if not self.can_deliver:
-            return False
-        return bool(self._waiting.uncounted) or bool(self._ready and self._ready[0] >= self.reserved_to)
+        beyond = bool(self._ready) and self._ready[0] >= self.reserved_to
+        return self.can_deliver and (beyond or bool(self._waiting.uncounted))
 
     @property
     def dirty(self) -> bool:
         """Whether a checkpoint would say something new, or is waited for."""
         if not self.limits.durable:
             return False
-        if self._changes != self._saved_changes or self._low or self.blocked:
-            return True
-        return self.floor - self._saved_floor >= bounds.SCANNED_UNSAVED_MAX
+        waited_for = self._changes != self._saved_changes or self._low or self.blocked
+        return waited_for or self.floor - self._saved_floor >= bounds.SCANNED_UNSAVED_MAX
 
     @property
     def touched(self) -> bool:
         """Whether the last checkpoint that was written, if any, is not exact."""
-        return (
-            self.floor != self._saved_floor
-            or self._changes != self._saved_changes
-            or self.reserved_to != self.delivered_to
-        )
+        saved = (self._saved_floor, self._saved_changes, self.reserved_to)
+        return (self.floor, self._changes, self.delivered_to) != saved
 
     def save(self, now_ns: int, time_ns: int, *, final: bool = False) -> Saving:
         """What to write now; counts ahead what may be delivered next, unless it is the `final` one of a clean stop."""
         floor = self.floor
         counted = {} if final else self._waiting.next_attempts()
-        missing = [offset - floor for offset in self._open if floor <= offset < self.next_offset]
-        missing += [offset - floor for offset in self._ready]
+        missing = [offset - floor for offset in (*self._open, *self._ready) if floor <= offset < self.next_offset]
         behind = None if self._recovered is None else self._recovered.progress
         open_ = open_deliveries(self._open.values(), floor, counted, now_ns=now_ns, time_ns=time_ns, final=final)
         if self._recovered is not None:
@@ -395,7 +390,9 @@ class SubscriptionState:
         return max(self.reserved_to, furthest + reserve(self._delivered_unsaved))
 
     def saved(self, saving: Saving) -> None:
-        """A checkpoint is durable: what it counts may be delivered."""
+        """A checkpoint is durable: what it counts may be delivered. Of another incarnation it counts nothing."""
+        if saving.progress.incarnation != self.incarnation:
+            return
         self._saved_changes = saving.changes
         self._saved_floor = saving.progress.floor
         self._delivered_unsaved = max(0, self._delivered_unsaved - saving.delivered)

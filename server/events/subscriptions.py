@@ -18,6 +18,7 @@ from trunkline.server.journal.sequencer import Origin
 
 from .checkpoint import Checkpoints
 from .consumer import PullConsumer
+from .delivery import NEVER
 from .feed import Feed
 from .fold import (
     SUBSCRIPTION_CREATED,
@@ -46,6 +47,7 @@ class SubscriptionsConfig:
     """Bounds of subscriptions."""
 
     subscriptions_per_stream_max: int = 1_000
+    """Durable ones of one stream."""
 
 
 class Subscriptions:
@@ -87,11 +89,11 @@ class Subscriptions:
     def _recover(self, stream: EventStream, entity: SubscriptionEntity, progress: Progress | None) -> Feed:
         if progress is None:
             progress = Progress(incarnation=entity.incarnation, floor=entity.offset, delivered_to=entity.offset)
-        incarnation = stream.history.incarnation
+        incarnation = stream.incarnation
         gap: tuple[int, int] | None = None
         if progress.incarnation != incarnation:
             gap = (progress.incarnation, progress.floor)
-            progress = progress.moved_to(incarnation, stream.moved(progress.incarnation, 1 << 63))
+            progress = progress.moved_to(incarnation, stream.moved(progress.incarnation, NEVER))
         state = SubscriptionState.recover(
             entity.settings.limits(durable=True),
             progress,
@@ -133,7 +135,7 @@ class Subscriptions:
         key = subscription_key(stream.namespace, stream.name, name)
         offset = await stream.start_offset(config.start)
         body = control_pb2.SubscriptionCreated(
-            config=settings.message(), incarnation=stream.history.incarnation, offset=offset
+            config=settings.message(), incarnation=stream.incarnation, offset=offset
         ).SerializeToString()
 
         def decide(view: View) -> Sequence[Change]:

@@ -9,7 +9,7 @@ from typing import Any
 from trunkline.core.deliveries import subscription_prefix
 from trunkline.core.errors import TrunklineError
 
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, history_cut
 from .outlet import Outlet
 from .rotation import CREDIT_MAX
 
@@ -27,11 +27,12 @@ class Tap:
         *,
         subscription_id: int,
         filters: tuple[str, ...],
-        position: int,
-        on_missing: Callable[[int, int], None],
+        place: tuple[int, int],
+        on_gap: Callable[[tuple[int, int], tuple[int, int]], None],
         on_failure: Callable[[TrunklineError], None],
     ) -> None:
-        """`on_missing` is told the old position and the one where delivery goes on."""
+        """It begins at `place`, an incarnation and a position in it; `on_gap` is told the old place and the new one."""
+        self.incarnation, position = place
         self.position = position
         """Everything below has been sent, if the filters take it."""
         self.credit = 0
@@ -40,7 +41,7 @@ class Tap:
         self._outlet = outlet
         self._prefix = subscription_prefix(subscription_id)
         self._group = dispatcher.matcher.join(filters)
-        self._on_missing = on_missing
+        self._on_gap = on_gap
         self._on_failure = on_failure
 
     def open(self) -> None:
@@ -86,7 +87,15 @@ class Tap:
     def missing(self, first_offset: int) -> None:
         if self.position < first_offset:
             old, self.position = self.position, first_offset
-            self._on_missing(old, first_offset)
+            self._on_gap((self.incarnation, old), (self.incarnation, first_offset))
+
+    def move(self, incarnation: int, cut: int) -> None:
+        if self.position > cut:
+            # What was sent beyond the cut may lie in one message with what comes now: it has to come again.
+            self._on_failure(history_cut(cut))
+            return
+        old, self.incarnation = self.incarnation, incarnation
+        self._on_gap((old, self.position), (incarnation, self.position))
 
     def fail(self, error: TrunklineError) -> None:
         self._on_failure(error)

@@ -282,14 +282,16 @@ class SegmentLog:
                 raise
             self._all_is_durable()
         lost = kept_end < self.next_offset
-        incarnation = self._rng.u64() if lost else self.incarnation
-        await self._segments.begin_next(incarnation, kept_end)
+        meta = self._meta
+        if lost:  # said before anything is written in the new incarnation: an attempt that ends here can be repeated
+            meta = meta.with_incarnation(Incarnation(self._rng.u64(), kept_end))
+            await save_meta(self._disk, self._folder, meta)
+        await self._segments.begin_next(meta.incarnations[-1].id, kept_end)
         if lost:
             active.cut(self._durable_mark)
             self._recent.clear()
             self.next_offset = kept_end
-            self._meta = self._meta.with_incarnation(Incarnation(incarnation, kept_end))
-            await save_meta(self._disk, self._folder, self._meta)
+            self._meta = meta
         self._all_is_durable()
 
     # Reading.

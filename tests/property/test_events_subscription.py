@@ -84,6 +84,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         for offset in known:
             event = self.slow.events[offset]
             event.where, event.attempts, event.not_before_ns = Where.BACK, 0, self.now_ns
+            event.lapsed, event.holder = False, 0  # nobody's: whoever had it before it was set aside cannot settle it
 
     @rule(by=st.integers(1, 2))
     def retention(self, by: int) -> None:

@@ -275,13 +275,13 @@ def test_tokens_that_do_not_fit_end_the_subscription_with_their_reason() -> None
             await world.publish("a")
             stream = await bus.streams.get("shop", "", BY)
             other = EventToken("ab" * 16, 1, 1, 0).encode()
-            held = EventToken.decode(stream.token(0))
+            held = EventToken.decode(stream.token(stream.incarnation, 0))
             foreign = EventToken(held.journal_id, held.stream + 1, held.incarnation, 0).encode()
-            future = stream.token(2)
+            future = stream.token(stream.incarnation, 2)
             client = world.connect()
             for number, token in enumerate((other, foreign, future, b"nonsense"), 1):
                 await client.open(subscription_id=number, resume_token=token)
-            await client.open(subscription_id=9, name="x", resume_token=stream.token(0))
+            await client.open(subscription_id=9, name="x", resume_token=stream.token(stream.incarnation, 0))
             assert errors(client) == [
                 "TOKEN_FOREIGN",
                 "TOKEN_FOREIGN",
@@ -304,7 +304,7 @@ def test_retention_that_passes_a_subscription_is_told_as_a_gap() -> None:
                 await world.publish(name)
             stream = await bus.streams.get("shop", "", BY)
             stream.dispatcher.cache.clear()
-            token = stream.token(1)
+            token = stream.token(stream.incarnation, 1)
             await stream.event_log.log.trim(Retention(max_records=2), now_ns=0)
             await client.give(10)
             await client.give(10, subscription_id=2)

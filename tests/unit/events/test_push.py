@@ -6,7 +6,7 @@ import asyncio
 
 from google.protobuf import duration_pb2
 
-from reference.events_world import Ack, Notice, World, places
+from reference.events_world import Ack, Client, Notice, World, places
 from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
 
@@ -89,3 +89,33 @@ def test_refused_events_come_again_after_their_delay() -> None:
             assert client.attempts[3:] == [(0, 2)]
 
     virtual(main)
+
+
+def test_a_stall_of_the_server_redelivers_nothing_and_moves_deadlines_by_its_length() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            client = world.connect()
+            config = events_pb2.SubscriptionConfig(ack_deadline=duration_pb2.Duration(seconds=2))
+            await client.open(name="billing", config=config)
+            await world.publish("a", "b", "c")
+            await client.received(3)
+            await asyncio.sleep(1)
+            world.clock.skip(60_000_000_000)
+            await client.ack(1)
+            await asyncio.sleep(0.7)
+            assert client.attempts == [(0, 1), (1, 1), (2, 1)], "the stall is nobody's fault"
+            assert 59.5e9 < bus.attention.stood_still_ns <= 60e9
+            await client.ack(2)
+            await client.received(4)
+            assert client.attempts[3:] == [(0, 2)]
+            assert await later(client, 2.1) == [(0, 3)], "the clock of deadlines goes on as before"
+
+    virtual(main)
+
+
+async def later(client: Client, seconds: float) -> list[tuple[int, int]]:
+    """What comes within a time."""
+    had = len(client.attempts)
+    await asyncio.sleep(seconds)
+    return client.attempts[had:]
