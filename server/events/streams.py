@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -201,8 +200,8 @@ class Streams:
         def decide(view: View) -> Sequence[Change]:
             found = view.get(key)
             if found is None:
-                if place in self._deleting or place in self._undeleted:
-                    raise _NotGone(f"the log of what was {name} in {namespace} is not deleted yet")
+                if self._is_there_still(place):
+                    raise NotReady(f"the log of what was {name} in {namespace} is not deleted yet")
                 self._refuse_too_many(namespace)
                 return [Change(topic=STREAM_CREATED, key=key, body=body, namespace=namespace)]
             if exact and found.settings != settings:
@@ -211,9 +210,12 @@ class Streams:
 
         while True:
             await self._gone(place)
-            with suppress(_NotGone):
+            try:
                 written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
                 break
+            except NotReady:
+                if not self._is_there_still(place):
+                    raise
         if written.repeated:
             entity = self._fold.stream(namespace, name)
             return entity is not None and entity.created_revision == written.revision
@@ -278,7 +280,11 @@ class Streams:
             self._start_deleting(key)
             await self._deleted(key)
             if key in self._undeleted:
-                raise _NotGone(f"the log of what was {key[1]} in {key[0]} cannot be deleted")
+                raise NotReady(f"the log of what was {key[1]} in {key[0]} cannot be deleted")
+
+    def _is_there_still(self, key: tuple[str, str]) -> bool:
+        """What had this name before was deleted, and its log was not, yet."""
+        return key in self._deleting or key in self._undeleted
 
     def _start_deleting(self, key: tuple[str, str]) -> None:
         if key not in self._deleting:
@@ -345,10 +351,6 @@ class Streams:
             self._recovering.add(key)
             task = self._tasks.spawn(recover_log(stream), f"events: recover {'/'.join(key)}")
             task.add_done_callback(lambda _: self._recovering.discard(key))
-
-
-class _NotGone(NotReady):
-    """A stream of the same name was deleted, and its log is still there."""
 
 
 def not_found(namespace: str, name: str) -> StreamNotFound:

@@ -10,7 +10,9 @@ from reference.events_world import BY, World, places
 from reference.registry_world import virtual
 from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.core.errors import (
+    DiskReadOnly,
     DurabilityUnmet,
+    NotReady,
     NotSupported,
     PositionOutOfRange,
     StreamExists,
@@ -77,6 +79,41 @@ def test_a_request_id_stands_for_what_was_asked_and_not_for_the_stream_made_on_t
                     stream, "billing", events_pb2.SubscriptionConfig(), origin
                 )
                 assert (created, stream.feeds["billing"] is feed) == (True, True)
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("name", ["", "audit"])
+def test_a_name_is_not_had_again_before_the_log_of_what_had_it_is_deleted(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            delete_log, disk_is_well = world.engine.delete_log, asyncio.Event()
+
+            async def failing(_: str) -> None:
+                raise DiskReadOnly("read-only")
+
+            async def slow(log: str) -> None:
+                await disk_is_well.wait()
+                await delete_log(log)
+
+            if name:
+                await bus.streams.create(config(name), BY)
+            await world.publish("a", "b", stream=name)
+            monkeypatch.setattr(world.engine, "delete_log", failing)
+            await bus.streams.delete("shop", name or "events", BY)
+            revision = world.control.sequencer.revision
+            with pytest.raises(NotReady):
+                await (bus.streams.create(config(name), BY) if name else world.publish("c"))
+            monkeypatch.setattr(world.engine, "delete_log", slow)
+            again = asyncio.ensure_future(bus.streams.create(config(name), BY) if name else world.publish("c"))
+            await asyncio.sleep(1)
+            assert world.control.sequencer.revision == revision, "a crash now would give it the old one's log"
+            disk_is_well.set()
+            await again
+            assert places(await world.publish("a", stream=name)) == [(0 if name else 1, 1, False)]
 
     virtual(main)
 
