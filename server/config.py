@@ -19,8 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 from trunkline.core.errors import InvalidArgument, Violation
 
 ENVIRONMENT_PREFIX = "TRUNKLINE_"
-CONFIG_VARIABLES_ELSEWHERE = frozenset({"TRUNKLINE_CONFIG", "TRUNKLINE_ADDRESS", "TRUNKLINE_TOKEN"})
-"""Variables of the command line and the SDK, which are no settings of a server."""
+CONFIG_VARIABLES_ELSEWHERE = frozenset(
+    f"TRUNKLINE_{name}" for name in ("CONFIG", "ADDRESS", "TOKEN", "CLIENT_NAMESPACE", "SERVICE", "INSTANCE")
+)
+"""Variables of the command line, and those that `register` gives to what it wraps, which are no settings of a server."""
 
 Settings = dict[str, Any]
 C = typing.TypeVar("C")

@@ -17,5 +17,5 @@ cp examples/__init__.py "$clean/work/examples"
 cp -R examples/shop "$clean/work/examples"
 cd "$clean/work"
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
-TRUNKLINE_SMOKE=1 "$python" -m pytest -q -p no:cacheprovider -W error smoke
+SMOKE_TESTS=1 "$python" -m pytest -q -p no:cacheprovider -W error smoke
 "$python" -m examples.shop.demo

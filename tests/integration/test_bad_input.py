@@ -58,8 +58,8 @@ async def state(plane: Plane) -> tuple[Any, ...]:
 
 async def call(plane: Plane, method: str, request: bytes) -> grpc.aio.AioRpcError:
     """The error that a call ends with."""
+    raw: Any = plane.channel.unary_unary(f"/trunkline.api.v1.{method}")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        raw: Any = plane.channel.unary_unary(f"/trunkline.api.v1.{method}")
         await raw(request, timeout=20)
     return caught.value
 

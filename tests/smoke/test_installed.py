@@ -19,7 +19,7 @@ SCRIPTS = Path(sys.executable).parent
 READY = re.compile(rb"is ready: gRPC on (\S+)")
 
 pytestmark = pytest.mark.skipif(
-    "TRUNKLINE_SMOKE" not in os.environ, reason="runs against the installed wheel: `make smoke`"
+    "SMOKE_TESTS" not in os.environ, reason="runs against the installed wheel: `make smoke`"
 )
 
 
