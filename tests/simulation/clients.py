@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from guarantees import Seen
@@ -24,6 +24,7 @@ from trunkline.client._event import Event
 from trunkline.client._options import ClientOptions
 from trunkline.client._view import View
 from trunkline.core.errors import InstanceAlive, LeaseNotFound, TrunklineError
+from trunkline.core.model import RegisteredInstance
 from trunkline.core.selector import Selector
 
 OPTIONS = ClientOptions(
@@ -160,18 +161,21 @@ def watcher(watched: Watched) -> Part:
 
 
 def _saw(client: Client, view: View, watched: Watched, change: Change) -> None:
+    kind: Literal["snapshot", "changes", "bookmark"]
+    upserted: Sequence[RegisteredInstance] = ()
+    removed: Sequence[RegisteredInstance] = ()
     if isinstance(change, Reset):
-        kind, upserted, removed = "snapshot", change.instances, ()
+        kind, upserted = "snapshot", change.instances
     elif isinstance(change, Updated):
         kind, upserted, removed = "changes", (*change.added, *change.changed), change.removed
     elif isinstance(change, Fresh):
-        kind, upserted, removed = "bookmark", (), ()
+        kind = "bookmark"
     else:
         return
     shown = {(r.instance.service, r.instance.id): r.modified_revision for r in view.instances}
     watched.seen.append(
         Seen(
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,
             revision=view.revision,
             view=shown,
             upserted={(r.instance.service, r.instance.id): r.modified_revision for r in upserted},

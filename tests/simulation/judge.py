@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -155,7 +155,7 @@ def _never_empty(world: World, journal: Journal) -> Iterator[str]:
         known = anchors
 
 
-def _others_serve(entries: dict[str, object], key: str) -> bool:
+def _others_serve(entries: Iterable[str], key: str) -> bool:
     service = key.rpartition("/")[0]
     return any(other.rpartition("/")[0] == service for other in entries)
 

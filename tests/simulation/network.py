@@ -38,8 +38,8 @@ class Pipe:
     receiver: Host
     call: Any = None
     on_cancel: Callable[[], None] | None = None
-    arrived: deque[Any] = field(default_factory=deque)
-    kernel: deque[Any] = field(default_factory=deque)
+    arrived: deque[tuple[Any, float]] = field(default_factory=deque)
+    kernel: deque[tuple[Any, float]] = field(default_factory=deque)
     """Arrived at a host that stood still."""
     unread: int = 0
     broken: bool = False
@@ -78,25 +78,25 @@ class Pipe:
         if self.broken:
             return
         if self.receiver.stalled or self.kernel:
-            self.kernel.append(message)
+            self.kernel.append((message, asyncio.get_running_loop().time()))
             self.network.unread_pipes_of(self.receiver)[self] = None
             return
-        self.hand_over(message)
+        self.hand_over(message, asyncio.get_running_loop().time())
 
     def flush(self) -> None:
         """The host goes on: it reads what waited in its kernel."""
         while self.kernel and not self.receiver.stalled:
-            self.hand_over(self.kernel.popleft())
+            self.hand_over(*self.kernel.popleft())
 
-    def hand_over(self, message: Any) -> None:
-        """The process reads a message."""
+    def hand_over(self, message: Any, at_s: float) -> None:
+        """The transport of the process reads a message that came at `at_s`."""
         if self.broken:
             return
         if message is Cancelled:
             if self.on_cancel is not None:
                 self.on_cancel()
             return
-        self.arrived.append(message)
+        self.arrived.append((message, at_s))
         self._wake.set()
 
     def snap(self) -> None:
@@ -114,7 +114,10 @@ class Pipe:
             await self._wake.wait()
         self.unread -= 1
         self._room.set()
-        return self.arrived.popleft()
+        message, at_s = self.arrived.popleft()
+        for listener in self.network.on_taken:
+            listener(self, message, at_s)
+        return message
 
 
 @dataclass(eq=False)
@@ -177,6 +180,8 @@ class Network:
         self.messages = 0
         self.on_arrived: list[Callable[[Pipe, Any], None]] = []
         """Told of every message that comes to a host."""
+        self.on_taken: list[Callable[[Pipe, Any, float], None]] = []
+        """Told of every message that the application takes, and when it came to the host."""
         self._delay_ms = delay_ms
         self._listeners: dict[str, Listener] = {}
         self._links: dict[Link, None] = {}

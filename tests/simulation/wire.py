@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.message import Message
 from simulation.history import AckedDrain, AckedEvent, AckedRegistration, AckedRemoval, Delivered, History
 from simulation.network import Pipe
 from simulation.server import ServerCall
@@ -54,7 +55,7 @@ class _Seen:
     drain_began_s: float = 0.0
 
 
-UNARY = {
+UNARY: dict[str, tuple[str, type[Message], type[Message]]] = {
     "Register": ("register", registry_pb2.RegisterRequest, registry_pb2.RegisterResponse),
     "Deregister": ("deregister", registry_pb2.DeregisterRequest, registry_pb2.DeregisterResponse),
     "Drain": ("drain", registry_pb2.DrainRequest, registry_pb2.DrainResponse),
@@ -89,6 +90,13 @@ class Wire:
         else:
             self.history.note("answered", call.client.name, name, message[1].name)
 
+    def taken(self, pipe: Pipe, message: Any, at_s: float) -> None:
+        """See Network.on_taken. A keep-alive counts from when it came, if it is taken at all."""
+        call: ServerCall = pipe.call
+        if pipe is call.to_server and call.method.endswith("/KeepAlive") and isinstance(message, bytes):
+            for lease_id in registry_pb2.KeepAliveRequest.FromString(message).lease_ids:
+                self.history.heard[lease_id].append(at_s)
+
     def _begin(self, name: str, call: ServerCall) -> None:
         operation = Operation(name, call.client, call)
         call.seen.operations.append(operation)
@@ -108,9 +116,6 @@ class Wire:
             seen.sent[publish.sequence] = publish
             self._begin("publish_stream", call)
         elif name == "KeepAlive":
-            now_s = asyncio.get_running_loop().time()
-            for lease_id in registry_pb2.KeepAliveRequest.FromString(data).lease_ids:
-                self.history.heard[lease_id].append(now_s)
             self._begin("keep_alive", call)
         elif name == "Watch":
             self._watch_request(call, seen, WatchRequest.FromString(data))
@@ -170,7 +175,7 @@ class Wire:
         elif name == "Subscribe":
             self._delivered(now_s, call, seen, events_pb2.SubscribeResponse.FromString(data))
         elif name in UNARY:
-            answer = UNARY[name][2].FromString(data)
+            answer: Any = UNARY[name][2].FromString(data)
             self._answered(name, now_s, seen.request, answer)
             if name == "Drain" and answer.complete:
                 self._judge_drain(seen, answer)

@@ -69,6 +69,7 @@ class World:
         self.disk = SimDisk(rng_of(seed, "disk"), DiskFaults(latency_ns=(20_000, 3_000_000)))
         self.wire = Wire(self.history)
         self.network.on_arrived.append(self.wire.arrived)
+        self.network.on_taken.append(self.wire.taken)
         self.node = Node(
             "hub", seed, self.network, self.disk, config(seed), note=self._note, watch_disk=self._disk_operation
         )

@@ -1,7 +1,7 @@
-"""Each mutant must be caught: `python -m tests.simulation.mutants [NAME...]`. Exit status 1 if one survives.
+"""Each mutant must be caught: `make mutants`, or, in tests/, `python -m simulation.mutants [NAME...]`.
 
-A mutant runs in a process of its own, in which one module is compiled from changed source; the seeds are tried from 0 on
-until one breaks a promise.
+Exit status 1 if one survives. A mutant runs in a process of its own, in which one module is compiled from changed source;
+the seeds are tried from 0 on until one breaks a promise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from tests.simulation.mutants.catalogue import MUTANTS, Mutant
+from simulation.mutants.catalogue import MUTANTS, Mutant
 
 SEEDS_MAX = 500
 LIMIT_S = 1_200.0
@@ -76,7 +76,6 @@ def hunt(mutant: Mutant) -> int:
     for name in [name for name in sys.modules if name.startswith("trunkline.")]:
         del sys.modules[name]
     sys.meta_path.insert(0, _Finder(mutant, path))
-    sys.path.insert(0, str(TESTS))
     simulate = importlib.import_module("simulation.world").simulate
     assert mutant.module in sys.modules, f"{mutant.module} is not used in a world"
     for seed in range(SEEDS_MAX):
@@ -96,9 +95,9 @@ def hunt(mutant: Mutant) -> int:
 async def _run(mutant: Mutant, turn: asyncio.Semaphore, end_s: float) -> bool:
     async with turn:
         began_s = time.monotonic()
-        command = [sys.executable, "-m", "tests.simulation.mutants", "--hunt", mutant.name]
+        command = [sys.executable, "-m", "simulation.mutants", "--hunt", mutant.name]
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=TESTS.parent
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=TESTS
         )
         try:
             async with asyncio.timeout(end_s - began_s):
@@ -124,7 +123,7 @@ async def main(names: Sequence[str], jobs: int) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m simulation.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--hunt", metavar="NAME", help=argparse.SUPPRESS)

@@ -31,8 +31,8 @@ MUTANTS = (
     Mutant(
         "a control write is answered before its append is durable",
         f"{JOURNAL}.sequencer",
-        "            if await self._until(write.settled, deadline_ns):\n",
-        "            return Written(self.revision + self._queued_records, ())\n            if False:\n",
+        "                if await self._until(write.settled, deadline_ns):\n",
+        "                return Written(self.revision + self._queued_records, ())\n                if False:\n",
     ),
     Mutant(
         "a write is not synced",
