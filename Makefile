@@ -77,7 +77,7 @@ powercut: build  ## cut a server's power under load, again and again (root, loop
 	POWER_CUTS=10 $(BIN)/pytest -q --log-cli-level=INFO tests/faults/test_power_cut.py
 
 mutants: build  ## named faults patched into shipped code; each must be caught
-	$(PY) -m tests.simulation.mutants
+	cd tests && ../$(PY) -m simulation.mutants
 
 fuzz: build  ## longer differential fuzzing of the wire scanner
 	FUZZ_CASES=2000000 $(BIN)/pytest -q tests/property/test_wire.py

@@ -175,10 +175,10 @@ class Wire:
         elif name == "Subscribe":
             self._delivered(now_s, call, seen, events_pb2.SubscribeResponse.FromString(data))
         elif name in UNARY:
-            answer: Any = UNARY[name][2].FromString(data)
-            self._answered(name, now_s, seen.request, answer)
-            if name == "Drain" and answer.complete:
-                self._judge_drain(seen, answer)
+            reply: Any = UNARY[name][2].FromString(data)
+            self._answered(name, now_s, seen.request, reply)
+            if name == "Drain" and reply.complete:
+                self._judge_drain(seen, reply)
 
     def _answered(self, name: str, now_s: float, request: Any, answer: Any) -> None:
         history = self.history
