@@ -11,6 +11,7 @@ from trunkline.api.v1 import admin_pb2, common_pb2
 from trunkline.api.v1.admin_pb2_grpc import AdminServiceServicer
 from trunkline.server.chain.call import deadline_ns_of, principal_of
 from trunkline.server.discovery.history import History
+from trunkline.server.journal.requests import request_id_by
 from trunkline.server.journal.sequencer import Origin
 from trunkline.server.registry.changes import RegistryChange
 from trunkline.server.security.tokens import Tokens
@@ -56,7 +57,8 @@ class AdminService(AdminServiceServicer):
     async def EndExpiryPause(
         self, request: admin_pb2.EndExpiryPauseRequest, context: Context
     ) -> admin_pb2.EndExpiryPauseResponse:
-        origin = Origin(author=principal_of(context).name, reason=request.reason, request_id=request.request_id)
+        author = principal_of(context).name
+        origin = Origin(author=author, reason=request.reason, request_id=request_id_by(author, request))
         expired = await self._operations.registry.end_expiry_pause(request.namespace, origin)
         return admin_pb2.EndExpiryPauseResponse(header=self._header(), expired=expired)
 

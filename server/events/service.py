@@ -13,6 +13,7 @@ from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.api.v1.events_pb2_grpc import EventServiceServicer
 from trunkline.core.wire import Scan
 from trunkline.server.chain.call import deadline_ns_of, principal_of
+from trunkline.server.journal.requests import request_id_by
 from trunkline.server.journal.sequencer import Origin
 from trunkline.server.security.principal import EVERY_TOPIC, Principal, Resource, Verb, authorize
 from trunkline.server.transport.sink import SinkConfig, sink_of
@@ -100,7 +101,7 @@ class EventService(EventServiceServicer):
     async def CreateStream(
         self, request: events_pb2.CreateStreamRequest, context: Context
     ) -> events_pb2.CreateStreamResponse:
-        origin = Origin(author=principal_of(context).name, request_id=request.request_id)
+        origin = _origin(context, request)
         stream, created = await self._bus.streams.create(request.stream, origin, deadline_ns=deadline_ns_of(context))
         state = stream.state(copies=self._bus.streams.promise.copies)
         return events_pb2.CreateStreamResponse(header=self._header(), stream=state, created=created)
@@ -117,7 +118,7 @@ class EventService(EventServiceServicer):
     async def DeleteStream(
         self, request: events_pb2.DeleteStreamRequest, context: Context
     ) -> events_pb2.DeleteStreamResponse:
-        origin = Origin(author=principal_of(context).name, request_id=request.request_id)
+        origin = _origin(context, request)
         await self._bus.streams.delete(request.namespace, request.stream, origin, deadline_ns=deadline_ns_of(context))
         return events_pb2.DeleteStreamResponse(header=self._header())
 
@@ -126,7 +127,7 @@ class EventService(EventServiceServicer):
     async def CreateSubscription(
         self, request: events_pb2.CreateSubscriptionRequest, context: Context
     ) -> events_pb2.CreateSubscriptionResponse:
-        origin = Origin(author=principal_of(context).name, request_id=request.request_id)
+        origin = _origin(context, request)
         stream = await self._bus.streams.get(request.namespace, request.stream, origin)
         feed, created = await self._bus.subscriptions.create(
             stream, request.name, request.config, origin, deadline_ns=deadline_ns_of(context)
@@ -147,7 +148,7 @@ class EventService(EventServiceServicer):
     async def DeleteSubscription(
         self, request: events_pb2.DeleteSubscriptionRequest, context: Context
     ) -> events_pb2.DeleteSubscriptionResponse:
-        origin = Origin(author=principal_of(context).name, request_id=request.request_id)
+        origin = _origin(context, request)
         await self._bus.subscriptions.delete(
             request.namespace,
             request.stream or DEFAULT_STREAM,
@@ -169,6 +170,11 @@ class EventService(EventServiceServicer):
     ) -> events_pb2.ReleaseSetAsideResponse:
         _, feed = await self._feed(request, context)
         return events_pb2.ReleaseSetAsideResponse(header=self._header(), released=feed.release(request.offsets))
+
+
+def _origin(context: Context, request: Any) -> Origin:
+    author = principal_of(context).name
+    return Origin(author=author, request_id=request_id_by(author, request))
 
 
 def _may_publish(principal: Principal) -> Callable[[Scan], None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
+from typing import Any
 
 REQUESTS_MAX = 100_000
 REQUEST_WINDOW_NS = 600_000_000_000
@@ -38,3 +40,15 @@ class RecentRequests:
 
     def _oldest_time(self) -> int:
         return next(iter(self._revisions.values()))[1]
+
+
+def request_id_by(author: str, request: Any) -> str:
+    """What the mutating request of an author is known by; empty when it bears no `request_id`.
+
+    The id alone would do only if nobody ever chose one twice. With it goes a digest of who asks and of all that is
+    asked, so that nothing but the same request again is answered as done.
+    """
+    if not request.request_id:
+        return ""
+    asked = (author, request.DESCRIPTOR.full_name, request.SerializeToString(deterministic=True))
+    return f"{request.request_id}:{hashlib.blake2b(repr(asked).encode(), digest_size=8).hexdigest()}"

@@ -12,6 +12,7 @@ from trunkline.api.v1 import common_pb2, registry_pb2
 from trunkline.api.v1.registry_pb2_grpc import RegistryServiceServicer
 from trunkline.core.model import TTL_MS_DEFAULT
 from trunkline.server.chain.call import deadline_ns_of, principal_of
+from trunkline.server.journal.requests import request_id_by
 from trunkline.server.journal.sequencer import Origin
 
 from .decisions import Registration
@@ -38,7 +39,9 @@ class RegistryService(RegistryServiceServicer):
             convert.ms_from(request, "ttl", TTL_MS_DEFAULT),
             request.take_over,
         )
-        registered = await self._registry.register(wanted, _origin(context), deadline_ns=deadline_ns_of(context))
+        registered = await self._registry.register(
+            wanted, Origin(author=principal_of(context).name), deadline_ns=deadline_ns_of(context)
+        )
         return registry_pb2.RegisterResponse(
             header=self._header(),
             lease_id=registered.lease_id,
@@ -75,7 +78,7 @@ class RegistryService(RegistryServiceServicer):
     ) -> registry_pb2.DeregisterResponse:
         changed = await self._registry.deregister(
             _reference_from(request.registration),
-            _origin(context, reason=request.reason, request_id=request.request_id),
+            _origin(context, request),
             deadline_ns=deadline_ns_of(context),
         )
         return registry_pb2.DeregisterResponse(header=self._header(), changed=changed)
@@ -83,7 +86,7 @@ class RegistryService(RegistryServiceServicer):
     async def Drain(self, request: registry_pb2.DrainRequest, context: Context) -> registry_pb2.DrainResponse:
         drained = await self._registry.drain(
             _reference_from(request.registration),
-            _origin(context, reason=request.reason, request_id=request.request_id),
+            _origin(context, request),
             limit_ns=convert.ms_from(request, "limit", DRAIN_LIMIT_MS_DEFAULT) * 1_000_000,
             deadline_ns=deadline_ns_of(context),
         )
@@ -100,15 +103,16 @@ class RegistryService(RegistryServiceServicer):
         registered = await self._registry.set_override(
             InstanceKey(request.namespace, request.service, request.instance_id),
             convert.status_from(request.status),
-            _origin(context, reason=request.reason, request_id=request.request_id),
+            _origin(context, request),
             if_revision=request.if_revision,
             deadline_ns=deadline_ns_of(context),
         )
         return registry_pb2.SetOverrideResponse(header=self._header(), instance=convert.registered_to(registered))
 
 
-def _origin(context: Context, *, reason: str = "", request_id: str = "") -> Origin:
-    return Origin(author=principal_of(context).name, reason=reason, request_id=request_id)
+def _origin(context: Context, request: Any) -> Origin:
+    author = principal_of(context).name
+    return Origin(author=author, reason=request.reason, request_id=request_id_by(author, request))
 
 
 def _reference_from(reference: registry_pb2.RegistrationRef) -> Reference:

@@ -14,6 +14,7 @@ from trunkline.core.clock import Clock
 from trunkline.core.errors import LimitExceeded, TokenNotFound
 
 from ..journal.fold import Change, View
+from ..journal.requests import request_id_by
 from ..journal.sequencer import Origin, Sequencer, Written
 from .authenticate import TOKEN_PREFIX, hash_of
 from .principal import EVERY_NAMESPACE, EVERY_TOPIC, Principal, Resource, Role, Verb, authorize
@@ -126,7 +127,7 @@ class Tokens:
             _authorize_each(principal, sorted(token.principal.namespaces), token.principal.topic_filters)
             return [change]
 
-        origin = Origin(author=principal.name, request_id=request.request_id)
+        origin = Origin(author=principal.name, request_id=request_id_by(principal.name, request))
         return await self._sequencer.write(decide, origin, deadline_ns=deadline_ns)
 
 

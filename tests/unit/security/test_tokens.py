@@ -136,6 +136,15 @@ async def test_a_repeated_revocation_is_answered_alike() -> None:
         assert second.repeated
 
 
+async def test_a_request_id_that_was_used_for_another_token_revokes_all_the_same() -> None:
+    async with installation() as at:
+        for _ in range(2):
+            created = await at.tokens.create(ROOT, wanted())
+            request = admin_pb2.RevokeTokenRequest(id=created.token.id, request_id="r1")
+            assert not (await at.tokens.revoke(ROOT, request)).repeated
+        assert at.tokens.visible_to(ROOT) == []
+
+
 @pytest.mark.parametrize(
     "fields",
     [{}, {"namespaces": ["other"]}, {"namespaces": ["shop", "other"]}],
