@@ -41,7 +41,7 @@ class Truth:
 
 
 def broke_watch_ordered(seen: Sequence[Seen]) -> list[str]:
-    """G1 Ordered: what a watch is told never goes back to an earlier revision."""
+    """G2 Ordered: what a watch is told never goes back to an earlier revision."""
     return [
         f"revision {later.revision} was told after {earlier.revision}"
         for earlier, later in pairwise(seen)
@@ -50,7 +50,7 @@ def broke_watch_ordered(seen: Sequence[Seen]) -> list[str]:
 
 
 def broke_watch_unique(seen: Sequence[Seen]) -> list[str]:
-    """G2 Unique: no change is told twice; only a snapshot, which replaces everything, tells it again."""
+    """G3 Unique: no change is told twice; only a snapshot, which replaces everything, tells it again."""
     broken: list[str] = []
     told: dict[tuple[str, str], int] = {}
     for event in seen:
@@ -65,7 +65,7 @@ def broke_watch_unique(seen: Sequence[Seen]) -> list[str]:
 
 
 def broke_watch_reliable(seen: Sequence[Seen], truth: Truth) -> list[str]:
-    """G3 Reliable: after every event a watch shows exactly what was true at the event's revision."""
+    """G4 Reliable: after every event a watch shows exactly what was true at the event's revision."""
     return [
         f"at {event.revision} after {event.kind}: shows {dict(event.view)}, true is {dict(truth.at(event.revision))}"
         for event in seen
@@ -74,7 +74,7 @@ def broke_watch_reliable(seen: Sequence[Seen], truth: Truth) -> list[str]:
 
 
 def broke_watch_atomic(seen: Sequence[Seen], truth: Truth) -> list[str]:
-    """G4 Atomic: the changes of one group of records are told in one event, which ends where the group did."""
+    """G5 Atomic: the changes of one group of records are told in one event, which ends where the group did."""
     return [
         f"an event ended at {event.revision}, inside a group"
         for event in seen
@@ -83,7 +83,7 @@ def broke_watch_atomic(seen: Sequence[Seen], truth: Truth) -> list[str]:
 
 
 def broke_watch_resumable(before: Sequence[Seen], after: Sequence[Seen]) -> list[str]:
-    """G5 Resumable: a watch that was resumed goes on from its token: the first thing it is told is not older than that,
+    """G6 Resumable: a watch that was resumed goes on from its token: the first thing it is told is not older than that,
     and unless it was told to resync it is told only what changed since."""
     if not before or not after:
         return []
@@ -101,7 +101,7 @@ def broke_watch_resumable(before: Sequence[Seen], after: Sequence[Seen]) -> list
 
 
 def broke_watch_bookmarkable(seen: Sequence[Seen]) -> list[str]:
-    """G6 Bookmarkable: a bookmark says that nothing changed up to its revision, and so changes nothing."""
+    """G7 Bookmarkable: a bookmark says that nothing changed up to its revision, and so changes nothing."""
     return [
         f"the bookmark of {event.revision} changed the view"
         for earlier, event in pairwise(seen)
@@ -110,7 +110,7 @@ def broke_watch_bookmarkable(seen: Sequence[Seen]) -> list[str]:
 
 
 def broke_never_empty_by_accident(seen: Sequence[Seen], truth: Truth) -> list[str]:
-    """G7 Never empty by accident: a view is empty only where the registry was."""
+    """G8 Never empty by accident: a view is empty only where the registry was."""
     return [
         f"empty at {event.revision}, where {sorted(truth.at(event.revision))} were registered"
         for event in seen
@@ -129,7 +129,7 @@ class Delivered:
 
 
 def broke_acked_is_kept(acknowledged: Mapping[str, int], stored: Mapping[int, str]) -> list[str]:
-    """G9 Acked is kept: every event whose publish was answered stands at the offset that the answer named.
+    """G1 Acked is kept: every event whose publish was answered stands at the offset that the answer named.
 
     `acknowledged`: event id to offset; `stored`: offset to event id, read after whatever happened.
     """
@@ -141,7 +141,7 @@ def broke_acked_is_kept(acknowledged: Mapping[str, int], stored: Mapping[int, st
 
 
 def broke_deduplicated(stored: Mapping[int, str]) -> list[str]:
-    """G10 Deduplicated: within the window no event stands twice."""
+    """G3 Unique, of publishing: within the window no event stands twice."""
     first: dict[str, int] = {}
     broken = []
     for offset in sorted(stored):
@@ -152,13 +152,13 @@ def broke_deduplicated(stored: Mapping[int, str]) -> list[str]:
 
 
 def broke_at_least_once(stored: Mapping[int, str], seen: Sequence[Delivered], excused: frozenset[int]) -> list[str]:
-    """G11 At least once: every stored event was delivered, except what was set aside before anybody got it (`excused`)."""
+    """G12 At least once: every stored event was delivered, except what was set aside before anybody got it (`excused`)."""
     delivered = {one.offset for one in seen}
     return [f"{stored[offset]} at {offset} was never delivered" for offset in stored.keys() - delivered - excused]
 
 
 def broke_attempts_counted(seen: Sequence[Delivered], max_deliveries: int) -> list[str]:
-    """G12 Attempts are counted before delivering: none of an event's deliveries tells a number that was told before,
+    """Attempts are counted before delivering: none of an event's deliveries tells a number that was told before,
     through whatever crash, nor one above the maximum."""
     told: dict[tuple[int, int], int] = {}
     broken = []

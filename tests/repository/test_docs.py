@@ -14,6 +14,7 @@ from trunkline.core.errors import leaf_errors
 ROOT = DOCS.parent
 TOOLS = ROOT / "tools"
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+PATH = re.compile(r"`((?:bench|client|core|docs|examples|protos|server|tests|tools)/[\w./*-]*)`")
 BARE_ERROR = re.compile(r"`([A-Z]+_[A-Z_]+)`")
 OTHER_WORDS = {
     # Statuses and alarms stand in capitals, too.
@@ -78,3 +79,19 @@ def test_alarms_are_those_of_the_code() -> None:
     text = (DOCS / "operating.md").read_text()
     explained = set(re.findall(r"^\| `([A-Z_]+)` \| ", text.partition("## Alarms")[2].partition("\n## ")[0], re.M))
     assert raised == explained
+
+
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_paths_that_are_named_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    missing = [path for path in PATH.findall(text) if not any(ROOT.glob(path))]
+    missing += [path for path in LINK.findall(text) if "://" not in path and not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_guarantees_have_the_numbers_of_the_architecture() -> None:
+    names = dict(re.findall(r"^\| (G\d+) \| ([\w ]+) \|", (ROOT / "ARCHITECTURE.md").read_text(), re.M))
+    assert len(names) == 12
+    checked = re.findall(r'"""(G\d+) ([\w ]+)', (ROOT / "tests/guarantees.py").read_text())
+    assert len(checked) > 8
+    assert not [(number, name) for number, name in checked if name.lower().split()[0] != names[number].split()[0]]
