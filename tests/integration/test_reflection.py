@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -62,7 +63,7 @@ def test_a_client_without_protos_calls_by_reflection(channel: grpc.Channel) -> N
         assert pool.FindServiceByName(name).methods
     method = pool.FindServiceByName("trunkline.api.v1.AdminService").methods_by_name["Status"]
     answer = message_factory.GetMessageClass(method.output_type)
-    status = channel.unary_unary("/trunkline.api.v1.AdminService/Status", response_deserializer=answer.FromString)
+    status: Any = channel.unary_unary("/trunkline.api.v1.AdminService/Status", response_deserializer=answer.FromString)
     assert status(b"", timeout=10).version
 
 

@@ -59,7 +59,9 @@ def test_a_repeat_after_a_failed_disk_is_recognised_just_when_the_event_is_there
                 setattr(world.faults, name, chance)
             answers: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
             assert any(isinstance(answer, OutcomeUnknown) for answer in answers), answers
-            assert all(isinstance(a, OutcomeUnknown | StreamClosed) or not isinstance(a, BaseException) for a in answers)
+            assert all(
+                isinstance(a, OutcomeUnknown | StreamClosed) or not isinstance(a, BaseException) for a in answers
+            )
             with pytest.raises(TrunklineError):
                 await world.publish("while it is down")
             setattr(world.faults, f"{fault}_fails", 0)

@@ -135,7 +135,7 @@ def test_a_new_incarnation_is_kept_though_saying_so_failed_at_first() -> None:
             await stream.event_log.log._begin_next_segment()  # type: ignore[attr-defined]
             await publish(world, "lost")
             await lose_the_tail(world, stream)
-            refused = []
+            refused: list[str] = []
 
             def refuse(name: str, path: str) -> None:
                 if name == "create" and "/meta" in path and len(refused) < 3:
