@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from simulation.sim_disk import DiskFaults, SimDisk
 
 from trunkline.core.clock import Rng
+from trunkline.core.errors import StreamClosed
 from trunkline.core.model import Sync
 from trunkline.server.events.bus import EventBus
 from trunkline.server.journal.segment_engine import SegmentEngine
@@ -28,6 +29,9 @@ class MortalDisk:
         self.disk = disk
         self.changes = 0
         self.died = asyncio.Event()
+        """From here on nothing is done; whoever asks for something waits ..."""
+        self.buried = asyncio.Event()
+        """... until this, so that what still runs can end."""
         self.on_call: Callable[[str, str], None] = lambda _name, _path: None
         """Told of every operation before it is done; may raise in its place."""
         self._dies_at = dies_at
@@ -41,7 +45,8 @@ class MortalDisk:
                 if self._dies_at is not None and self.changes > self._dies_at:
                     self.died.set()
             if self.died.is_set():
-                await asyncio.get_running_loop().create_future()
+                await self.buried.wait()
+                raise StreamClosed("the process is dead")
             self.on_call(name, args[0] if args and isinstance(args[0], str) else getattr(args and args[0], "path", ""))
             return await operation(*args, **kwargs)
 
@@ -74,13 +79,14 @@ class DiskWorld(World):
         before = asyncio.all_tasks()
         self.alive = MortalDisk(self.disk, dies_at=dies_at)
         self.engine = SegmentEngine(self.folder, self.alive, self.clock, self.rng)  # type: ignore[arg-type]
-        await self.engine.open()
         crash = crash or power
         try:
+            await self.engine.open()
             async with super().running(crash=crash) as bus:
                 yield bus
                 if crash:
                     self.alive.died.set()
+                    self.alive.buried.set()
         finally:
             if not crash:
                 await self.engine.close()
@@ -91,3 +97,23 @@ class DiskWorld(World):
                 self.disk.cut_power()
             else:
                 self.disk.kill()
+
+    async def life(self, story: Callable[[], Awaitable[None]], *, dies_at: int | None, power: bool) -> bool:
+        """From a start to a crash: when so many changes have reached the disk, or when the story is over (True)."""
+
+        async def live() -> None:
+            async with self.running(crash=True, power=power, dies_at=dies_at):
+                await story()
+
+        living = asyncio.create_task(live())
+        await asyncio.sleep(0)
+        dying = asyncio.create_task(self.alive.died.wait())
+        await asyncio.wait([living, dying], return_when=asyncio.FIRST_COMPLETED)
+        over = dies_at is None or self.alive.changes <= dies_at
+        self.alive.buried.set()
+        for task in (living, dying):
+            task.cancel()
+        failure, _ = await asyncio.gather(living, dying, return_exceptions=True)
+        if isinstance(failure, AssertionError) or (over and isinstance(failure, Exception)):
+            raise failure
+        return over
