@@ -115,6 +115,11 @@ class BalancedChannel(grpc.aio.Channel):
         """The live view that it balances over."""
         return self._view
 
+    @property
+    def closed(self) -> bool:
+        """It takes no more calls."""
+        return self._closed
+
     def endpoints(self) -> list[EndpointState]:
         """Every endpoint and why it is picked or not."""
         self._balancer.pick()

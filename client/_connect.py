@@ -42,7 +42,7 @@ def connect(
     insecure: bool = False,
     options: ClientOptions | None = None,
 ) -> Trunkline:
-    """A connection to the control plane at `target` ("host:port"), for use with `async with`.
+    """A connection to the control plane at `target` ("host:port" or "unix:PATH"), for use with `async with`.
 
     `namespace` is that of every call that names no other. `name` is who drain and `explain` say this client is, and the
     source of its events; by default the process's id on its machine's behalf. `token` goes with every call; sent
@@ -74,7 +74,10 @@ def _with_blocking_face(make: Callable[Given, Trunkline]) -> Callable[Given, Syn
 
 
 connect_sync = _with_blocking_face(connect)
-"""`connect` for programs with threads: `with connect_sync("host:port") as trunkline`. Threads may share the connection."""
+"""`connect` for programs with threads: `with connect_sync("host:port") as trunkline`.
+
+Threads may share the connection.
+"""
 
 
 def real_edge(target: str, *, tls: Tls | None, options: ClientOptions) -> Edge:

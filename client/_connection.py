@@ -183,7 +183,7 @@ class Trunkline:
             self._link, self._keeper, self._tasks, self._edge, instance=instance, terms=terms, options=self._options
         )
         await registration.open()
-        self._registrations.add(registration)
+        self._registrations = {one for one in self._registrations if not one.ended} | {registration}
         return registration
 
     # Discovery.
@@ -252,7 +252,7 @@ class Trunkline:
         dial = partial(self._dial_instance, credentials)
         edge = self._edge
         channel = BalancedChannel(view, dial, edge.rng, self._guard, options, clock=edge.clock, on_call=on_call)
-        self._closers.add(channel)
+        self._owned(channel)
         return channel
 
     def _dial_instance(self, credentials: grpc.ChannelCredentials | None, address: str) -> grpc.aio.Channel:
@@ -324,7 +324,7 @@ class Trunkline:
             in_flight_max=in_flight_max,
             timeout_s=self._options.timeout_s if timeout_s is None else timeout_s,
         )
-        self._closers.add(publisher)
+        self._owned(publisher)
         return publisher
 
     def subscribe(
@@ -392,6 +392,9 @@ class Trunkline:
         self._guard.check()
         if not self._open or self._closed:
             raise RuntimeError("the connection is not open: use it inside `async with connect(...) as trunkline`")
+
+    def _owned(self, closer: Publisher | BalancedChannel) -> None:
+        self._closers = {one for one in self._closers if not one.closed} | {closer}
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._options.backoff, self._edge.rng)

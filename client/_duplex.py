@@ -98,7 +98,7 @@ class Duplex(Generic[Request, Response]):
             self._session.lost(error)
             if answered:
                 self._backoff.reset()
-            if not isinstance(error, Unreachable):  # else the link itself waits
+            if self._link.is_current(attempt):  # else the link itself waits
                 log.info("stream ended", extra={"error": str(error)})
                 await asyncio.sleep(self._backoff.next_s(limit_s=self._link.backoff_limit_s))
 

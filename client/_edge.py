@@ -15,6 +15,9 @@ import grpc.aio
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument
 
+UNIX = "unix:"
+"""Begins a target that is a socket in the file system."""
+
 
 class ControlChannel(Protocol):
     """The part of grpc.aio.Channel that reaches the control plane; generated stubs take it."""
@@ -72,7 +75,9 @@ def dial_instance(address: str, credentials: grpc.ChannelCredentials | None) -> 
 
 
 def host_and_port(target: str) -> tuple[str, int]:
-    """Split "host:port" or "[v6]:port"; InvalidArgument when it is neither."""
+    """Split "host:port" or "[v6]:port"; "unix:PATH" is loopback. InvalidArgument when it is none of them."""
+    if target.startswith(UNIX) and len(target) > len(UNIX):
+        return "localhost", 0
     host, colon, port = target.removeprefix("dns:///").rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InvalidArgument.of("target", "host:port", target)

@@ -33,7 +33,7 @@ class Face:
 FACES = {
     "Registration": Face(
         "_registration",
-        ("instance", "id", "lease_id", "ttl_ms", "error", "wait_ended", "declare", "drain", "close",
+        ("instance", "id", "lease_id", "ttl_ms", "error", "ended", "wait_ended", "declare", "drain", "close",
          "__aenter__", "__aexit__"),
     ),
     "View": Face(
@@ -49,7 +49,7 @@ FACES = {
     ),
     "Fetched": Face("_pull", ("settle", "__len__", "__iter__", "__aenter__", "__aexit__")),
     "Publisher": Face(
-        "_publisher", ("in_flight", "publish", "flush", "close", "__aenter__", "__aexit__"), base="SyncSender"
+        "_publisher", ("in_flight", "closed", "publish", "flush", "close", "__aenter__", "__aexit__"), base="SyncSender"
     ),
     "Choice": Face("_chooser", ("endpoint", "instance", "failed", "__enter__", "__exit__")),
     "Chooser": Face("_chooser", ("view", "choose", "close", "__aenter__", "__aexit__")),
@@ -75,8 +75,8 @@ CONSUME = '''
         """Handle deliveries in `concurrency` threads until closed or interrupted.
 
         A handler that returns acknowledges (unless it said something itself); one that raises is logged, and the event
-        comes again after `nack_delay_s`. At the end no more is taken, handlers that run are waited for, and what was not
-        done within `finish_within_s` comes again.
+        comes again after `nack_delay_s`. At the end no more is taken, handlers that run are waited for, and what was
+        not done within `finish_within_s` comes again.
         """
         self._consume(
             lambda delivery: handler(SyncDelivery(self._portal, delivery)),

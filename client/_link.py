@@ -101,6 +101,10 @@ class Link:
             self._stubs = stubs_on(self._channel)
         return Attempt(self._generation, self._stubs)
 
+    def is_current(self, attempt: Attempt) -> bool:
+        """Its channel was not given up."""
+        return attempt.generation == self._generation
+
     def reached(self, attempt: Attempt) -> None:
         """The control plane answered."""
         if attempt.generation == self._generation:
@@ -147,7 +151,7 @@ class Link:
                         if not is_transient(error):
                             raise
                         last = error
-                    if attempt.generation == self._generation:  # answered, but not now: the channel is sound
+                    if self.is_current(attempt):  # answered, but not now: the channel is sound
                         await asyncio.sleep(backoff.next_s(limit_s=deadline_s / 4))
         except TimeoutError:
             if last is None:

@@ -87,7 +87,8 @@ class Portal:
         return self.call(on_loop)
 
     def post(self, work: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> None:
-        """Call `work(...)` on the loop's thread some time soon, in the order of the calls; its result is not waited for."""
+        """Call `work(...)` on the loop's thread some time soon, in the order of the calls; its result is not waited
+        for."""
         self._opened().call_soon_threadsafe(lambda: work(*args, **kwargs))
 
     def iterate(self, items: Callable[[], AsyncIterator[Answer]]) -> Iterator[Answer]:

@@ -104,6 +104,11 @@ class Publisher:
         """Events that were sent and are not answered."""
         return self._in_flight
 
+    @property
+    def closed(self) -> bool:
+        """It takes no more."""
+        return self._closed
+
     async def publish(self, events: Event | Iterable[Event]) -> Published:
         """Send and wait for the answer."""
         return await (await self.send(events))

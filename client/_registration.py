@@ -118,6 +118,11 @@ class Registration:
         """Why the registration ended without `close()`."""
         return self._error
 
+    @property
+    def ended(self) -> bool:
+        """It was closed, or somebody else ended it."""
+        return self._ended.is_set()
+
     async def wait_ended(self) -> None:
         """Return when it is closed; raise `error` when somebody else ended it (deregistered it, or took the id
         over)."""

@@ -70,7 +70,7 @@ class View:
 
     @property
     def error(self) -> TrunklineError | None:
-        """Why the control plane refuses this watch, while it does."""
+        """Why the control plane refuses this watch, or cannot be reached; None while all is well."""
         return self._error
 
     def staleness(self) -> float:

@@ -66,6 +66,11 @@ class SyncRegistration(SyncFace[Registration]):
         """Why the registration ended without `close()`."""
         return self._portal.run(lambda: self._async.error)
 
+    @property
+    def ended(self) -> bool:
+        """It was closed, or somebody else ended it."""
+        return self._portal.run(lambda: self._async.ended)
+
     def wait_ended(self) -> None:
         """Return when it is closed; raise `error` when somebody else ended it (deregistered it, or took the id
         over).
@@ -130,7 +135,7 @@ class SyncView(SyncFace[View]):
 
     @property
     def error(self) -> TrunklineError | None:
-        """Why the control plane refuses this watch, while it does."""
+        """Why the control plane refuses this watch, or cannot be reached; None while all is well."""
         return self._portal.run(lambda: self._async.error)
 
     def staleness(self) -> float:
@@ -235,8 +240,8 @@ class SyncSubscription(SyncConsumer):
         """Handle deliveries in `concurrency` threads until closed or interrupted.
 
         A handler that returns acknowledges (unless it said something itself); one that raises is logged, and the event
-        comes again after `nack_delay_s`. At the end no more is taken, handlers that run are waited for, and what was not
-        done within `finish_within_s` comes again.
+        comes again after `nack_delay_s`. At the end no more is taken, handlers that run are waited for, and what was
+        not done within `finish_within_s` comes again.
         """
         self._consume(
             lambda delivery: handler(SyncDelivery(self._portal, delivery)),
@@ -283,6 +288,11 @@ class SyncPublisher(SyncSender):
     def in_flight(self) -> int:
         """Events that were sent and are not answered."""
         return self._portal.run(lambda: self._async.in_flight)
+
+    @property
+    def closed(self) -> bool:
+        """It takes no more."""
+        return self._portal.run(lambda: self._async.closed)
 
     def publish(self, events: Event | Iterable[Event]) -> Published:
         """Send and wait for the answer."""

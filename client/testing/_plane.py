@@ -102,7 +102,17 @@ class FakeControlPlane:
         `cache` keeps views, `dial_instance` replaces the way to instances.
         """
         chosen = options or ClientOptions()
-        edge = Edge(
+        edge = self.edge(clock=clock, dial_instance=dial_instance)
+        interval_s = chosen.cache_interval_s
+        views = ViewCache(cache, edge.clock, target=MEMORY_TARGET, interval_s=interval_s) if cache else None
+        return Trunkline(edge, chosen, namespace=namespace, name=name, cache=views, target=MEMORY_TARGET)
+
+    def edge(
+        self, *, clock: Clock | None = None,
+        dial_instance: Callable[[str, grpc.ChannelCredentials | None], grpc.aio.Channel] = dial_instance,
+    ) -> Edge:  # fmt: skip
+        """What a connection to it stands on."""
+        return Edge(
             clock=clock or self._clock,
             rng=Rng(self._rng.u64()),
             entropy=self._rng.bytes,
@@ -110,10 +120,6 @@ class FakeControlPlane:
             dial_instance=dial_instance,
             addresses=MemoryAddresses(),
         )
-        views = (
-            ViewCache(cache, edge.clock, target=MEMORY_TARGET, interval_s=chosen.cache_interval_s) if cache else None
-        )
-        return Trunkline(edge, chosen, namespace=namespace, name=name, cache=views, target=MEMORY_TARGET)
 
     def connect_sync(
         self, *, namespace: str = "default", name: str = "test", options: ClientOptions | None = None,
@@ -193,3 +199,15 @@ class FakeControlPlane:
 
     def _header(self) -> common_pb2.ResponseHeader:
         return common_pb2.ResponseHeader(journal_id="memory", incarnation=1, revision=self._registry.revision)
+
+
+class FakeTrunkline(Trunkline):
+    """A connection with a control plane of its own: `async with FakeTrunkline() as trunkline`, then
+    `trunkline.plane`."""
+
+    def __init__(self, *, namespace: str = "default", options: ClientOptions | None = None) -> None:
+        self.plane = FakeControlPlane()
+        """Moves time, makes trouble, and looks inside."""
+        super().__init__(
+            self.plane.edge(), options or ClientOptions(), namespace=namespace, name="test", target=MEMORY_TARGET
+        )

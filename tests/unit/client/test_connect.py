@@ -14,13 +14,17 @@ from trunkline.client.testing import FakeControlPlane
 from trunkline.core.errors import InvalidArgument
 
 
-@pytest.mark.parametrize("target", ["", "host", "host:", "host:0", "host:99999", ":7400", "::1:7400", "host:http"])
+@pytest.mark.parametrize(
+    "target", ["", "host", "host:", "host:0", "host:99999", ":7400", "::1:7400", "host:http", "unix:"]
+)
 def test_a_target_is_host_and_port(target: str) -> None:
     with pytest.raises(InvalidArgument, match="target"):
         connect(target)
 
 
-@pytest.mark.parametrize("target", ["localhost:7400", "10.0.0.5:1", "[::1]:7400", "dns:///plane.example:7400"])
+@pytest.mark.parametrize(
+    "target", ["localhost:7400", "10.0.0.5:1", "[::1]:7400", "dns:///plane.example:7400", "unix:/run/t.sock"]
+)
 def test_usable_targets(target: str) -> None:
     assert connect(target).target == target
 
