@@ -58,6 +58,8 @@ tidy: build
 fix: build  ## what can be mended by a machine
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(PY) tools/settings_page.py
+	$(PY) tools/errors_table.py
 
 bench: build  ## every benchmark beside its peers; installs the peers it can
 	bench/peers/install.sh
