@@ -214,6 +214,9 @@ class SegmentLog:
         except TrunklineError as error:
             self._fail(error, [], _definite(error), kept_end=self._believable(error))
             asked.set_exception(_again(error))
+        except Exception as error:  # a bug of ours: who asked holds the lock that recovery needs
+            asked.set_exception(StreamClosed(f"the journal failed: {error!r}"))
+            raise
         else:
             asked.set_result(None)
 

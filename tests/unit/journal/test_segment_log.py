@@ -619,3 +619,24 @@ async def test_a_damaged_index_is_made_anew_of_the_blocks(disk: SimDisk) -> None
     log = await (await an_engine(disk)).open_log("shop/events", LogConfig(segment_bytes=256 << 10, recent_bytes_max=0))
     assert await read_all(log, 1_000) == list(range(1_000, 4_000))
     assert await log.offset_at(1_555) == 1_560
+
+
+async def test_what_goes_wrong_in_a_roll_is_told_to_who_asked_for_it_and_does_not_hold_up_recovery(
+    log: SegmentLog, disk: SimDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(log, 10)
+
+    async def vanished(path: str) -> File:
+        raise FileNotFoundError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "create", vanished)
+        async with asyncio.timeout(5):
+            with pytest.raises(StreamClosed):
+                await log.compact()
+        with pytest.raises(StreamClosed):
+            await log.append(events_batch(1, first=10), time_ns=20)
+    async with asyncio.timeout(5):
+        await log.recover()
+    await fill(log, 10, first=10)
+    assert await read_all(log) == list(range(20))
