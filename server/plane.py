@@ -106,6 +106,7 @@ class ControlPlane:
             clock,
             config.control,
             program_version=about.version,
+            sync=promise.sync,
         )
         self._chain: Chain | None = None
         self._reached = asyncio.Event()

@@ -49,13 +49,22 @@ class Control:
     """The journal's control stream and the folds that it leads to."""
 
     def __init__(
-        self, engine: Engine, folds: Folds, clock: Clock, config: ControlConfig, *, program_version: str
+        self,
+        engine: Engine,
+        folds: Folds,
+        clock: Clock,
+        config: ControlConfig,
+        *,
+        program_version: str,
+        sync: Sync = Sync.FSYNCED,
     ) -> None:
+        """`sync` is the most that the engine promises: an engine in memory has a control stream in memory."""
         self.engine = engine
         self.folds = folds
         self.config = config
         self._clock = clock
         self._program_version = program_version
+        self._sync = sync
         self._log: Log | None = None
         self._sequencer: Sequencer | None = None
         self._snapshot_revision = -1
@@ -77,7 +86,7 @@ class Control:
     async def open(self) -> None:
         """Rebuild the folds. JournalCorrupt when neither snapshot nor journal leads to a whole state."""
         admission, requests = Admission(), RecentRequests()
-        self._log = await self.engine.open_log(CONTROL, LogConfig(sync=Sync.FSYNCED))
+        self._log = await self.engine.open_log(CONTROL, LogConfig(sync=self._sync))
         self._snapshot_revision = await self._load_snapshot(admission, requests)
         if self._snapshot_revision + 1 < self._log.first_offset:
             raise JournalCorrupt(
@@ -137,7 +146,10 @@ class Control:
     async def close(self) -> None:
         """Take a last snapshot, so that the next start has little to replay. After `run` was cancelled."""
         if self._sequencer is not None and self._log is not None and self._log.failed is None:
-            await self.snapshot()
+            try:
+                await self.snapshot()
+            except TrunklineError as error:  # the journal has all of it, and has still to be closed
+                log.warning("last snapshot not written", extra={"reason": error.code, "error": error.message})
 
     # Snapshots.
 
