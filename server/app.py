@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -158,8 +157,10 @@ class App:
             if http is not None:
                 await http.stop()
             running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            await asyncio.wait([running])
+            # Not raised here: if it ended everything, `_first` has said why, in a form that people can read.
+            if not running.cancelled() and (error := running.exception()) is not None:
+                log.error("the control plane ended", exc_info=error)
 
     def _http(self, plane: ControlPlane) -> HttpListener | None:
         if not self._config.http_listen:
