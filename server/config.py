@@ -20,7 +20,7 @@ from trunkline.core.errors import InvalidArgument, Violation
 
 ENVIRONMENT_PREFIX = "TRUNKLINE_"
 CONFIG_VARIABLES_ELSEWHERE = frozenset(
-    f"TRUNKLINE_{name}" for name in ("CONFIG", "ADDRESS", "TOKEN", "CLIENT_NAMESPACE", "SERVICE", "INSTANCE")
+    f"TRUNKLINE_{name}" for name in ("CONFIG", "ADDRESS", "TOKEN", "CLIENT_NAMESPACE", "SERVICE", "INSTANCE_ID")
 )
 """Variables of the command line, and those that `register` gives to what it wraps, which are no settings of a server."""
 

@@ -13,7 +13,8 @@ const protoLoader = require('@grpc/proto-loader');
 const address = process.argv[2] ?? '127.0.0.1:7400';
 const protos = process.env.TRUNKLINE_PROTOS ?? path.join(__dirname, 'protos');
 const files = ['registry', 'discovery', 'events'].map((name) => `trunkline/api/v1/${name}.proto`);
-const definition = protoLoader.loadSync(files, { includeDirs: [protos], keepCase: true, longs: String, enums: String });
+const options = { includeDirs: [protos], keepCase: true, longs: String, enums: String, defaults: true };
+const definition = protoLoader.loadSync(files, options);
 const api = grpc.loadPackageDefinition(definition).trunkline.api.v1;
 const credentials = grpc.credentials.createInsecure();
 const registry = new api.RegistryService(address, credentials);
@@ -44,6 +45,7 @@ async function main() {
       }
     });
   });
+  seen.catch(() => {}); // told below, where it is awaited
   watch.write({ open: { watch_id: 1, namespace: 'default', service: 'cart', client: id } });
 
   // Whoever knows the secret holds the lease: registering again with it changes the same registration.
@@ -73,7 +75,7 @@ async function main() {
 
   clearInterval(timer);
   keepAlive.end();
-  watch.end();
+  watch.cancel(); // a watch goes on until it is cancelled
   await call(registry, 'Deregister', { registration: { namespace: 'default', lease_id: lease.lease_id } });
   console.log('deregistered');
   for (const client of [registry, discovery, events]) client.close();
