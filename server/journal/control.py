@@ -112,10 +112,10 @@ class Control:
         async for revision, data in self.engine.load_snapshots():
             try:
                 snapshot = decode(data)
+                restore(snapshot, self.folds, admission, requests)
             except (JournalCorrupt, JournalTooNew) as error:
                 log.warning("snapshot unreadable", extra={"revision": revision, "error": error.message})
                 continue
-            restore(snapshot, self.folds, admission, requests)
             return snapshot.revision
         return -1
 

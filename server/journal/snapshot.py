@@ -116,8 +116,14 @@ def decode(data: bytes) -> Snapshot:
 
 
 def restore(snapshot: Snapshot, folds: Folds, admission: Admission, requests: RecentRequests) -> None:
-    """Load a snapshot into empty folds. ValueError when a section is of a version that is not known."""
+    """Load a snapshot into empty folds. JournalTooNew, with nothing loaded, when a section is of a newer version."""
     by_name = {section.name: section for section in snapshot.sections}
+    for name, known in [*((fold.name, fold.version) for fold in folds.folds), ("admission", ADMISSION_VERSION)]:
+        if name in by_name and by_name[name].version > known:
+            version = by_name[name].version
+            raise JournalTooNew(
+                f"the snapshot's section {name} has version {version}; this program reads up to {known}"
+            )
     for fold in folds.folds:
         section = by_name.get(fold.name)
         if section is not None:  # a fold that is newer than the snapshot begins empty

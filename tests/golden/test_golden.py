@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import shutil
@@ -141,6 +142,22 @@ async def test_a_snapshot_of_a_newer_form_is_left_out_and_the_records_do(golden:
         struct.pack_into("<I", data, 4, 2)
         struct.pack_into("<I", data, 36, google_crc32c.value(bytes(data[:36])))
         path.write_bytes(data)
+    compare(await read(folder), expected)
+
+
+@pytest.mark.parametrize("section", ["registry", "events", "tokens", "admission"])
+async def test_a_snapshot_with_a_newer_section_is_left_out_whole(
+    golden: tuple[Path, dict[str, Any]], section: str
+) -> None:
+    folder, expected = golden
+    for path in (folder / "snapshots").iterdir():
+        head, data = bytearray(path.read_bytes()[:40]), bytearray(path.read_bytes()[40:])
+        at = data.index(struct.pack("<I", 1) + section.encode())
+        struct.pack_into("<I", data, at, 2)
+        data[-32:] = hashlib.sha256(data[:-37]).digest()
+        struct.pack_into("<I", head, 32, google_crc32c.value(bytes(data)))
+        struct.pack_into("<I", head, 36, google_crc32c.value(bytes(head[:36])))
+        path.write_bytes(head + data)
     compare(await read(folder), expected)
 
 

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from repository.doc_pages import DOCS, PAGES, snippets
 
+from trunkline.client import ClientOptions
+from trunkline.core.cloudevent import ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_MAX, EVENT_BYTES_MAX
 from trunkline.core.errors import leaf_errors
+from trunkline.core.model import TTL_MS_DEFAULT, TTL_MS_MAX, TTL_MS_MIN
+from trunkline.core.wire import EVENTS_MAX
+from trunkline.server.discovery.watch_config import CREDIT_DEFAULT, WatchConfig
+from trunkline.server.events import bounds, settings
+from trunkline.server.events.session import SUBSCRIPTIONS_PER_SESSION_MAX
+from trunkline.server.events.streams import StreamsConfig
+from trunkline.server.events.subscriptions import SubscriptionsConfig
+from trunkline.server.journal.control import ControlConfig
+from trunkline.server.journal.log import LogConfig
+from trunkline.server.registry.config import ExpiryConfig, RegistryLimits
+from trunkline.server.registry.guard import GuardConfig
+from trunkline.server.security.authority import CERTIFICATE_DAYS
+from trunkline.server.security.tokens import TOKENS_MAX
+from trunkline.server.transport.config import TransportConfig
 
 ROOT = DOCS.parent
 TOOLS = ROOT / "tools"
@@ -95,3 +112,50 @@ def test_guarantees_have_the_numbers_of_the_architecture() -> None:
     checked = re.findall(r'"""(G\d+) ([\w ]+)', (ROOT / "tests/guarantees.py").read_text())
     assert len(checked) > 8
     assert not [(number, name) for number, name in checked if name.lower().split()[0] != names[number].split()[0]]
+
+
+def numbers() -> Iterator[tuple[str, str]]:
+    """(page, what stands there), made of the code's own numbers."""
+    registry, guard, expiry = RegistryLimits(), GuardConfig(), ExpiryConfig()
+    instances = (registry.instances_max, registry.namespace_instances_max, registry.service_instances_max)
+    streams, watches = StreamsConfig(), WatchConfig()
+    yield "operating.md", "| instances: in all, of a namespace, of a service | {:,}, {:,}, {:,} |".format(*instances)
+    yield "operating.md", f"| TTL | {TTL_MS_MIN // 1_000} s to {TTL_MS_MAX // 1_000} s |"
+    yield "operating.md", f"on one stream | {watches.watches_max:,}, {watches.watches_per_connection_max:,} |"
+    yield "operating.md", f"of a namespace | {streams.streams_max:,}, {streams.streams_per_namespace_max:,} |"
+    yield "operating.md", f"of a stream | {SubscriptionsConfig().subscriptions_per_stream_max:,} |"
+    yield "operating.md", f"on one Subscribe stream | {SUBSCRIPTIONS_PER_SESSION_MAX:,} |"
+    yield (
+        "operating.md",
+        f"| {EVENTS_MAX:,}, {EVENT_BYTES_MAX >> 20} MiB, {TransportConfig().receive_message_bytes_max >> 20} MiB |",
+    )
+    yield "operating.md", f"| set-aside events of a subscription | {bounds.SET_ASIDE_MAX:,} |"
+    yield "operating.md", f"| tokens | {TOKENS_MAX:,} |"
+    yield "operating.md", f"Control records are kept {ControlConfig().history_retention_s // 86_400} days"
+    yield "operating.md", f"(up to {LogConfig().recent_bytes_max >> 20} MiB, and as much again"
+    yield "operating.md", f"a server certificate ({CERTIFICATE_DAYS} days)"
+    yield (
+        "services.md",
+        f"more than {guard.lapsed_percent_max} % of a namespace's leases, and at least {guard.lapses_min}, lapse",
+    )
+    yield "services.md", f"silent for {guard.silent_percent} % of their TTL"
+    yield "services.md", f"for {guard.stale_retention_ms // 60_000} minutes at most"
+    yield (
+        "services.md",
+        f"up to {expiry.jitter_ms_max / 1_000:g} s, a look every {expiry.tick_ms / 1_000:g} s, {expiry.read_ms / 1_000:g} s in",
+    )
+    yield "services.md", f"{TTL_MS_DEFAULT // 1_000} s unless asked otherwise"
+    yield "services.md", f"after {ClientOptions().stale_after_s:g} s of silence"
+    yield "services.md", f"until their timeout ({ClientOptions().timeout_s:g} s)"
+    yield "services.md", f"its credit ({CREDIT_DEFAULT} events)"
+    yield "services.md", f"nothing changed for {watches.bookmark_interval_ms // 1_000} s"
+    yield "events.md", f"| {settings.DEDUPE_WINDOW_NS // 60_000_000_000} minutes, {settings.DEDUPE_IDS:,} |"
+    yield "events.md", f"| `ack_deadline` | {settings.ACK_DEADLINE_MS // 1_000} s |"
+    yield "events.md", f"| `max_deliveries` | {settings.MAX_DELIVERIES} |"
+    yield "events.md", f"| `max_in_flight` | {settings.MAX_IN_FLIGHT:,} |"
+    yield "events.md", f"At most {ATTRIBUTES_MAX} attributes, with names of at most {ATTRIBUTE_NAME_BYTES_MAX} bytes"
+
+
+@pytest.mark.parametrize(("page", "text"), list(numbers()))
+def test_numbers_are_those_of_the_code(page: str, text: str) -> None:
+    assert text in " ".join((DOCS / page).read_text().split())
