@@ -146,7 +146,8 @@ class EventBus:
         for record in records:
             kind = record.topic.partition(".")[0]
             if kind == "stream":
-                self.streams.apply(record)
+                for feed in self.streams.apply(record):
+                    self.checkpoints.forget(feed)
             elif kind == "subscription":
                 _, namespace, stream, _ = record.key.split("/", 3)
                 self.subscriptions.apply(record, self.streams.peek(namespace, stream))

@@ -28,6 +28,7 @@ from trunkline.server.journal.log import LogConfig
 from trunkline.server.journal.record import Record
 from trunkline.server.journal.sequencer import Origin, Written
 
+from .feed import Feed
 from .fold import STREAM_CREATED, STREAM_DELETED, EventsFold, StreamEntity, stream_key
 from .settings import CHANGES, DEFAULT_STREAM, StreamSettings
 from .stream import EventStream, open_stored, recover_log
@@ -246,16 +247,18 @@ class Streams:
         await self._writer.write(decide, origin, deadline_ns=deadline_ns)
         await self._deleted((namespace, name))
 
-    def apply(self, record: Record) -> None:
-        """A record was folded: let go of a stream that is not there any more."""
+    def apply(self, record: Record) -> list[Feed]:
+        """A record was folded: let go of a stream that is not there any more; returns what its subscriptions were."""
         if record.topic != STREAM_DELETED:
-            return
+            return []
         _, namespace, name = record.key.split("/", 2)
         key = (namespace, name)
         stream = self._open.pop(key, None)
+        feeds = [] if stream is None else list(stream.feeds.values())
         if stream is not None:
             stream.end(not_found(namespace, name))
         self._start_deleting(key)
+        return feeds
 
     async def _delete_log(self, key: tuple[str, str]) -> None:
         self._undeleted.add(key)

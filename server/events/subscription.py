@@ -284,8 +284,8 @@ class SubscriptionState:
         waiting = self._waiting.pop_due(now_ns, durable=self.limits.durable)
         if waiting is not None:
             return waiting
-        is_room = len(self._open) + len(self.set_aside) < bounds.HELD_MAX
-        if is_room and self._ready and self._ready[0] < self.reserved_to:
+        is_new = bool(self._ready) and self._ready[0] < self.reserved_to
+        if is_new and len(self._open) + len(self.set_aside) < bounds.HELD_MAX:
             offset = self._ready.popleft()
             entry = self._open[offset] = Entry(offset, 0, 1)
             self._order.append(offset)
@@ -326,10 +326,7 @@ class SubscriptionState:
         self._changes += 1
 
     def release(self, offsets: Sequence[int], *, first_offset: int, now_ns: int, time_ns: int) -> int:
-        """Give set-aside events back to delivery, attempts counted anew; those below `first_offset` are gone and stay.
-
-        Returns how many there were.
-        """
+        """Give set-aside events back to delivery, attempts counted anew, but for those below `first_offset`; how many."""
         released = 0
         for offset in offsets:
             if offset >= first_offset and self.set_aside.pop(offset, None) is not None:

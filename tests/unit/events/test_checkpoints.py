@@ -117,6 +117,28 @@ def test_no_more_is_delivered_than_a_checkpoint_holds(monkeypatch: pytest.Monkey
     virtual(main)
 
 
+def test_a_stream_that_goes_leaves_nothing_to_checkpoint() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            streams = [events_pb2.StreamConfig(namespace="shop", name=f"s{i}") for i in range(5)]
+            for config in streams:
+                await bus.streams.create(config, BY)
+                client = world.connect()
+                await client.open(name="billing", stream=config.name, config=EARLIEST)
+                await world.publish("a", stream=config.name)
+                await client.received(1)
+                await asyncio.sleep(1)
+                await client.ack(0)
+                await bus.streams.delete("shop", config.name, BY)
+            written = bus.checkpoints.written
+            await asyncio.sleep(1)
+            assert bus.checkpoints.written == written
+            assert bus.checkpoints._next_ns == {}  # nothing else tells that it shrinks
+
+    virtual(main)
+
+
 def test_metrics_and_alarms_say_what_is_there() -> None:
     async def main() -> None:
         world = World()
