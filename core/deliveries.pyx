@@ -1,13 +1,12 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """Deliveries as bytes: a short prefix of the subscription's own, then what is the same for all who get the event.
 
-The layout is trunkline.api.v1.Delivery in field 2, as SubscribeResponse and FetchResponse have it. Indexes and ends are checked
-where they come in; the loops rely on that.
+The layout is trunkline.api.v1.Delivery in field 2, as SubscribeResponse and FetchResponse have it. Indexes and ends are
+checked where they come in; the loops rely on that.
 """
 
-import cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from trunkline.core.protowire cimport put_varint, varint_size
@@ -81,8 +80,8 @@ def first_deliveries(
 ):
     """Deliveries at their first attempt of the events at `indexes[first:]`, as far as credit goes, and how many.
 
-    The frame of event i is payload[ends[i - 1]:ends[i]], its offset offsets[i]. Each delivery tells the credit left after it.
-    The one that reaches `bytes_limit` is the last. IndexError when an index is not one of an event.
+    The frame of event i is payload[ends[i - 1]:ends[i]], its offset offsets[i]. Each delivery tells the credit left
+    after it. The one that reaches `bytes_limit` is the last. IndexError when an index is not one of an event.
     """
     cdef Py_ssize_t count = min(<uint64_t>max(0, len(indexes) - first), credit)
     cdef Py_ssize_t head = PyBytes_GET_SIZE(prefix) + 4 + _TIME_BYTES  # three tags, the attempt, the time
