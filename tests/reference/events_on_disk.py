@@ -78,7 +78,7 @@ class DiskWorld(World):
         """`power`: what was not synced may be lost. With `dies_at` it may also die while it starts."""
         before = asyncio.all_tasks()
         self.alive = MortalDisk(self.disk, dies_at=dies_at)
-        self.engine = SegmentEngine(self.folder, self.alive, self.clock, self.rng)  # type: ignore[arg-type]
+        self.engine = SegmentEngine(self.folder, self.alive, self.clock, self.rng)
         crash = crash or power
         try:
             await self.engine.open()
