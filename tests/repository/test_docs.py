@@ -98,7 +98,7 @@ def test_alarms_are_those_of_the_code() -> None:
     assert raised == explained
 
 
-@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_paths_that_are_named_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     missing = [path for path in PATH.findall(text) if not any(ROOT.glob(path))]
