@@ -40,12 +40,19 @@ def environment(folder: Path) -> dict[str, str]:
     return facts
 
 
-def file_system(folder: Path) -> str:
-    """Type of the file system that holds the folder: that of the longest mount point above it."""
+def file_system(folder: Path, mounts: str = "") -> str:
+    """Type of the file system that holds the folder: that of the longest mount point above it, the last if mounted over.
+
+    `mounts` is in the form of /proc/self/mounts, which is read when it is empty.
+    """
     path = str(folder.resolve())
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    above = [(mount[1], mount[2]) for mount in mounts if f"{path}/".startswith(f"{mount[1].rstrip('/')}/")]
-    return max(above, key=lambda mount: len(mount[0]))[1] if above else "unknown"
+    lines = [line.split() for line in (mounts or Path("/proc/self/mounts").read_text()).splitlines()]
+    above = [(len(line[1]), at, line[2]) for at, line in enumerate(lines) if _is_above(line[1], path)]
+    return max(above)[2] if above else "unknown"
+
+
+def _is_above(mount_point: str, path: str) -> bool:
+    return f"{path}/".startswith(f"{mount_point.rstrip('/')}/")
 
 
 def program(name: str) -> str | None:

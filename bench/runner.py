@@ -20,7 +20,7 @@ from bench.environment import environment
 from bench.row import Row, judged, missed
 
 ROOT = Path(__file__).parents[1]
-FOLDER_VARIABLE = "TRUNKLINE_BENCH_FOLDER"
+FOLDER_VARIABLE = "BENCH_FOLDER"
 """Tells a benchmark's process the folder that is removed whatever becomes of it."""
 
 

@@ -38,7 +38,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=output.parent,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+                env={**_environment(), **environment},
                 # Between fork and exec only this system call is made.
                 preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
             )
@@ -76,6 +76,12 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without settings of servers and clients: what is measured has its defaults."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
+    return {**kept, "PYTHONPATH": str(ROOT)}
 
 
 @contextmanager

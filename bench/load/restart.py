@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 
@@ -77,12 +78,23 @@ def kill_under_load(folder: Path, deliveries: int) -> None:
             server.kill()
 
 
-def restart(folder: Path, made: World) -> tuple[float, float]:
-    """Seconds until the server says that it is ready, and until a Resolve and a Fetch are answered."""
+class Restart(NamedTuple):
+    """Seconds from the start of the process."""
+
+    ready_s: float
+    """Until it says that it is ready ..."""
+    cpu_s: float
+    """... and the CPU time that took."""
+    served_s: float
+    """Until a Resolve and a Fetch are answered."""
+
+
+def restart(folder: Path, made: World) -> Restart:
+    """Start on what is in the folder, and ask."""
     server = Server(folder)
     with running(server):
         address = server.ready(within_s=120)
-        ready_s = time.monotonic() - server.started
+        ready_s, cpu_s = time.monotonic() - server.started, server.cpu_s()
         with grpc.insecure_channel(address, [("grpc.max_receive_message_length", -1)]) as channel:
             resolve = discovery_pb2.ResolveRequest(namespace=NAMESPACE, service="service-0001")
             answer = discovery_pb2_grpc.DiscoveryServiceStub(channel).Resolve(resolve, timeout=60)
@@ -93,28 +105,27 @@ def restart(folder: Path, made: World) -> tuple[float, float]:
             assert len(fetched.deliveries) == 100, "what was open is delivered again"
             status = admin_pb2_grpc.AdminServiceStub(channel).Status(admin_pb2.StatusRequest(), timeout=60)
             assert status.instances == made.instances, status
-    return ready_s, served_s
+    return Restart(ready_s, cpu_s, served_s)
 
 
 def rows(quick: bool) -> list[Row]:
     """The gate, and the part of it that the server sees."""
     made = world(quick)
     open_count = OPEN // 10 if quick else OPEN
-    ready, served = [], []
+    restarts = []
     with scratch_folder() as folder:
         build(folder / "data", made, timeout_s=240)
-        for _ in range(1 if quick else 5):
+        for _ in range(1 if quick else 3):
             kill_under_load(folder, open_count)
-            ready_s, served_s = restart(folder, made)
-            ready.append(ready_s)
-            served.append(served_s)
+            restarts.append(restart(folder, made))
     what = (
         f"after SIGKILL under load: {made.instances:,} instances, {made.events // 1_000_000} M events, "
-        f"{min(made.events, 1_000_000):,} ids, {open_count:,} open deliveries, up to {SNAPSHOT_RECORDS:,} records replayed"
+        f"{min(made.events, 1_000_000):,} ids, {open_count:,} open deliveries, more than {made.changed:,} records replayed"
     )
+    served = [one.served_s for one in restarts]
     return [
-        row(
-            "restart", f"to answers of Resolve and Fetch {what}", served, "s", gate="value <= 5 s", goal="value <= 2 s"
-        ),
-        row("restart", "to 'is ready' of the same", ready, "s"),
-    ]
+        row("restart", f"to answers of Resolve and Fetch {what}", served, "s", gate="value <= 5 s", goal="value <= 2 s"),
+        row("restart", "to 'is ready' of the same", [one.ready_s for one in restarts], "s"),
+        row("restart", "CPU time until then: what it takes on a machine that does nothing else",
+            [one.cpu_s for one in restarts], "s"),
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -141,4 +142,5 @@ async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)  # that it stood still: it never serves, and works as fast as it can
     asyncio.run(_build(Path(sys.argv[1]), World(**json.loads(sys.argv[2]))))

@@ -133,6 +133,14 @@ def test_the_environment_says_what_matters_and_not_whose_machine_it_is(tmp_path:
     assert file_system(Path("/proc")) == "proc"
 
 
+@pytest.mark.parametrize(
+    ("folder", "found"), [("/a/b/c", "tmpfs"), ("/ab", "ext4"), ("/", "ext4"), ("/over", "xfs"), ("/a", "tmpfs")]
+)
+def test_the_file_system_is_that_of_the_nearest_mount_point(folder: str, found: str) -> None:
+    mounts = "m /over btrfs\nd / ext4\nm /a tmpfs\nm /over xfs\nm /abc nfs\n"
+    assert file_system(Path(folder), mounts) == found
+
+
 def test_a_benchmark_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("pybreaker", reason="needs the extra 'bench'")
     (breaker,) = find(("breaker",))
