@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,13 @@ class Diaries:
         """Calls that were sent to an instance after a moment, answered or not."""
         return [line for line in self.of("attempt") if line["instance"] == instance and line["sent"] > since]
 
-    def in_flight(self, instance: str) -> int:
-        """Reservations that an inventory instance had begun and never ended."""
-        begun = sum(1 for line in self.of("reserving") if line["who"] == instance)
-        return begun - sum(1 for line in self.of("reserved") if line["who"] == instance)
+    def in_flight(self, instance: str, moment: float = inf) -> int:
+        """Reservations that an inventory instance had begun and not ended at a moment; at the end, if none is given."""
+        begun, ended = (
+            sum(1 for line in self.of(what) if line["who"] == instance and line["at"] <= moment)
+            for what in ("reserving", "reserved")
+        )
+        return begun - ended
 
     def unacknowledged_at(self, moment: float) -> int:
         """Events that were published before a moment and not yet billed then."""

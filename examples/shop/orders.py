@@ -20,9 +20,13 @@ class Orders(services.OrdersServicer):
         self._diary = diary
 
     async def Place(self, request, context):
-        reserved = await self._inventory.Reserve(
-            messages.ReserveRequest(order_id=request.order_id, item=request.item), timeout=5
-        )
+        try:
+            reserved = await self._inventory.Reserve(
+                messages.ReserveRequest(order_id=request.order_id, item=request.item), timeout=5
+            )
+        except grpc.aio.AioRpcError as error:
+            # It may or may not have been reserved: whoever places the order decides whether to try again.
+            await context.abort(error.code(), f"inventory: {error.details()}")
         self._diary.write("called", instance=reserved.inventory_instance)
         placed = Event.json(
             type="shop.order.placed",
