@@ -124,6 +124,10 @@ class Host:
         loop = asyncio.get_running_loop()
         return loop.create_task(work, name=name or self.name, context=self._context.copy())
 
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call something as if from this host."""
+        self._context.copy().run(function, *args)
+
     def began(self, task: SimTask) -> None:
         """A task was made on it."""
         self._tasks[task] = None

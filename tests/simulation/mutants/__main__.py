@@ -70,7 +70,7 @@ def path_of(mutant: Mutant) -> str:
     return spec.origin
 
 
-def hunt(mutant: Mutant) -> int:
+def hunt(mutant: Mutant, seeds: int) -> int:
     """In a process of its own: print what was broken by which seed. 0 when caught."""
     path = path_of(mutant)
     for name in [name for name in sys.modules if name.startswith("trunkline.")]:
@@ -78,7 +78,7 @@ def hunt(mutant: Mutant) -> int:
     sys.meta_path.insert(0, _Finder(mutant, path))
     simulate = importlib.import_module("simulation.world").simulate
     assert mutant.module in sys.modules, f"{mutant.module} is not used in a world"
-    for seed in range(SEEDS_MAX):
+    for seed in range(seeds):
         try:
             outcome = simulate(seed)
         except Exception as error:
@@ -88,14 +88,14 @@ def hunt(mutant: Mutant) -> int:
         if broken:
             sys.stdout.write(f"seed {seed}: {broken[0][:150]}\n")
             return 0
-    sys.stdout.write(f"survived {SEEDS_MAX} seeds\n")
+    sys.stdout.write(f"survived {seeds} seeds\n")
     return 1
 
 
-async def _run(mutant: Mutant, turn: asyncio.Semaphore, end_s: float) -> bool:
+async def _run(mutant: Mutant, turn: asyncio.Semaphore, end_s: float, seeds: int) -> bool:
     async with turn:
         began_s = time.monotonic()
-        command = [sys.executable, "-m", "simulation.mutants", "--hunt", mutant.name]
+        command = [sys.executable, "-m", "simulation.mutants", "--hunt", mutant.name, "--seeds", str(seeds)]
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=TESTS
         )
@@ -113,11 +113,11 @@ async def _run(mutant: Mutant, turn: asyncio.Semaphore, end_s: float) -> bool:
         return caught
 
 
-async def main(names: Sequence[str], jobs: int) -> int:
+async def main(names: Sequence[str], jobs: int, seeds: int) -> int:
     """Run them all, or those that are named."""
     mutants = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     turn, end_s = asyncio.Semaphore(jobs), time.monotonic() + LIMIT_S
-    caught = await asyncio.gather(*(_run(mutant, turn, end_s) for mutant in mutants))
+    caught = await asyncio.gather(*(_run(mutant, turn, end_s, seeds) for mutant in mutants))
     sys.stdout.write(f"{sum(caught)} of {len(caught)} mutants caught\n")
     return 0 if all(caught) and caught else 1
 
@@ -126,8 +126,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m simulation.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help="so many are tried at most")
     parser.add_argument("--hunt", metavar="NAME", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.hunt:
-        sys.exit(hunt(next(mutant for mutant in MUTANTS if mutant.name == given.hunt)))
-    sys.exit(asyncio.run(main(given.names, given.jobs)))
+        sys.exit(hunt(next(mutant for mutant in MUTANTS if mutant.name == given.hunt), given.seeds))
+    sys.exit(asyncio.run(main(given.names, given.jobs, given.seeds)))

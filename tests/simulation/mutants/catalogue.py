@@ -41,16 +41,16 @@ MUTANTS = (
         "data, sync=False)",
     ),
     Mutant(
-        "the folder of a small file is not synced",
-        f"{JOURNAL}.small_file",
-        "    await disk.rename(path + TEMPORARY_SUFFIX, path)\n    await disk.sync_folder(folder)\n",
-        "    await disk.rename(path + TEMPORARY_SUFFIX, path)\n",
+        "the folder of a new segment is not synced",
+        f"{JOURNAL}.segment",
+        "    await disk.sync_folder(segment.folder)\n",
+        "",
     ),
     Mutant(
         "a position is used twice",
-        f"{JOURNAL}.append_queue",
-        "base, self.end_offset = self.end_offset, self.end_offset + part.count\n",
-        "base, self.end_offset = self.end_offset, self.end_offset + max(1, part.count - 1)\n",
+        f"{JOURNAL}.segment_log",
+        "AppendQueue(self.next_offset, ",
+        "AppendQueue(max(0, self.next_offset - 1), ",
     ),
     Mutant(
         "after a failed sync the log goes on in the same file",
@@ -113,8 +113,8 @@ MUTANTS = (
     Mutant(
         "a failed append leaves its ids in the window",
         f"{JOURNAL}.event_log",
-        "            self._window.take_back(pending.offset)\n",
-        "",
+        "self._window.take_back(pending.offset)",
+        "pass",
     ),
     # Leases.
     Mutant(
@@ -236,14 +236,14 @@ MUTANTS = (
     Mutant(
         "a checkpoint is ahead of the acknowledgements",
         f"{EVENTS}.subscription",
-        "        missing = [offset - floor for offset in self._open if floor <= offset < self.next_offset]\n",
-        "        missing = []\n        floor = max([floor, *self._open])\n",
+        "        missing = [offset - floor for offset in (*self._open, *self._ready) if floor <= offset < self.next_offset]\n",
+        "        missing = [offset - floor for offset in self._ready if floor <= offset < self.next_offset]\n",
     ),
     Mutant(
         "deliveries are not counted before they are made",
         f"{EVENTS}.subscription",
-        "        if self._ready and self._ready[0] < self.reserved_to:\n",
-        "        if self._ready:\n",
+        "is_new = bool(self._ready) and self._ready[0] < self.reserved_to\n",
+        "is_new = bool(self._ready)\n",
     ),
     Mutant(
         "the checkpoints' stream is not recovered",

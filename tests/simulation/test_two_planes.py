@@ -1,0 +1,26 @@
+"""Two control planes on one journal, whose transport delays, loses answers and repeats appends: seeded worlds.
+
+SIMULATION_SEEDS=N runs N seeds from 0 on, SIMULATION_SEED=K runs one.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from simulation.pair import simulate_pair
+
+SEEDS_DEFAULT = 60
+
+
+def seeds() -> list[int]:
+    one = os.environ.get("SIMULATION_SEED")
+    return [int(one)] if one else list(range(int(os.environ.get("SIMULATION_SEEDS", SEEDS_DEFAULT))))
+
+
+@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.timeout(120)
+def test_two_control_planes_agree(seed: int) -> None:
+    broken = simulate_pair(seed)
+    again = f"SIMULATION_SEED={seed} .venv/bin/pytest tests/simulation/test_two_planes.py"
+    assert not broken, "\n".join([f"seed {seed} broke {len(broken)} promises; to repeat: {again}", *broken[:20]])
