@@ -70,7 +70,7 @@ BENCHMARKS = (
         durability="FSYNCED",
         sizes="100,000 instances, 10 M events of 200 bytes, 1,000,000 ids, 10,000 open deliveries",
         concurrency="traffic from 4 threads until the SIGKILL",
-        limit_s=420,
+        limit_s=600,
     ),
     Benchmark(
         name="resolve",

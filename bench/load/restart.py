@@ -114,7 +114,7 @@ def rows(quick: bool) -> list[Row]:
     open_count = OPEN // 10 if quick else OPEN
     restarts = []
     with scratch_folder() as folder:
-        build(folder / "data", made, timeout_s=240)
+        build(folder / "data", made, timeout_s=400)
         for _ in range(1 if quick else 3):
             kill_under_load(folder, open_count)
             restarts.append(restart(folder, made))
