@@ -1,8 +1,8 @@
 """Checkpoints: what subscriptions have done, kept in the stream `trunkline.subscriptions`.
 
-A subscription that has something new to say is written, with all others that have, in one append; none is written more
-often than every 50 ms, unless something to deliver waits for it. The id of a record is the revision that made the
-subscription, so that a checkpoint of an earlier one of the same name is told apart.
+Every 50 ms those subscriptions that have something new to say are written in one append. Sooner is written only what
+something to deliver waits for. The id of a record is the revision that made the subscription, so that a checkpoint of an
+earlier one of the same name is told apart.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUBSCRIPTIONS = "trunkline.subscriptions"
 TOPIC = "subscription.checkpoint"
 SCHEMA = 1
 INTERVAL_NS = 50_000_000
-"""Between two checkpoints of one subscription."""
+"""Between two appends, unless something to deliver waits."""
 RETRY_NS = 1_000_000_000
 """After an append failed."""
 BATCH_BYTES_MAX = 4 << 20
@@ -69,8 +69,12 @@ class Checkpoints:
         self._clock = clock
         self._is_current = is_current
         self._dirty: dict[Checkpointed, None] = {}
-        self._next_ns: dict[str, int] = {}
+        self._blocked: dict[Checkpointed, None] = {}
+        """Those among them that something to deliver waits for."""
+        self._next_ns = 0
+        """When those that nothing waits for may be written."""
         self._work = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._compacted_bytes = 0
 
     async def load(self) -> dict[tuple[str, int], Progress]:
@@ -91,61 +95,60 @@ class Checkpoints:
     def mark(self, subscription: Checkpointed) -> None:
         """Write it at the next opportunity."""
         self._dirty[subscription] = None
+        if subscription.state.blocked:
+            self._blocked[subscription] = None
+            self._urgent.set()
         self._work.set()
 
     def forget(self, subscription: Checkpointed) -> None:
         """It was deleted."""
         self._dirty.pop(subscription, None)
-        self._next_ns.pop(subscription.key, None)
+        self._blocked.pop(subscription, None)
 
     async def run(self) -> None:
         """Write what is marked until cancelled."""
         while True:
             await self._work.wait()
+            await self._pace()
             self._work.clear()
-            if not self._dirty:
-                continue
-            wait_ns = self._wait_ns()
-            if wait_ns > 0:
-                await self._sleep(wait_ns)
             if not await self._write_due():
                 await asyncio.sleep(RETRY_NS / 1e9)
             if self._dirty:
                 self._work.set()
             await self._compact()
 
-    def _wait_ns(self) -> int:
-        now_ns = self._clock.now_ns()
-        return min(0 if s.state.blocked else self._next_ns.get(s.key, 0) - now_ns for s in self._dirty)
-
-    async def _sleep(self, wait_ns: int) -> None:
-        """Until it is time, or until another is marked that may be written sooner."""
+    async def _pace(self) -> None:
+        """Return when all may be written, or when something to deliver waits for one."""
+        wait_ns = self._next_ns - self._clock.now_ns()
+        if wait_ns <= 0:
+            return
         try:
             async with asyncio.timeout(wait_ns / 1e9):
-                await self._work.wait()
+                await self._urgent.wait()
         except TimeoutError:
             return
 
     async def _write_due(self) -> bool:
-        now_ns = self._clock.now_ns()
+        now_ns, time_ns = self._clock.now_ns(), self._clock.time_ns()
+        candidates = self._blocked
+        if now_ns >= self._next_ns:
+            candidates, self._next_ns = self._dirty, now_ns + INTERVAL_NS
+        self._urgent.clear()
         due: list[Checkpointed] = []
         size = 0
         savings: list[Saving] = []
         drafts: list[Draft] = []
-        for subscription in list(self._dirty):
-            state = subscription.state
-            if not state.blocked and self._next_ns.get(subscription.key, 0) > now_ns:
+        for subscription in list(candidates):
+            if size >= BATCH_BYTES_MAX:  # the others go at once with the next
+                self._next_ns = now_ns
+                break
+            self.forget(subscription)
+            if not subscription.state.dirty:
                 continue
-            del self._dirty[subscription]
-            if not state.dirty:
-                continue
-            savings.append(state.save(now_ns, self._clock.time_ns()))
+            savings.append(subscription.state.save(now_ns, time_ns))
             drafts.append(draft(subscription.key, subscription.created_revision, savings[-1].progress))
             due.append(subscription)
-            self._next_ns[subscription.key] = now_ns + INTERVAL_NS
             size += len(drafts[-1].body)
-            if size >= BATCH_BYTES_MAX:
-                break
         return await self._append(due, savings, drafts)
 
     async def _append(self, due: list[Checkpointed], savings: list[Saving], drafts: list[Draft]) -> bool:

@@ -108,6 +108,8 @@ def test_a_full_disk_refuses_keeps_what_it_has_and_takes_events_again_when_there
             assert world.bus.checkpoints.failures > 0
             world.faults.capacity_bytes = None
             await usable(stream)
+            await asyncio.sleep(5)
+            assert not stream.feeds["billing"].state.dirty, "what could not be written is, once there is room"
             assert places(await world.publish("c", "a")) == [(2, 1, False), (0, 1, True)]
             await client.received(3)
             await client.ack(2)

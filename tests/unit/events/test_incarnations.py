@@ -11,8 +11,13 @@ from reference.events_on_disk import FOLDER, DiskWorld
 from reference.events_world import BY, Ack, Notice, places
 from reference.registry_world import virtual
 from trunkline.api.v1 import common_pb2, events_pb2
-from trunkline.core.errors import DiskFull
+from trunkline.core.errors import DiskFull, TrunklineError
+from trunkline.server.events.delivery import Limits
+from trunkline.server.events.dispatcher import Dispatcher
+from trunkline.server.events.event_block import EventBlock
 from trunkline.server.events.stream import EventStream
+from trunkline.server.events.subscription import SubscriptionState
+from trunkline.server.events.tasks import Tasks
 from trunkline.server.journal.backup import backup, restore
 
 EARLIEST = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(earliest=True))
@@ -62,16 +67,18 @@ def test_history_cut_while_running_is_told_and_nothing_new_is_skipped() -> None:
             await publish(world, "a", "b", "c")
             await stream.event_log.log._begin_next_segment()  # type: ignore[attr-defined]
             await publish(world, "lost1", "lost2")
-            clients = {name: world.connect() for name in ("beyond", "below", "tap", "behind", "own")}
+            clients = {name: world.connect() for name in ("beyond", "below", "tap", "behind", "own", "mine")}
             for name in ("beyond", "below"):
                 await clients[name].open(stream="quick", name=name, config=EARLIEST, credit={"below": 2}.get(name, 100))
             await clients["tap"].open(stream="quick", config=EARLIEST, no_acknowledgement=True)
             await clients["behind"].open(stream="quick", config=EARLIEST, no_acknowledgement=True, credit=1)
             await clients["own"].open(stream="quick", config=EARLIEST)
-            for name, count in {"beyond": 5, "below": 2, "tap": 5, "behind": 1, "own": 5}.items():
+            await clients["mine"].open(stream="quick", config=EARLIEST, credit=2)
+            for name, count in {"beyond": 5, "below": 2, "tap": 5, "behind": 1, "own": 5, "mine": 2}.items():
                 await clients[name].received(count)
             await clients["beyond"].ack(0, 1, 2, 3)
             await clients["below"].ack(0)
+            await clients["mine"].ack(0, 1)
             await asyncio.sleep(6)
             token = {name: clients[name].notices[-1].resume_token for name in ("tap", "own")}
             old = stream.incarnation
@@ -83,9 +90,10 @@ def test_history_cut_while_running_is_told_and_nothing_new_is_skipped() -> None:
             for name in ("beyond", "tap", "own"):
                 assert ends(clients[name]) == {1: "STREAM_CLOSED"}, name
                 assert gaps(clients[name]) == []
-            for name, offset in {"below": 1, "behind": 1}.items():
+            for name, offset in {"below": 1, "behind": 1, "mine": 2}.items():
                 assert ends(clients[name]) == {}
                 assert gaps(clients[name]) == [(old, offset, new, offset)], name
+            assert len(stream.dispatcher.followers) == 4, "the durable ones, and those that go on"
             # The old delivery of offset 4 is acknowledged late: the new event there has nothing to do with it.
             assert await publish(world, "new1", "new2") == [(3, 2, False)]
             await clients["beyond"].ack(4)
@@ -96,6 +104,9 @@ def test_history_cut_while_running_is_told_and_nothing_new_is_skipped() -> None:
             await clients["below"].give(10)
             await clients["below"].received(6)
             assert sorted(clients["below"].attempts[2:]) == [(1, 2), (2, 1), (3, 1), (4, 1)]
+            await clients["mine"].give(10)
+            await clients["mine"].received(5)
+            assert clients["mine"].attempts[2:] == [(2, 1), (3, 1), (4, 1)]
             await clients["behind"].give(10)
             await clients["behind"].received(5)
             assert clients["behind"].offsets == [0, 1, 2, 3, 4]
@@ -231,5 +242,59 @@ def test_a_restore_goes_on_where_the_backup_was_taken() -> None:
             assert gaps(client) == [(old, 1, found.incarnation, 1)]
             assert gaps(tap) == [(old, 4, found.incarnation, 2)]
             await client.settle(Ack.OUTCOME_ACK, 1, 2)
+
+    virtual(main)
+
+
+def test_a_checkpoint_of_the_old_history_counts_nothing_in_the_new_one() -> None:
+    limits = Limits()
+    state = SubscriptionState(limits, incarnation=1, position=0)
+    state.offer(range(5), 5, time_ns=0)
+    on_its_way = state.save(0, 0)
+    moved = on_its_way.progress.moved_to(2, 3)
+    state = SubscriptionState.recover(limits, moved, end=3, now_ns=0, time_ns=0, changed=True)
+    state.consumers.add(1)
+    state.consumers.give(1, 10)
+    state.offer(range(9), 9, time_ns=0)
+    state.saved(on_its_way)
+    assert state.dirty
+    assert state.take(0) == [], "a delivery that no checkpoint of this history counts"
+    state.saved(state.save(0, 0))
+    assert [delivery.offset for delivery in state.take(0)] == list(range(9))
+
+
+def test_what_was_being_read_when_the_history_was_cut_is_not_shown() -> None:
+    class HeldLog:
+        first_offset, next_offset = 0, 5
+
+        def __init__(self) -> None:
+            self.held: asyncio.Future[list[EventBlock]] = asyncio.get_running_loop().create_future()
+
+        def on_durable(self, _listener: object) -> None: ...
+
+        async def read(self, _offset: int, *, max_bytes: int) -> list[EventBlock]:
+            return await self.held
+
+    class Follower:
+        def pump(self) -> bool:
+            return False
+
+        def missing(self, first_offset: int) -> None: ...
+        def move(self, incarnation: int, cut: int) -> None: ...
+        def fail(self, error: TrunklineError) -> None: ...
+
+    async def main() -> None:
+        log = HeldLog()
+        dispatcher: Dispatcher[EventBlock] = Dispatcher(log, lambda block, _start: block, Tasks())
+        follower = Follower()
+        dispatcher.attach(follower)
+        dispatcher.load(2, follower)
+        await asyncio.sleep(0)
+        log.next_offset = 2
+        dispatcher.rejoin()
+        log.held.set_result([])
+        await asyncio.sleep(0.1)
+        log.next_offset = dispatcher.end = 5  # the new history has grown to where the old one was
+        assert dispatcher.block_at(2) is None, "nothing was there, in the old history"
 
     virtual(main)
