@@ -13,6 +13,7 @@ decides how much of it is done at a time.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from trunkline.core.errors import JournalCorrupt, JournalTooNew
 from .admission import Admission
 from .fold import Folds
 from .record import Version
-from .requests import RecentRequests
+from .requests import RecentRequests, Request
 
 MAGIC = b"TLSNAP01"
 PIECE_ITEMS = 500
@@ -60,18 +61,22 @@ def frames(
     revision: int, time_ns: int, folds: Folds, admission: Admission, requests: RecentRequests
 ) -> Iterator[bytes]:
     """Encode the state as of this call; each item is a bounded amount of work."""
-    sections = [(fold.name, fold.version, fold.dump()) for fold in folds.folds]
+    sections: list[tuple[str, int, Iterator[bytes | None]]] = [
+        (fold.name, fold.version, fold.dump()) for fold in folds.folds
+    ]
     sections.append(("admission", ADMISSION_VERSION, _dump_admission(admission, requests)))
     return _hashed(_frames(revision, time_ns, sections))
 
 
-def _frames(revision: int, time_ns: int, sections: Iterable[tuple[str, int, Iterator[bytes]]]) -> Iterator[bytes]:
+def _frames(
+    revision: int, time_ns: int, sections: Iterable[tuple[str, int, Iterator[bytes | None]]]
+) -> Iterator[bytes]:
     yield MAGIC
     yield _frame(b"H", _HEADER.pack(revision, time_ns))
     for name, version, pieces in sections:
         yield _frame(b"S", _SECTION.pack(version) + name.encode())
         for piece in pieces:
-            yield _frame(b"P", piece)
+            yield b"" if piece is None else _frame(b"P", piece)
 
 
 def _frame(kind: bytes, payload: bytes) -> bytes:
@@ -131,23 +136,27 @@ def restore(snapshot: Snapshot, folds: Folds, admission: Admission, requests: Re
     _load_admission(by_name["admission"], admission, requests)
 
 
-def _dump_admission(admission: Admission, requests: RecentRequests) -> Iterator[bytes]:
-    keys = sorted(admission.last.items())
-    epochs = sorted(admission.epochs.items())
-    carried_out = requests.items()
-    return _admission_pieces(keys, epochs, carried_out)
+def _dump_admission(admission: Admission, requests: RecentRequests) -> Iterator[bytes | None]:
+    return _admission_pieces(admission.last.copy(), sorted(admission.epochs.items()), requests.items())
 
 
 def _admission_pieces(
-    keys: list[tuple[str, Version]], epochs: list[tuple[int, int]], carried_out: list[tuple[str, int, int]]
-) -> Iterator[bytes]:
+    last: dict[str, Version], epochs: list[tuple[int, int]], carried_out: list[Request]
+) -> Iterator[bytes | None]:
+    """None stands for work that gives no bytes yet."""
     head = admission_pb2.AdmissionPiece()
     for writer, epoch in epochs:
         head.writers.add(writer=writer, epoch=epoch)
     yield head.SerializeToString(deterministic=True)
-    for chunk in _chunks(keys):
+    runs: list[list[str]] = []
+    for keys in _chunks(last):  # all of them sorted at once would hold the loop
+        keys.sort()
+        runs.append(keys)
+        yield None
+    for keys in _chunks(heapq.merge(*runs)):
         piece = admission_pb2.AdmissionPiece()
-        for key, (writer, epoch, sequence) in chunk:
+        for key in keys:
+            writer, epoch, sequence = last[key]
             entry = piece.keys.add(key=key)
             entry.version.writer, entry.version.epoch, entry.version.sequence = writer, epoch, sequence
         yield piece.SerializeToString(deterministic=True)
