@@ -29,7 +29,7 @@ from trunkline.server.journal.record import Record
 from trunkline.server.journal.sequencer import Origin, Written
 
 from .feed import Feed
-from .fold import STREAM_CREATED, STREAM_DELETED, EventsFold, StreamEntity, stream_key
+from .fold import STREAM_CREATED, STREAM_DELETED, SUBSCRIPTION_DELETED, EventsFold, StreamEntity, stream_key
 from .settings import CHANGES, DEFAULT_STREAM, StreamSettings
 from .stream import EventStream, open_stored, recover_log
 from .tasks import Tasks
@@ -238,11 +238,17 @@ class Streams:
             raise NotSupported(f"stream {CHANGES} is derived from control and cannot be deleted")
         key = stream_key(namespace, name)
         body = control_pb2.StreamDeleted().SerializeToString()
+        empty = control_pb2.SubscriptionDeleted().SerializeToString()
 
         def decide(view: View) -> Sequence[Change]:
             if view.get(key) is None:
                 raise not_found(namespace, name)
-            return [Change(topic=STREAM_DELETED, key=key, body=body, namespace=namespace)]
+            # Its subscriptions go with it; a record of each lets the journal forget their keys, too.
+            gone = [one.key for one in self._fold.subscriptions_of(namespace, name) if view.get(one.key) is not None]
+            subscriptions = [
+                Change(topic=SUBSCRIPTION_DELETED, key=one, body=empty, namespace=namespace) for one in gone
+            ]
+            return [Change(topic=STREAM_DELETED, key=key, body=body, namespace=namespace), *subscriptions]
 
         await self._writer.write(decide, origin, deadline_ns=deadline_ns)
         await self._deleted((namespace, name))

@@ -118,6 +118,20 @@ def test_a_name_is_not_had_again_before_the_log_of_what_had_it_is_deleted(
     virtual(main)
 
 
+def test_of_a_deleted_stream_and_its_subscriptions_nothing_is_kept() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            for number in range(3):
+                stream, _ = await bus.streams.create(config(f"s{number}"), BY)
+                await bus.subscriptions.create(stream, "billing", events_pb2.SubscriptionConfig(), BY)
+                await bus.streams.delete("shop", stream.name, BY)
+            assert world.control.sequencer.admission.last == {}
+            assert world.control.sequencer.skipped == 0
+
+    virtual(main)
+
+
 def test_what_cannot_be_promised_is_refused_when_the_stream_is_made() -> None:
     async def main() -> None:
         world = World(offers=Sync.FSYNCED)
