@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 from integration.acknowledged import NAMESPACE, Plane, plain
@@ -42,13 +43,18 @@ async def test_no_live_instance_expires_while_the_server_is_stopped(tmp_path: Pa
                 await trunkline.register("orders", id=f"o-{number}", port=1, ttl_s=TTL_S, drain_limit_s=0)
             view = await trunkline.watch("orders")
             await register_mute(plane)
+            registered_at = time.monotonic()
             await until(lambda: len(view.instances) == INSTANCES + 1)
             since = view.revision
             assert server.process is not None
             server.process.send_signal(signal.SIGSTOP)
+            lived_s = time.monotonic() - registered_at
             await asyncio.sleep(STOPPED_S)
             server.process.send_signal(signal.SIGCONT)
+            went_on_at = time.monotonic()
             assert await ended(plane, since) == {}, "nobody's lease ran out while no keep-alive could be read"
             await until(lambda: len(view.instances) == INSTANCES, within_s=TTL_S + 10)
+            lived_s += time.monotonic() - went_on_at
+            assert lived_s > TTL_S - 0.05, "the time that the server stood still is nobody's silence"
             assert {one.instance.id for one in view.instances} == {f"o-{n}" for n in range(INSTANCES)}
             assert set(await ended(plane, since)) == {"mute"}, "and who is dead is found out all the same"
