@@ -96,6 +96,7 @@ BENCHMARKS = (
         durability="no disk is touched by a keep-alive",
         sizes="100,000 leases on 1,000 connections, 4,000 leases on 4,000 connections; TTL 10 s",
         concurrency=SERVER_AND_LOAD,
+        limit_s=480,
     ),
     Benchmark(
         name="watch-storm",

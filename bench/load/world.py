@@ -71,7 +71,7 @@ def secret(number: int) -> bytes:
     return b"bench-%010d" % number
 
 
-def build(folder: Path, world: World, *, timeout_s: float = 120) -> None:
+def build(folder: Path, world: World, *, timeout_s: float = 300) -> None:
     """Make the data folder in a process of its own."""
     command = [sys.executable, "-m", "bench.load.world", str(folder), json.dumps(asdict(world))]
     subprocess.run(command, check=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
@@ -95,6 +95,7 @@ async def _build(folder: Path, world: World) -> None:
     await plane.open()
     running = asyncio.create_task(plane.run())
     await plane.reached()
+    keeping = asyncio.create_task(_keep_alive(plane, world))
     await _register(plane, world, range(world.instances), weight=100)
     await _publish(plane, world.events // BATCH_EVENTS)
     if world.subscription:
@@ -106,6 +107,9 @@ async def _build(folder: Path, world: World) -> None:
     await plane.control.snapshot()
     await _register(plane, world, range(world.changed), weight=200)
     assert not running.done()
+    assert not keeping.done()
+    total, lapsed = plane.registry.fold.leases(NAMESPACE)
+    assert (total, lapsed) == (world.instances, 0), f"{lapsed} of {total} leases have lapsed"
     os._exit(0)
 
 
@@ -119,6 +123,13 @@ async def _register(plane: ControlPlane, world: World, numbers: range, *, weight
                 for number in numbers[first : first + REGISTERING]
             )
         )
+
+
+async def _keep_alive(plane: ControlPlane, world: World) -> None:
+    """Making the rest takes longer than a short TTL."""
+    while True:
+        plane.registry.keep_alive([entry.lease.id for entry in plane.registry.fold.entries()])
+        await asyncio.sleep(world.ttl_ms / 4_000)
 
 
 async def _publish(plane: ControlPlane, batches: int) -> None:
