@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reference.events_on_disk import DiskWorld
-from reference.events_world import BY, places
+from reference.events_world import BY, Notice, places
 from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import DiskFull, OutcomeUnknown, StreamClosed, TrunklineError
@@ -120,5 +120,78 @@ def test_a_full_disk_refuses_keeps_what_it_has_and_takes_events_again_when_there
         async with world.running():
             feed = (await stream_of(world)).feeds["billing"]
             assert (feed.state.floor, feed.state.counts.redelivered) == (3, 0)
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_stream_made_anew_knows_nothing_of_the_one_before(restart: bool) -> None:
+    async def main() -> None:
+        world = DiskWorld()
+        config = events_pb2.StreamConfig(namespace="shop", name="s")
+        async with world.running(crash=restart) as bus:
+            await bus.streams.create(config, BY)
+            client, tap, own = world.connect(), world.connect(), world.connect()
+            await client.open(stream="s", name="billing", config=EARLIEST)
+            await tap.open(stream="s", config=EARLIEST, no_acknowledgement=True)
+            await own.open(stream="s", config=EARLIEST)
+            await world.publish("a", "b", "c", stream="s")
+            for one in (client, tap, own):
+                await one.received(3)
+            await client.ack(0, 1)
+            await asyncio.sleep(0.2)
+            await client.ack(2)
+            await bus.streams.delete("shop", "s", BY)
+            for one in (client, tap, own):
+                assert [(n.kind, n.error.reason) for n in one.notices][-1] == (Notice.KIND_ENDED, "STREAM_NOT_FOUND")
+            token = tap.notices[0].resume_token
+            if not restart:
+                await anew(world, token, config)
+        if restart:
+            async with world.running():
+                await anew(world, token, config)
+
+    async def anew(world: DiskWorld, token: bytes, config: events_pb2.StreamConfig) -> None:
+        await world.bus.streams.create(config, BY)
+        assert places(await world.publish("a", stream="s")) == [(0, 1, False)]
+        client, tap = world.connect(), world.connect()
+        await client.open(stream="s", name="billing", config=EARLIEST)
+        await tap.open(stream="s", resume_token=token, no_acknowledgement=True)
+        await client.received(1)
+        await tap.received(1)
+        assert (client.attempts, tap.attempts) == ([(0, 1)], [(0, 1)])
+        assert [n.kind for n in tap.notices] == [Notice.KIND_OPENED, Notice.KIND_GAP]
+        assert [n.kind for n in client.notices] == [Notice.KIND_OPENED]
+
+    virtual(main)
+
+
+def test_retention_that_passes_a_subscription_is_told_and_it_goes_on() -> None:
+    async def main() -> None:
+        world = DiskWorld()
+        config = events_pb2.StreamConfig(namespace="shop", name="s", max_records=80)
+        async with world.running(crash=True) as bus:
+            stream, _ = await bus.streams.create(config, BY)
+            client = world.connect()
+            await client.open(stream="s", name="billing", config=EARLIEST, credit=5)
+            for batch in range(30):
+                await world.publish(*(f"{batch}-{i}" for i in range(10)), stream="s")
+            await client.received(5)
+            await client.ack(0, 1)
+            await asyncio.sleep(30)
+        async with world.running() as bus:
+            stream = await bus.streams.get("shop", "s", BY)
+            first = stream.history.first_offset
+            assert 200 <= first <= 220
+            client = world.connect()
+            await client.open(stream="s", name="billing", credit=1_000)
+            await client.received(300 - first)
+            assert sorted(client.offsets) == list(range(first, 300)), "each once"
+            [gap] = [n for n in client.notices if n.kind == Notice.KIND_GAP]
+            assert (gap.old_offset, gap.next_offset, gap.old_incarnation == gap.incarnation) == (2, first, True)
+            await client.ack(*range(first, 300))
+            await asyncio.sleep(1)
+            [state] = bus.subscriptions.states("shop", "s")
+            assert (state.floor, state.lag) == (300, 0)
 
     virtual(main)

@@ -249,8 +249,11 @@ def test_a_restore_goes_on_where_the_backup_was_taken() -> None:
 def test_a_checkpoint_of_the_old_history_counts_nothing_in_the_new_one() -> None:
     limits = Limits()
     state = SubscriptionState(limits, incarnation=1, position=0)
+    state.consumers.add(1)
+    state.consumers.give(1, 10)
     state.offer(range(5), 5, time_ns=0)
     on_its_way = state.save(0, 0)
+    assert on_its_way.progress.delivered_to > 9, "it counts ahead"
     moved = on_its_way.progress.moved_to(2, 3)
     state = SubscriptionState.recover(limits, moved, end=3, now_ns=0, time_ns=0, changed=True)
     state.consumers.add(1)
