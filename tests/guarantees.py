@@ -6,11 +6,12 @@ Simulation, integration and property tests run the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
+Position = TypeVar("Position")
 View = Mapping[tuple[str, str], int]
 """What a watch shows: (service, instance id) to the revision of the instance's last change."""
 
@@ -170,3 +171,59 @@ def broke_attempts_counted(seen: Sequence[Delivered], max_deliveries: int) -> li
             broken.append(f"{one.offset} was delivered a {one.attempt}th time of {max_deliveries}")
         told[one.incarnation, one.offset] = max(before, one.attempt)
     return broken
+
+
+def broke_acked_bytes_are_kept(acked: Iterable[tuple[Position, object]], kept: Mapping[Position, object]) -> list[str]:
+    """G1 Acked is kept: what was acknowledged at a position is found there again, the same."""
+    return [
+        f"{what!r:.80} was acknowledged at {position}, where {kept.get(position)!r:.80} is"
+        for position, what in acked
+        if position not in kept or kept[position] != what
+    ]
+
+
+def broke_subscription_ordered(first_deliveries: Iterable[tuple[str, int]]) -> list[str]:
+    """G2 Ordered: deliveries (consumer, offset) that are not marked as repeated come once, and in order to a consumer."""
+    broken: list[str] = []
+    seen: set[int] = set()
+    last: dict[str, int] = {}
+    for consumer, offset in first_deliveries:
+        if offset in seen:
+            broken.append(f"{offset} was delivered twice as if for the first time, again to {consumer}")
+        if offset < last.get(consumer, -1):
+            broken.append(f"{consumer} was given {offset} behind {last[consumer]}")
+        seen.add(offset)
+        last[consumer] = offset
+    return broken
+
+
+def broke_dead_gone_in_time(instance: str, died_s: float, gone_s: Iterable[float], limit_s: float) -> list[str]:
+    """G9 Dead gone in time: one that died is behind the living, or out, by the limit. `gone_s` are the times it went."""
+    first = min((at_s for at_s in gone_s if at_s >= died_s), default=None)
+    if first is not None and first <= limit_s:
+        return []
+    return [f"{instance} died at {died_s:.3f} s and was taken for alive until {first}, allowed is {limit_s:.3f} s"]
+
+
+def broke_watcher_fresh_in_time(watcher: str, revision: int, *, knows_it_is_stale: bool, durable: int) -> list[str]:
+    """G10 Watcher fresh in time: it shows `durable`, a revision that is old enough, or knows that it is behind."""
+    if knows_it_is_stale or revision >= durable:
+        return []
+    return [f"{watcher} is at {revision} and does not know that {durable} is long there"]
+
+
+def broke_one_keeper_per_lease(timed: Iterable[Set[int]]) -> list[str]:
+    """G11 One keeper per lease: no two nodes that stand at one revision time the same lease."""
+    broken: list[str] = []
+    known: set[int] = set()
+    for leases in timed:
+        broken += [f"lease {lease:x} is timed by two nodes" for lease in sorted(known & leases)]
+        known |= leases
+    return broken
+
+
+def broke_handled_at_least_once(
+    wanted: Iterable[int], handled: Set[int], set_aside: Set[int] = frozenset()
+) -> list[str]:
+    """G12 At least once: each event of the filter was handled, or is set aside."""
+    return [f"{offset} was never handled" for offset in wanted if offset not in handled and offset not in set_aside]

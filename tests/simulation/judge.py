@@ -48,12 +48,9 @@ def _nothing_skipped(world: World, journal: Journal) -> Iterator[str]:
 
 def _acked_kept(world: World, journal: Journal) -> Iterator[str]:
     history = world.history
-    for acked in history.events:
-        kept = journal.events.get(acked.offset)
-        if kept is None:
-            yield f"event {acked.event.id} was acknowledged at {acked.offset}, where nothing is"
-        elif kept != acked.event:
-            yield f"event {acked.event.id} was acknowledged at {acked.offset}, where {kept.id} is"
+    yield from guarantees.broke_acked_bytes_are_kept(
+        ((acked.offset, acked.event) for acked in history.events), journal.events
+    )
     for registration in history.registrations:
         record = journal.records.get(registration.revision)
         if record is None or record.key != registration.key:
@@ -211,8 +208,7 @@ def _dead_gone(world: World, journal: Journal) -> Iterator[str]:
         if lapsed_before:
             continue
         limit_s = _limit(world, died_s, ttl_s.get(key, 5.0) + LATE_S + SLACK_S)
-        if not after or after[0] > limit_s:
-            yield f"{key} died at {died_s:.3f} s and was taken for alive until {after[:1]}, allowed is {limit_s:.3f}"
+        yield from guarantees.broke_dead_gone_in_time(key, died_s, after, limit_s)
 
 
 def _limit(world: World, from_s: float, within_s: float) -> float:
@@ -239,15 +235,8 @@ def _deliveries_ordered(world: World, journal: Journal) -> Iterator[str]:
     for name, firsts in by_subscription.items():
         if name in world.history.closed_clean:
             continue
-        seen: set[int] = set()
-        last: dict[str, int] = {}
-        for delivered in firsts:
-            if delivered.offset in seen:
-                yield f"{name} was given {delivered.offset} twice as if for the first time"
-            seen.add(delivered.offset)
-            if delivered.offset < last.get(delivered.consumer, -1):
-                yield f"{delivered.consumer} of {name} was given {delivered.offset} behind {last[delivered.consumer]}"
-            last[delivered.consumer] = delivered.offset
+        first = ((delivered.consumer, delivered.offset) for delivered in firsts)
+        yield from (f"{name}: {what}" for what in guarantees.broke_subscription_ordered(first))
 
 
 FILTERS = {"billing": "order.>", "audit": ">"}
@@ -259,9 +248,8 @@ def _at_least_once(world: World, journal: Journal) -> Iterator[str]:
         if not handled:
             continue
         aside = world.set_aside.get(name, set())
-        for offset, event in journal.events.items():
-            if matches(wanted, event.type) and offset not in handled and offset not in aside:
-                yield f"{event.id} at {offset} was never handled by {name}"
+        offsets = [offset for offset, event in journal.events.items() if matches(wanted, event.type)]
+        yield from (f"{name}: {what}" for what in guarantees.broke_handled_at_least_once(offsets, handled, aside))
     for heard in world.heard:
         yield from _heard_all(world, journal, heard.name, heard.offsets, heard.acknowledges)
 

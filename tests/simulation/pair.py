@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+import guarantees
 from simulation import virtual
 from simulation.chance import between, choose, happens, rng_of
 from simulation.shared_journal import Share, SharedJournal
@@ -148,12 +149,11 @@ class Pair:
             assert first.sequencer is not None
             assert second.sequencer is not None
             if first.sequencer.revision == second.sequencer.revision:
-                both = [
-                    entry.lease.id
-                    for entry in first.registry.fold.entries()
-                    if entry.lease.id in first.registry.keeper.live and entry.lease.id in second.registry.keeper.live
+                timed = [
+                    {entry.lease.id for entry in registry.fold.entries() if entry.lease.id in registry.keeper.live}
+                    for registry in (first.registry, second.registry)
                 ]
-                self.broken += [f"G11 one keeper per lease: {lease_id:x} is timed by both" for lease_id in both]
+                self.broken += [f"G11: {what}" for what in guarantees.broke_one_keeper_per_lease(timed)]
 
     async def _judge(self) -> None:
         blocks = await self.journal.read_all()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import guarantees
 from simulation import virtual
 from simulation.chance import between, choose, rng_of
 from simulation.clients import Client, Heard, Part, Place
@@ -238,10 +239,10 @@ class World:
                 view = client.view
                 if view is None or client.host.stalled or view.is_stale or not old:
                     continue
-                if view.revision < old[-1] and client.host.stalled_s == 0:
-                    self.history.breaks(
-                        "G10 watcher fresh in time", f"{client.name} is at {view.revision}, not stale, {old[-1]} is old"
-                    )
+                for what in guarantees.broke_watcher_fresh_in_time(
+                    client.name, view.revision, knows_it_is_stale=client.host.stalled_s > 0, durable=old[-1]
+                ):
+                    self.history.breaks("G10 watcher fresh in time", what)
 
     # The end.
 
