@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from integration.processes import Server
 @cache
 def library() -> Path:
     """faulty.c, compiled."""
-    built = Path(mkdtemp(prefix="faulty-")) / "faulty.so"
+    folder = mkdtemp(prefix="faulty-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    built = Path(folder) / "faulty.so"
     source = Path(__file__).with_name("faulty.c")
     subprocess.run(["cc", "-O1", "-Wall", "-shared", "-fPIC", "-o", str(built), str(source), "-ldl"], check=True)
     return built
