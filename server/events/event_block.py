@@ -93,8 +93,16 @@ class EventBlock:
 
     def suffix_at(self, offset: int) -> bytes | None:
         """The same by offset; None if there is no event."""
-        index = bisect_left(self.offsets, offset)
-        return self.suffix(index) if index < self.count and self.offsets[index] == offset else None
+        offsets = self.offsets
+        if type(offsets) is range:  # no gaps, as in every block of a stored stream
+            index = offset - offsets.start
+            if not 0 <= index < self.count:
+                return None
+        else:
+            index = bisect_left(offsets, offset)
+            if index == self.count or offsets[index] != offset:
+                return None
+        return self._suffixes[index] or self.suffix(index)
 
     def chunk(self, group: int, first: int, prefix: bytes, credit: int) -> tuple[bytes, int]:
         """Deliveries at their first attempt, and how many: the group's from its `first` on, as far as credit goes.

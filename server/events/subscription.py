@@ -281,15 +281,15 @@ class SubscriptionState:
         return out
 
     def _next(self, now_ns: int) -> Entry | None:
-        waiting = self._waiting.pop_due(now_ns, durable=self.limits.durable)
-        if waiting is not None:
+        if self._waiting and (waiting := self._waiting.pop_due(now_ns, durable=self.limits.durable)) is not None:
             return waiting
         is_new = bool(self._ready) and self._ready[0] < self.reserved_to
         if is_new and len(self._open) + len(self.set_aside) < bounds.HELD_MAX:
             offset = self._ready.popleft()
             entry = self._open[offset] = Entry(offset, 0, 1)
             self._order.append(offset)
-            self.delivered_to = max(self.delivered_to, offset + 1)
+            if offset >= self.delivered_to:
+                self.delivered_to = offset + 1
             return entry
         return None
 
@@ -310,7 +310,8 @@ class SubscriptionState:
     def _close(self, entry: Entry) -> None:
         self._land(entry)
         del self._open[entry.offset]
-        self._waiting.uncounted.pop(entry.offset, None)
+        if self._waiting.uncounted:
+            self._waiting.uncounted.pop(entry.offset, None)
 
     def _wait(self, entry: Entry, not_before_ns: int, time_ns: int, why: str) -> None:
         """Deliver again at `not_before_ns`, or set aside if that has been done often enough."""

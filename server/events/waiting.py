@@ -21,6 +21,10 @@ class Waiting:
         self._entries = entries
         self._heap: list[tuple[int, int]] = []
 
+    def __bool__(self) -> bool:
+        """Whether `pop_due` may find one, now or later."""
+        return bool(self._heap)
+
     def push(self, entry: Entry, not_before_ns: int) -> None:
         """An entry that is not in flight any more."""
         entry.not_before_ns = not_before_ns
