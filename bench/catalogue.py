@@ -114,6 +114,7 @@ BENCHMARKS = (
         durability="FSYNCED",
         sizes="batches of 1,000 x 200 bytes",
         concurrency=f"8 batches in flight; {SERVER_AND_LOAD}",
+        limit_s=240,
     ),
     Benchmark(
         name="subscribe",
