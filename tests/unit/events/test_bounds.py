@@ -28,7 +28,7 @@ WIDE = events_pb2.SubscriptionConfig(start=EARLIEST, max_in_flight=10_000)
 def test_the_checkpoints_of_a_hundred_thousand_acknowledgements_take_little_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    room = 64 << 10
+    room = 16 << 10
     monkeypatch.setattr(checkpoint, "COMPACT_BYTES_MIN", room)
 
     async def main() -> None:
