@@ -139,13 +139,21 @@ class Control:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.sequencer.run(), name="sequencer")
             tasks.create_task(self._recover_forever(), name="control recovery")
+            tasks.create_task(self._end_when_broken(), name="control faults")
             await self.sequencer.start()
             self.ready.set()
             tasks.create_task(self._snapshot_forever(), name="snapshots")
 
+    async def _end_when_broken(self) -> None:
+        """A half-folded group must not be served: end the process, whose next start folds from the journal."""
+        error = await asyncio.shield(self.sequencer.broken)
+        raise RuntimeError("a control record could not be folded") from error
+
     async def close(self) -> None:
         """Take a last snapshot, so that the next start has little to replay. After `run` was cancelled."""
-        if self._sequencer is not None and self._log is not None and self._log.failed is None:
+        if self._sequencer is None or self._sequencer.broken.done():
+            return
+        if self._log is not None and self._log.failed is None:
             try:
                 await self.snapshot()
             except TrunklineError as error:  # the journal has all of it, and has still to be closed

@@ -128,6 +128,8 @@ class Sequencer:
         self.skipped = 0
         self.failed = asyncio.Event()
         """Set while the control stream is closed after a failed append; `recovered` clears it."""
+        self.broken: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        """Done when a record could not be folded."""
         self._node_id = node_id
         self._program_version = program_version
         self._log = control
@@ -149,8 +151,22 @@ class Sequencer:
         self._listeners.append(listener)
 
     def fold_block(self, block: Block) -> None:
-        """Fold a durable block in one step, tell the listeners, then settle the writes that wait for it."""
+        """Fold a durable block in one step, tell the listeners, then settle the writes that wait for it.
+
+        What goes wrong here is a fault of the program, and leaves the folds in nobody knows which state: `broken` tells,
+        nothing more is decided, and whoever runs the control plane must end it.
+        """
+        try:
+            self._fold_block(block)
+        except Exception as error:
+            if not self.broken.done():
+                self.broken.set_result(error)
+            self._stopping = True
+            raise
+
+    def _fold_block(self, block: Block) -> None:
         applied: list[Record] = []
+        skipped = 0
         settled: list[tuple[_Write, Record | None]] = []
         for index in range(block.count):
             record = block.record(index)
@@ -159,12 +175,13 @@ class Sequencer:
             admitted = self._fold(record)
             if admitted:
                 applied.append(record)
+            else:
+                skipped += 1
             write = self._own_write(record)
             if write is not None:
                 settled.append((write, record if admitted else None))
             self.revision = record.offset
         self.time_ns = block.time_ns
-        skipped = block.count - len(applied)
         self.skipped += skipped
         group = Group(self.revision, block.time_ns, tuple(applied), skipped)
         for listener in self._listeners:

@@ -10,8 +10,9 @@ from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import DiskFull
 from trunkline.core.model import Sync
 from trunkline.server.journal.control import Control, ControlConfig
-from trunkline.server.journal.fold import Folds
+from trunkline.server.journal.fold import Change, Folds
 from trunkline.server.journal.memory import MemoryEngine
+from trunkline.server.journal.sequencer import Origin
 
 
 async def test_a_last_snapshot_that_cannot_be_written_keeps_nobody_from_closing(
@@ -31,3 +32,29 @@ async def test_a_last_snapshot_that_cannot_be_written_keeps_nobody_from_closing(
     await asyncio.wait([running])
     await control.close()
     assert "last snapshot not written" in caplog.text
+
+
+async def test_a_record_that_cannot_be_folded_ends_the_control_plane() -> None:
+    """Serving from a half-folded group would be worse than not serving."""
+    engine = MemoryEngine(ManualClock(), Rng(1), offers=Sync.FSYNCED)
+    control = Control(engine, Folds([]), ManualClock(), ControlConfig(), program_version="test")
+    await control.open()
+    running = asyncio.ensure_future(control.run())
+    await control.ready.wait()
+
+    def fail(_group: object) -> None:
+        raise ZeroDivisionError
+
+    control.sequencer.on_group(fail)
+    change = Change(topic="value.set", key="value/a", body=b"1")
+    write = asyncio.ensure_future(control.sequencer.write(lambda _: [change], Origin(author="test")))
+    done, _ = await asyncio.wait([running], timeout=10)
+    assert done, "goes on although nobody knows its state"
+    with pytest.raises(ExceptionGroup, match="unhandled errors") as ended:
+        await running
+    assert "could not be folded" in str(ended.value.exceptions[0])
+    write.cancel()
+    await asyncio.wait([write])
+    before = [revision async for revision, _ in engine.load_snapshots()]
+    await control.close()
+    assert [revision async for revision, _ in engine.load_snapshots()] == before, "half a group in a snapshot"
