@@ -27,6 +27,8 @@ LATE_S = 1.0
 """G9's: how much longer than its TTL a dead instance may be taken for alive."""
 SLACK_S = 0.25
 """Of what the network and the disk take, which is no part of the promise."""
+EARLY_S = 0.15
+"""The server measures its own stalls from the next tick that it expected, and its start a little before it answers."""
 WRITE_S = 4.0
 """How long before its record a lapse may have been decided."""
 
@@ -185,7 +187,7 @@ def _was_silent(world: World, lease_id: int, at_s: float, ttl_s: float) -> bool:
     words = sorted([h for h in world.history.heard[lease_id] if h < at_s] + [s for s in world.node.starts if s < at_s])
     for earlier, later in pairwise([*words, at_s]):
         deaf_s = sum(max(0.0, min(end, later) - max(began, earlier)) for began, end in world.stalls)
-        if later >= at_s - WRITE_S and later - earlier - deaf_s >= ttl_s - 0.001:
+        if later >= at_s - WRITE_S and later - earlier - deaf_s >= ttl_s - EARLY_S:
             return True
     return False
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import io
 import os
 import sys
 import time
@@ -19,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
+import pytest
 from simulation.mutants.catalogue import MUTANTS, Mutant
 
 SEEDS_MAX = 500
@@ -76,6 +79,8 @@ def hunt(mutant: Mutant, seeds: int) -> int:
     for name in [name for name in sys.modules if name.startswith("trunkline.")]:
         del sys.modules[name]
     sys.meta_path.insert(0, _Finder(mutant, path))
+    if mutant.test:
+        return _fails(mutant)
     simulate = importlib.import_module("simulation.world").simulate
     assert mutant.module in sys.modules, f"{mutant.module} is not used in a world"
     for seed in range(seeds):
@@ -90,6 +95,19 @@ def hunt(mutant: Mutant, seeds: int) -> int:
             return 0
     sys.stdout.write(f"survived {seeds} seeds\n")
     return 1
+
+
+def _fails(mutant: Mutant) -> int:
+    """Run the test that must see it."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = pytest.main(
+            ["-q", "-p", "no:cacheprovider", "--rootdir", str(TESTS.parent), str(TESTS.parent / mutant.test)]
+        )
+    if status != pytest.ExitCode.TESTS_FAILED:
+        sys.stdout.write(f"{mutant.test} does not see it: {status!r}\n")
+        return 1
+    sys.stdout.write(f"{mutant.test.rpartition('::')[2]}\n")
+    return 0
 
 
 async def _run(mutant: Mutant, turn: asyncio.Semaphore, end_s: float, seeds: int) -> bool:

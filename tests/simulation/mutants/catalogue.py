@@ -12,6 +12,8 @@ class Mutant(NamedTuple):
     module: str
     old: str
     new: str
+    test: str = ""
+    """Where worlds can hardly show it: the test that must fail instead, from the repository's root."""
 
 
 JOURNAL = "trunkline.server.journal"
@@ -91,6 +93,20 @@ MUTANTS = (
         "                    for listener in self._listeners:\n"
         "                        listener(Group(record.offset, block.time_ns, (record,), 0))\n",
     ),
+    Mutant(
+        "an older epoch is not fenced",
+        f"{JOURNAL}.admission",
+        "        if epoch != self.epochs.get(writer, 0):\n            return False\n",
+        "",
+        test="tests/unit/journal/test_sequencer.py::test_an_older_epoch_is_fenced",
+    ),
+    Mutant(
+        "what a record expects is not looked at",
+        f"{JOURNAL}.admission",
+        "        if self.last.get(record.key) != record.expects:\n            return False\n",
+        "",
+        test="tests/unit/journal/test_sequencer.py::test_another_writers_record_makes_ours_be_decided_again",
+    ),
     # Publishing.
     Mutant(
         "a start forgets which events were published",
@@ -128,6 +144,7 @@ MUTANTS = (
         f"{REGISTRY}.expiry",
         "        await self._read_queued()\n",
         "",
+        test="tests/unit/registry/test_registry.py::test_a_queued_keep_alive_is_read_before_its_lease_lapses",
     ),
     Mutant(
         "a stall of the server is blamed on the holders",
