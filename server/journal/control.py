@@ -37,7 +37,7 @@ class ControlConfig:
 
     history_retention_s: int = 7 * 86_400
     """How long control records are kept at least: what History can show."""
-    snapshot_records: int = 50_000
+    snapshot_records: int = 25_000
     """A snapshot is taken after so many records ..."""
     snapshot_interval_s: int = 600
     """... or after so long, if there was a record."""
