@@ -76,7 +76,7 @@ class Expiry:
     # Looking.
 
     async def _look_forever(self) -> None:
-        self.keeper.stalls.ticked(self._clock.now_ns())
+        self._tick()
         while True:
             await asyncio.sleep(self.config.tick_ms / 1_000)
             try:

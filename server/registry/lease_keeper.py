@@ -76,6 +76,7 @@ class LeaseKeeper:
                 namespace = entry.registered.instance.namespace
                 self.live.grant(lease.id, ttl_ms=lease.ttl_ms, now_ns=now_ns, group=namespace)
         self.guard.begin(self.fold.namespaces(), self.fold, self.served_ns(now_ns))
+        self.stalls.ticked(now_ns)  # until `run` begins nobody is heard: that is a stall like any other
 
     def is_mine(self, lease: Lease) -> bool:
         """This node times it."""
