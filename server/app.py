@@ -22,9 +22,9 @@ from .admin.about import About
 from .events.streams import Promise
 from .http_listener import HttpListener
 from .journal.engine import Engine
+from .journal.files.real_disk import RealDisk
+from .journal.files.segment_engine import SegmentEngine
 from .journal.memory import MemoryEngine
-from .journal.real_disk import RealDisk
-from .journal.segment_engine import SegmentEngine
 from .plane import ControlPlane, PlaneConfig
 from .security.config import TlsConfig
 from .security.listener import check_listener, loopback_is_open

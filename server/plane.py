@@ -33,10 +33,10 @@ from .events.fold import EventsFold
 from .events.service import EventService
 from .events.streams import Promise
 from .events.tasks import Tasks
-from .journal.control import Control, ControlConfig
+from .journal.control.fold import Folds
+from .journal.control.node import Control, ControlConfig
+from .journal.control.sequencer import Group, Origin
 from .journal.engine import Engine
-from .journal.fold import Folds
-from .journal.sequencer import Group, Origin
 from .metrics import PlaneMetrics
 from .registry.config import RegistryConfig
 from .registry.fold import RegistryFold

@@ -23,9 +23,9 @@ from trunkline.core.model import Endpoint, Instance, Locality, Sync
 from trunkline.core.wire import scan_publish
 from trunkline.server.admin.about import About
 from trunkline.server.events.streams import Promise
-from trunkline.server.journal.real_disk import RealDisk
-from trunkline.server.journal.segment_engine import SegmentEngine
-from trunkline.server.journal.sequencer import Origin
+from trunkline.server.journal.control.sequencer import Origin
+from trunkline.server.journal.files.real_disk import RealDisk
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.plane import ControlPlane, PlaneConfig
 from trunkline.server.registry.decisions import Registration
 

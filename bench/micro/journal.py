@@ -19,10 +19,10 @@ from bench.row import Row, row
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.model import Sync
 from trunkline.server.journal.batch import Batch, frame_head
-from trunkline.server.journal.disk import File
+from trunkline.server.journal.files.disk import File
+from trunkline.server.journal.files.real_disk import RealDisk
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import LogConfig
-from trunkline.server.journal.real_disk import RealDisk
-from trunkline.server.journal.segment_engine import SegmentEngine
 
 EVENT_BYTES = 200
 BATCH_EVENTS = 1_000

@@ -10,7 +10,7 @@ from trunkline.api import convert
 from trunkline.api.v1 import admin_pb2
 from trunkline.core.clock import Clock
 from trunkline.server.discovery.discovery import Discovery
-from trunkline.server.journal.control import Control
+from trunkline.server.journal.control.node import Control
 from trunkline.server.registry.registry import Registry
 
 from .about import About

@@ -11,8 +11,8 @@ from trunkline.api.v1 import admin_pb2, common_pb2
 from trunkline.api.v1.admin_pb2_grpc import AdminServiceServicer
 from trunkline.server.chain.call import deadline_ns_of, principal_of
 from trunkline.server.discovery.history import History
-from trunkline.server.journal.requests import request_id_by
-from trunkline.server.journal.sequencer import Origin
+from trunkline.server.journal.control.requests import request_id_by
+from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.registry.changes import RegistryChange
 from trunkline.server.security.tokens import Tokens
 from trunkline.server.security.tokens_fold import token_to

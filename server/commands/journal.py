@@ -16,9 +16,9 @@ import click
 
 from trunkline.core.clock import Rng, SystemClock
 
-from ..journal import backup as backups
-from ..journal import inspect
-from ..journal.real_disk import RealDisk
+from ..journal.files import backup as backups
+from ..journal.files import inspect
+from ..journal.files.real_disk import RealDisk
 from ..journal.record import Record
 from .output import output
 

@@ -10,8 +10,8 @@ from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.core.errors import TrunklineError
 from trunkline.core.wire import Scan, scan_publish
+from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.event_log import Published
-from trunkline.server.journal.sequencer import Origin
 
 from . import notices
 from .outlet import Outlet

@@ -13,8 +13,8 @@ from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.api.v1.events_pb2_grpc import EventServiceServicer
 from trunkline.core.wire import Scan
 from trunkline.server.chain.call import deadline_ns_of, principal_of
-from trunkline.server.journal.requests import request_id_by
-from trunkline.server.journal.sequencer import Origin
+from trunkline.server.journal.control.requests import request_id_by
+from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.security.principal import EVERY_TOPIC, Principal, Resource, Verb, authorize
 from trunkline.server.transport.sink import SinkConfig, sink_of
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock
 from trunkline.core.errors import InvalidArgument, LimitExceeded, TrunklineError
-from trunkline.server.journal.sequencer import Origin
+from trunkline.server.journal.control.sequencer import Origin
 
 from . import notices
 from .consumer import PushConsumer

@@ -14,7 +14,7 @@ from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.errors import InstanceAlive, InstanceNotFound, InstanceOverridden, RevisionMismatch
 from trunkline.core.model import ROUTABLE, Declared, Instance, Status
-from trunkline.server.journal.fold import Change, View
+from trunkline.server.journal.control.fold import Change, View
 
 from .entity import Entry, InstanceKey
 from .reduce import DECLARED, LAPSED, MOVED, OVERRIDE, PROBE, REGISTERED, REMOVED, RESTORED

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from trunkline.core.clock import Clock
 from trunkline.core.errors import TrunklineError
-from trunkline.server.journal.sequencer import Origin, Sequencer
+from trunkline.server.journal.control.sequencer import Origin, Sequencer
 
 from . import decisions
 from .decisions import Decide, Target

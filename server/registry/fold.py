@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trunkline.api.journal.v1 import control_pb2
-from trunkline.server.journal.fold import Change
+from trunkline.server.journal.control.fold import Change
 from trunkline.server.journal.record import Record
 
 from .changes import RegistryChange

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InstanceNotFound, InvalidArgument, LeaseNotFound, LimitExceeded
 from trunkline.core.model import RegisteredInstance, Status
-from trunkline.server.journal.sequencer import Group, Origin, Sequencer
+from trunkline.server.journal.control.sequencer import Group, Origin, Sequencer
 
 from . import decisions
 from .changes import RegistryChange, RegistryStep

@@ -12,8 +12,8 @@ from trunkline.api.v1 import common_pb2, registry_pb2
 from trunkline.api.v1.registry_pb2_grpc import RegistryServiceServicer
 from trunkline.core.model import TTL_MS_DEFAULT
 from trunkline.server.chain.call import deadline_ns_of, principal_of
-from trunkline.server.journal.requests import request_id_by
-from trunkline.server.journal.sequencer import Origin
+from trunkline.server.journal.control.requests import request_id_by
+from trunkline.server.journal.control.sequencer import Origin
 
 from .decisions import Registration
 from .entity import InstanceKey

@@ -13,9 +13,9 @@ from trunkline.api.v1 import admin_pb2
 from trunkline.core.clock import Clock
 from trunkline.core.errors import LimitExceeded, TokenNotFound
 
-from ..journal.fold import Change, View
-from ..journal.requests import request_id_by
-from ..journal.sequencer import Origin, Sequencer, Written
+from ..journal.control.fold import Change, View
+from ..journal.control.requests import request_id_by
+from ..journal.control.sequencer import Origin, Sequencer, Written
 from .authenticate import TOKEN_PREFIX, hash_of
 from .principal import EVERY_NAMESPACE, EVERY_TOPIC, Principal, Resource, Role, Verb, authorize
 from .tokens_fold import TOKEN_CREATED, TOKEN_REVOKED, Token, TokensFold, token_key

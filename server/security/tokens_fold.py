@@ -10,7 +10,7 @@ from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2
 
-from ..journal.fold import Change
+from ..journal.control.fold import Change
 from ..journal.record import Record
 from .principal import Principal, Role, Via
 
@@ -80,7 +80,7 @@ def token_to(token: Token) -> admin_pb2.Token:
 
 
 class TokensFold:
-    """Tokens by key. See trunkline.server.journal.fold.Fold for the contract."""
+    """Tokens by key. See trunkline.server.journal.control.fold.Fold for the contract."""
 
     name = "tokens"
     version = 1

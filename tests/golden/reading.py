@@ -12,12 +12,12 @@ from trunkline.core.clock import Rng
 from trunkline.core.model import Sync
 from trunkline.server.events.checkpoint import SUBSCRIPTIONS
 from trunkline.server.events.fold import EventsFold
-from trunkline.server.journal.control import Control, ControlConfig
-from trunkline.server.journal.fold import Folds
+from trunkline.server.journal.control.fold import Folds
+from trunkline.server.journal.control.node import Control, ControlConfig
+from trunkline.server.journal.control.snapshot import frames
+from trunkline.server.journal.files.real_disk import RealDisk
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import Log, LogConfig
-from trunkline.server.journal.real_disk import RealDisk
-from trunkline.server.journal.segment_engine import SegmentEngine
-from trunkline.server.journal.snapshot import frames
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
 from trunkline.server.security.tokens_fold import TokensFold
 

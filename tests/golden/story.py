@@ -23,9 +23,9 @@ from trunkline.core.wire import scan_publish
 from trunkline.server.admin.about import About
 from trunkline.server.events.feed import Feed
 from trunkline.server.events.streams import Promise
-from trunkline.server.journal.fold import Change
-from trunkline.server.journal.segment_engine import SegmentEngine
-from trunkline.server.journal.sequencer import Origin
+from trunkline.server.journal.control.fold import Change
+from trunkline.server.journal.control.sequencer import Origin
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.plane import ControlPlane, PlaneConfig
 from trunkline.server.registry.decisions import Registration
 from trunkline.server.registry.entity import InstanceKey

@@ -17,8 +17,8 @@ from golden.make import JOURNAL
 
 from trunkline.api.journal.v1 import control_pb2, record_pb2
 from trunkline.api.v1 import events_pb2
-from trunkline.server.journal.inspect import show
-from trunkline.server.journal.real_disk import RealDisk
+from trunkline.server.journal.files.inspect import show
+from trunkline.server.journal.files.real_disk import RealDisk
 
 GOLDEN = sorted(path for path in Path(__file__).parent.glob(f"v*/{JOURNAL}"))
 SEGMENT_HEADER = struct.Struct("<4sHHQQQQqI8xI")

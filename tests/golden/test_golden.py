@@ -18,8 +18,8 @@ from golden.make import EXPECTED, JOURNAL, write_journal
 from golden.reading import Reading, read
 
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
-from trunkline.server.journal.inspect import check
-from trunkline.server.journal.real_disk import RealDisk
+from trunkline.server.journal.files.inspect import check
+from trunkline.server.journal.files.real_disk import RealDisk
 
 GOLDEN = sorted(path.parent for path in Path(__file__).parent.glob(f"v*/{EXPECTED}"))
 TOPIC = re.compile(r"(node|instance|lease|probe|override|stream|subscription|token)\.[a-z]+")

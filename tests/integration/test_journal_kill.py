@@ -10,9 +10,9 @@ from pathlib import Path
 
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.model import Sync
+from trunkline.server.journal.files.real_disk import RealDisk
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import LogConfig
-from trunkline.server.journal.real_disk import RealDisk
-from trunkline.server.journal.segment_engine import SegmentEngine
 
 ROUNDS = 4
 ACKNOWLEDGED_PER_ROUND = 300

@@ -13,9 +13,9 @@ from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
 from trunkline.server.journal.block import parse_block
 from trunkline.server.journal.block_layout import BlockDamaged, parse_header
-from trunkline.server.journal.inspect import check
+from trunkline.server.journal.files.inspect import check
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import LogConfig
-from trunkline.server.journal.segment_engine import SegmentEngine
 
 CONFIG = LogConfig(segment_bytes=64 << 10)
 EVENTS = 900

@@ -28,9 +28,9 @@ from trunkline.core.errors import (
 )
 from trunkline.core.model import Sync
 from trunkline.server.journal.block import Block
+from trunkline.server.journal.files.segment_engine import SegmentEngine
+from trunkline.server.journal.files.segment_log import SegmentLog
 from trunkline.server.journal.log import LogConfig, Pending, Retention
-from trunkline.server.journal.segment_engine import SegmentEngine
-from trunkline.server.journal.segment_log import SegmentLog
 
 STREAM = "shop/events"
 

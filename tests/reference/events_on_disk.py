@@ -13,7 +13,7 @@ from trunkline.core.clock import Rng
 from trunkline.core.errors import StreamClosed
 from trunkline.core.model import Sync
 from trunkline.server.events.bus import EventBus
-from trunkline.server.journal.segment_engine import SegmentEngine
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 
 from .events_world import World
 

@@ -16,10 +16,10 @@ from trunkline.server.events.publishing import Publishing
 from trunkline.server.events.session import Session
 from trunkline.server.events.streams import Promise
 from trunkline.server.events.tasks import Tasks
-from trunkline.server.journal.control import Control, ControlConfig
-from trunkline.server.journal.fold import Folds
+from trunkline.server.journal.control.fold import Folds
+from trunkline.server.journal.control.node import Control, ControlConfig
+from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.memory import MemoryEngine
-from trunkline.server.journal.sequencer import Origin
 
 from .registry_world import LoopClock
 

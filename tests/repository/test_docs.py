@@ -20,7 +20,7 @@ from trunkline.server.events import bounds, settings
 from trunkline.server.events.session import SUBSCRIPTIONS_PER_SESSION_MAX
 from trunkline.server.events.streams import StreamsConfig
 from trunkline.server.events.subscriptions import SubscriptionsConfig
-from trunkline.server.journal.control import ControlConfig
+from trunkline.server.journal.control.node import ControlConfig
 from trunkline.server.journal.log import LogConfig
 from trunkline.server.registry.config import ExpiryConfig, RegistryLimits
 from trunkline.server.registry.guard import GuardConfig

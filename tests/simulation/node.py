@@ -17,8 +17,8 @@ from simulation.wire import Operation
 from trunkline.core.errors import StreamClosed, TrunklineError
 from trunkline.server.admin.about import About
 from trunkline.server.events.streams import Promise
-from trunkline.server.journal.disk import File, Lock
-from trunkline.server.journal.segment_engine import SegmentEngine
+from trunkline.server.journal.files.disk import File, Lock
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.plane import ControlPlane, PlaneConfig
 
 FOLDER = "/data"

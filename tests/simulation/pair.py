@@ -15,9 +15,9 @@ from simulation.virtual import Host, LoopClock
 from trunkline.core.errors import TrunklineError
 from trunkline.core.model import Endpoint, Instance
 from trunkline.server.journal.block import Block
-from trunkline.server.journal.control import Control, ControlConfig
-from trunkline.server.journal.fold import Folds
-from trunkline.server.journal.sequencer import Origin, Sequencer
+from trunkline.server.journal.control.fold import Folds
+from trunkline.server.journal.control.node import Control, ControlConfig
+from trunkline.server.journal.control.sequencer import Group, Origin, Sequencer
 from trunkline.server.registry.config import RegistryConfig
 from trunkline.server.registry.decisions import Registration
 from trunkline.server.registry.fold import RegistryFold
@@ -57,7 +57,11 @@ class Member:
         engine: Any = Share(self._journal, host, self.node_id)
         control = Control(engine, Folds([fold]), clock, ControlConfig(), program_version="0")
         await control.open()
-        control.sequencer.on_group(lambda group: self.digests.setdefault(group.revision, fold.digest()))
+
+        def note(group: Group) -> None:
+            self.digests.setdefault(group.revision, fold.digest())
+
+        control.sequencer.on_group(note)
         rng = rng_of(self._seed, host.name)
         registry = Registry(fold, control.sequencer, clock, rng, node_id=self.node_id, config=CONFIG)
         registry.begin()

@@ -120,8 +120,9 @@ class Share:
 
     async def load_snapshots(self) -> AsyncIterator[tuple[int, bytes]]:
         """There are none: every start folds the whole journal."""
-        for nothing in ():
-            yield nothing
+        nothing: tuple[tuple[int, bytes], ...] = ()
+        for snapshot in nothing:
+            yield snapshot
 
     async def save_snapshot(self, revision: int, data: bytes) -> None:
         """None is kept."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from trunkline.core.clock import Rng
 from trunkline.core.errors import JournalLocked
-from trunkline.server.journal.disk import SYNC, WRITE, File, Lock, disk_error
+from trunkline.server.journal.files.disk import SYNC, WRITE, File, Lock, disk_error
 
 SECTOR_BYTES = 512
 
@@ -88,7 +88,7 @@ _Entries = dict[str, "_Inode | None"]
 
 
 class SimDisk:
-    """Implements server.journal.disk.Disk. Deterministic for a seed and an order of calls."""
+    """Implements server.journal.files.disk.Disk. Deterministic for a seed and an order of calls."""
 
     def __init__(self, rng: Rng, faults: DiskFaults | None = None) -> None:
         self.faults = faults or DiskFaults()

@@ -45,7 +45,13 @@ def test_only_what_is_handed_in_is_simulated() -> None:
     first, *modules = told.stdout.splitlines()
     assert first == "changed []"
     used = {line.split()[0] for line in modules}
-    for name in ("server.plane", "server.journal.segment_log", "client._connection", "core.wire", "server.chain.chain"):
+    for name in (
+        "server.plane",
+        "server.journal.files.segment_log",
+        "client._connection",
+        "core.wire",
+        "server.chain.chain",
+    ):
         assert f"trunkline.{name}" in used
     for line in modules:
         name, path, loader = line.split()

@@ -16,9 +16,9 @@ from trunkline.api.v1.events_pb2 import CloudEvent
 from trunkline.core.model import Sync
 from trunkline.core.selector import Selector
 from trunkline.server.journal.block import Block
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import Log, LogConfig
 from trunkline.server.journal.record import Record, Version
-from trunkline.server.journal.segment_engine import SegmentEngine
 from trunkline.server.registry.entity import Entry
 from trunkline.server.registry.reduce import TOPICS, reduce
 

@@ -33,7 +33,7 @@ from trunkline.server.discovery.discovery import DiscoveryConfig
 from trunkline.server.discovery.watch_config import WatchConfig
 from trunkline.server.events.bus import BusConfig
 from trunkline.server.events.streams import StreamsConfig
-from trunkline.server.journal.control import ControlConfig
+from trunkline.server.journal.control.node import ControlConfig
 from trunkline.server.plane import PlaneConfig
 from trunkline.server.registry.config import RegistryConfig
 from trunkline.server.registry.fold import TombstoneConfig

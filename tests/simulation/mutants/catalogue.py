@@ -32,37 +32,37 @@ MUTANTS = (
     ),
     Mutant(
         "a control write is answered before its append is durable",
-        f"{JOURNAL}.sequencer",
+        f"{JOURNAL}.control.sequencer",
         "                if await self._until(write.settled, deadline_ns):\n",
         "                return Written(self.revision + self._queued_records, ())\n                if False:\n",
     ),
     Mutant(
         "a write is not synced",
-        f"{JOURNAL}.segment_log",
+        f"{JOURNAL}.files.segment_log",
         "data, sync=self.sync is Sync.FSYNCED)",
         "data, sync=False)",
     ),
     Mutant(
         "the folder of a new segment is not synced",
-        f"{JOURNAL}.segment",
+        f"{JOURNAL}.files.segment",
         "    await disk.sync_folder(segment.folder)\n",
         "",
     ),
     Mutant(
         "a position is used twice",
-        f"{JOURNAL}.segment_log",
+        f"{JOURNAL}.files.segment_log",
         "AppendQueue(self.next_offset, ",
         "AppendQueue(max(0, self.next_offset - 1), ",
     ),
     Mutant(
         "after a failed sync the log goes on in the same file",
-        f"{JOURNAL}.segment_log",
+        f"{JOURNAL}.files.segment_log",
         "            if kept_end is not None:\n                await self._replace_active(kept_end)\n",
         "            del kept_end\n",
     ),
     Mutant(
         "after a failed write what is not durable is believed",
-        f"{JOURNAL}.segment_log",
+        f"{JOURNAL}.files.segment_log",
         "        lost = kept_end < self.next_offset\n",
         "        kept_end = kept_end + 1\n        lost = kept_end < self.next_offset\n",
     ),
@@ -74,19 +74,19 @@ MUTANTS = (
     ),
     Mutant(
         "the overlay outlives a failed append",
-        f"{JOURNAL}.sequencer",
+        f"{JOURNAL}.control.sequencer",
         "        self._overlay.drop()\n",
         "",
     ),
     Mutant(
         "a snapshot claims one record too many",
-        f"{JOURNAL}.control",
+        f"{JOURNAL}.control.node",
         "encoding = frames(revision, ",
         "encoding = frames(revision + 1, ",
     ),
     Mutant(
         "records of one group are told one by one",
-        f"{JOURNAL}.sequencer",
+        f"{JOURNAL}.control.sequencer",
         "            if admitted:\n                applied.append(record)\n",
         "            if admitted:\n                applied.append(record)\n"
         "                if block.count > 1:\n"
@@ -95,14 +95,14 @@ MUTANTS = (
     ),
     Mutant(
         "an older epoch is not fenced",
-        f"{JOURNAL}.admission",
+        f"{JOURNAL}.control.admission",
         "        if epoch != self.epochs.get(writer, 0):\n            return False\n",
         "",
         test="tests/unit/journal/test_sequencer.py::test_an_older_epoch_is_fenced",
     ),
     Mutant(
         "what a record expects is not looked at",
-        f"{JOURNAL}.admission",
+        f"{JOURNAL}.control.admission",
         "        if self.last.get(record.key) != record.expects:\n            return False\n",
         "",
         test="tests/unit/journal/test_sequencer.py::test_another_writers_record_makes_ours_be_decided_again",

@@ -18,8 +18,8 @@ from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import SystemClock
 from trunkline.server.events import checkpoint
 from trunkline.server.events.publishing import IN_FLIGHT_MAX
-from trunkline.server.journal.real_disk import RealDisk
-from trunkline.server.journal.segment_engine import SegmentEngine
+from trunkline.server.journal.files.real_disk import RealDisk
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 
 EARLIEST = events_pb2.StartPosition(earliest=True)
 WIDE = events_pb2.SubscriptionConfig(start=EARLIEST, max_in_flight=10_000)

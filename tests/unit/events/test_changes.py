@@ -22,8 +22,8 @@ from trunkline.server.events.fold import EventsFold
 from trunkline.server.events.publishing import Publishing
 from trunkline.server.events.streams import Promise
 from trunkline.server.events.tasks import Tasks
-from trunkline.server.journal.control import Control, ControlConfig
-from trunkline.server.journal.fold import Folds
+from trunkline.server.journal.control.fold import Folds
+from trunkline.server.journal.control.node import Control, ControlConfig
 from trunkline.server.registry.config import RegistryConfig
 from trunkline.server.registry.decisions import Registration
 from trunkline.server.registry.fold import RegistryFold

@@ -18,7 +18,7 @@ from trunkline.server.events.event_block import EventBlock
 from trunkline.server.events.stream import EventStream
 from trunkline.server.events.subscription import SubscriptionState
 from trunkline.server.events.tasks import Tasks
-from trunkline.server.journal.backup import backup, restore
+from trunkline.server.journal.files.backup import backup, restore
 
 EARLIEST = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(earliest=True))
 STREAM = events_pb2.StreamConfig(namespace="shop", name="quick", sync=common_pb2.SYNC_WRITTEN)

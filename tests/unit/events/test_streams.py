@@ -22,7 +22,7 @@ from trunkline.core.errors import (
 )
 from trunkline.core.model import Sync
 from trunkline.server.events.fold import EventsFold
-from trunkline.server.journal.sequencer import Origin
+from trunkline.server.journal.control.sequencer import Origin
 
 
 def config(name: str = "audit", **more: object) -> events_pb2.StreamConfig:

@@ -11,10 +11,10 @@ from reference.journal_batches import events_batch, records_batch
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import InvalidArgument, JournalCorrupt, StreamNotFound
 from trunkline.core.model import Sync
-from trunkline.server.journal.backup import BackupSummary, backup, restore
-from trunkline.server.journal.inspect import check, show
+from trunkline.server.journal.files.backup import BackupSummary, backup, restore
+from trunkline.server.journal.files.inspect import check, show
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import Log, LogConfig, Retention
-from trunkline.server.journal.segment_engine import SegmentEngine
 
 SMALL = LogConfig(segment_bytes=64 << 10, recent_bytes_max=0)
 CHECKPOINTS, EVENTS, CONTROL = "trunkline.subscriptions", "shop/events", "trunkline.control"

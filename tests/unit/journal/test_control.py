@@ -9,10 +9,10 @@ import pytest
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import DiskFull
 from trunkline.core.model import Sync
-from trunkline.server.journal.control import Control, ControlConfig
-from trunkline.server.journal.fold import Change, Folds
+from trunkline.server.journal.control.fold import Change, Folds
+from trunkline.server.journal.control.node import Control, ControlConfig
+from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.memory import MemoryEngine
-from trunkline.server.journal.sequencer import Origin
 
 
 async def test_a_last_snapshot_that_cannot_be_written_keeps_nobody_from_closing(

@@ -16,11 +16,11 @@ from reference.journal_batches import events_batch
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.errors import DiskFull, DiskReadOnly, JournalLocked, JournalTooNew, StreamClosed
 from trunkline.core.model import Sync
-from trunkline.server.journal.backup import backup, restore
-from trunkline.server.journal.disk import disk_error
+from trunkline.server.journal.files.backup import backup, restore
+from trunkline.server.journal.files.disk import disk_error
+from trunkline.server.journal.files.real_disk import RealDisk
+from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import LogConfig
-from trunkline.server.journal.real_disk import RealDisk
-from trunkline.server.journal.segment_engine import SegmentEngine
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_a_second_process_is_told_who_holds_the_folder(disk: RealDisk, tmp
     program = (
         "import asyncio, sys\n"
         "from trunkline.core.errors import JournalLocked\n"
-        "from trunkline.server.journal.real_disk import RealDisk\n"
+        "from trunkline.server.journal.files.real_disk import RealDisk\n"
         "try:\n    asyncio.run(RealDisk().lock(sys.argv[1]))\n"
         "except JournalLocked as error:\n    sys.exit(error.message)\n"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trunkline.api.v1 import registry_pb2
-from trunkline.server.journal.requests import request_id_by
+from trunkline.server.journal.control.requests import request_id_by
 
 Ref = registry_pb2.RegistrationRef
 

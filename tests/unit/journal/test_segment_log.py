@@ -22,10 +22,10 @@ from trunkline.core.errors import (
 )
 from trunkline.core.model import Sync
 from trunkline.server.journal.block import Block
-from trunkline.server.journal.disk import File
+from trunkline.server.journal.files.disk import File
+from trunkline.server.journal.files.segment_engine import SegmentEngine
+from trunkline.server.journal.files.segment_log import SegmentLog
 from trunkline.server.journal.log import Log, LogConfig, Retention
-from trunkline.server.journal.segment_engine import SegmentEngine
-from trunkline.server.journal.segment_log import SegmentLog
 
 SMALL = LogConfig(segment_bytes=64 << 10, recent_bytes_max=0)
 
@@ -116,7 +116,7 @@ async def test_small_appends_of_records_keep_their_heads(disk: SimDisk) -> None:
 async def test_many_small_blocks_close_a_segment_and_are_read_in_pieces(
     disk: SimDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trunkline.server.journal.segment_log.SEGMENT_BLOCKS_MAX", 300)
+    monkeypatch.setattr("trunkline.server.journal.files.segment_log.SEGMENT_BLOCKS_MAX", 300)
     log = await (await an_engine(disk)).open_log("shop/events", LogConfig(recent_bytes_max=0))
     await fill(log, 700, batch=1)
     assert len([path for path in disk.paths() if path.endswith(".seg")]) >= 3
@@ -599,7 +599,7 @@ async def test_a_bug_in_the_writing_closes_the_log_and_is_told(disk: SimDisk, mo
     await fill(log, 20)
     told: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    monkeypatch.setattr("trunkline.server.journal.segment_log.encode_block", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr("trunkline.server.journal.files.segment_log.encode_block", lambda *_, **__: 1 // 0)
     with pytest.raises(OutcomeUnknown, match="ZeroDivisionError"):
         await log.append(events_batch(1), time_ns=0)
     monkeypatch.undo()

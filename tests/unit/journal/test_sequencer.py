@@ -11,12 +11,12 @@ import pytest
 
 from trunkline.core.clock import ManualClock
 from trunkline.core.errors import DiskFull, InstanceAlive, LimitExceeded, NotReady, OutcomeUnknown, TrunklineError
-from trunkline.server.journal import sequencer as sequencer_module
 from trunkline.server.journal.batch import Batch
-from trunkline.server.journal.fold import Change, Folds
+from trunkline.server.journal.control import sequencer as sequencer_module
+from trunkline.server.journal.control.fold import Change, Folds
+from trunkline.server.journal.control.sequencer import Group, Origin, Sequencer, Written
 from trunkline.server.journal.log import Log
 from trunkline.server.journal.record import Record, Version
-from trunkline.server.journal.sequencer import Group, Origin, Sequencer, Written
 
 ORIGIN = Origin(author="test")
 

@@ -20,7 +20,7 @@ from trunkline.core.errors import (
     RevisionMismatch,
 )
 from trunkline.core.model import Declared, Status
-from trunkline.server.journal.sequencer import Origin
+from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.config import ExpiryConfig, RegistryConfig, RegistryLimits
 from trunkline.server.registry.entity import InstanceKey

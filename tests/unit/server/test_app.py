@@ -9,7 +9,7 @@ import pytest
 
 from trunkline.core.errors import DiskFull
 from trunkline.server.app import App, ServerConfig
-from trunkline.server.journal.control import Control
+from trunkline.server.journal.control.node import Control
 
 
 @pytest.mark.parametrize("ready", [False, True], ids=["while starting", "while serving"])

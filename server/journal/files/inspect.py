@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from trunkline.core.errors import JournalCorrupt, StreamNotFound
 
+from ..engine import check_log_name
+from ..record import Record
 from . import small_file
-from .discovery import find_segments, learn_sealed, split_dead
 from .disk import Disk
-from .engine import check_log_name
+from .found_segments import find_segments, learn_sealed, split_dead
 from .log_meta import LogMeta, load_mark, load_meta
-from .record import Record
 from .scan_tail import TailScan, scan_tail
 from .segment import Segment
 from .segment_engine import JOURNAL, SNAPSHOTS, STREAMS, stream_folder, stream_of_folder

@@ -19,12 +19,12 @@ from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import JournalCorrupt, NotReady, TrunklineError
 from trunkline.core.model import Sync
 
+from ..engine import check_log_name
+from ..log import Log, LogConfig
+from ..memory import MemoryLog
 from . import small_file
 from .disk import Disk, Lock
-from .engine import check_log_name
-from .log import Log, LogConfig
 from .log_meta import META, load_meta, save_meta
-from .memory import MemoryLog
 from .recovery import open_files
 from .segment_log import SegmentLog
 from .snapshot_files import SnapshotFiles

@@ -15,10 +15,10 @@ from trunkline.core.clock import Clock
 from trunkline.core.errors import JournalCorrupt, JournalTooNew, TrunklineError
 from trunkline.core.model import Sync
 
+from ..engine import Engine
+from ..log import Log, LogConfig, Retention
 from .admission import Admission
-from .engine import Engine
 from .fold import Folds
-from .log import Log, LogConfig, Retention
 from .requests import RecentRequests
 from .sequencer import Group, Sequencer
 from .snapshot import decode, frames, restore

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from trunkline.core.errors import JournalCorrupt
 
-from .block_layout import BlockDamaged
+from ..block_layout import BlockDamaged
 from .disk import Disk
 from .segment import Segment, load_trailer
 from .segment_layout import SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_header, parse_segment_name

@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 
-from .block_layout import MAGIC
-from .discovery import corrupt
+from ..block_layout import MAGIC
 from .disk import Disk
+from .found_segments import corrupt
 from .segment import Segment, load_trailer
 from .segment_layout import SEGMENT_HEADER_BYTES
 from .walk import CHUNK_BYTES, DamagedAt, header_at, walk_blocks

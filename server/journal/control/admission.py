@@ -6,7 +6,7 @@ key's last. Nothing else is looked at: a rule that a newer program adds cannot c
 
 from __future__ import annotations
 
-from .record import Record, Version
+from ..record import Record, Version
 
 NODE_STARTED = "node.started"
 

@@ -10,13 +10,11 @@ from trunkline.core.clock import Rng
 from trunkline.core.errors import DiskFull, DiskReadOnly, OutcomeUnknown, StreamClosed, TrunklineError
 from trunkline.core.model import Sync
 
-from .append_queue import AppendQueue, Part
-from .batch import Batch
-from .block import Block, encode_block
-from .block_layout import parse_header
-from .compaction import compact_segments
-from .disk import SYNC, Disk
-from .log import (
+from ..append_queue import AppendQueue, Part
+from ..batch import Batch
+from ..block import Block, encode_block
+from ..block_layout import parse_header
+from ..log import (
     Appended,
     IdHashes,
     Incarnation,
@@ -27,13 +25,15 @@ from .log import (
     check_position,
     resume_offset,
 )
+from ..recent import RecentBlocks
+from ..tail import Tail
+from ..thinning import Keep
+from .compaction import compact_segments
+from .disk import SYNC, Disk
 from .log_meta import CleanMark, save_mark, save_meta
-from .recent import RecentBlocks
 from .recovery import Opened
 from .retention import expired, is_due_to_roll
 from .segments import Segments
-from .tail import Tail
-from .thinning import Keep
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .log import Retention
+from ..log import Retention
 from .segment import Segment
 
 

@@ -10,10 +10,10 @@ from contextlib import suppress
 from trunkline.core.clock import Rng
 from trunkline.core.errors import JournalCorrupt, TrunklineError
 
-from .block import Block
-from .discovery import corrupt
+from ..block import Block
+from ..log import IdHashes
 from .disk import Disk, File
-from .log import IdHashes
+from .found_segments import corrupt
 from .recovery import next_header
 from .segment import Segment, create_segment, load_index, seal_segment
 from .segment_layout import SEGMENT_HEADER_BYTES, SegmentHeader

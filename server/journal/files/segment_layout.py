@@ -50,7 +50,7 @@ import google_crc32c
 
 from trunkline.core.errors import JournalTooNew
 
-from .block_layout import BlockDamaged
+from ..block_layout import BlockDamaged
 
 FORMAT = 1
 SEGMENT_HEADER_BYTES = 64

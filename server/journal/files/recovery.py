@@ -16,10 +16,10 @@ from trunkline.core.clock import Rng
 from trunkline.core.errors import JournalCorrupt
 from trunkline.core.model import Sync
 
-from .block_layout import HEADER_BYTES, pack_header
-from .discovery import corrupt, find_segments, learn_sealed, split_dead
+from ..block_layout import HEADER_BYTES, pack_header
+from ..log import Incarnation
 from .disk import Disk, File
-from .log import Incarnation
+from .found_segments import corrupt, find_segments, learn_sealed, split_dead
 from .log_meta import LogMeta, load_mark, load_meta, remove_mark, save_meta
 from .scan_tail import TailScan, scan_tail
 from .segment import Mark, Segment, begin_segment, create_segment, load_index, load_trailer, place_segment, seal_segment

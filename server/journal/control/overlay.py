@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..record import Version
 from .fold import Change, Folds
-from .record import Version
 
 
 class _Pending:

@@ -23,9 +23,9 @@ from typing import TypeVar
 from trunkline.api.journal.v1 import admission_pb2
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
 
+from ..record import Version
 from .admission import Admission
 from .fold import Folds
-from .record import Version
 from .requests import RecentRequests, Request
 
 MAGIC = b"TLSNAP01"

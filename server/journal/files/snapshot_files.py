@@ -16,8 +16,8 @@ import google_crc32c
 
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
 
+from ..engine import superfluous_snapshots
 from .disk import Disk
-from .engine import superfluous_snapshots
 from .small_file import TEMPORARY_SUFFIX
 
 log = logging.getLogger(__name__)

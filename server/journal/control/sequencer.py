@@ -23,13 +23,13 @@ from trunkline.core.errors import (
     WriteConflict,
 )
 
+from ..batch import Batch, Draft
+from ..block import Block
+from ..log import Log
+from ..record import Record, Version
 from .admission import NODE_STARTED, Admission
-from .batch import Batch, Draft
-from .block import Block
 from .fold import Change, Decide, Folds
-from .log import Log
 from .overlay import Overlay
-from .record import Record, Version
 from .requests import RecentRequests
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .record import Record
+from ..record import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import Any
 from trunkline.core.errors import JournalCorrupt
 from trunkline.core.model import Sync
 
+from ..log import Incarnation
 from . import small_file
 from .disk import Disk
-from .log import Incarnation
 
 META = "meta"
 CLEAN = "clean"

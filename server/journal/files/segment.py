@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
-from .block_layout import BlockDamaged, Header
+from ..block_layout import BlockDamaged, Header
 from .disk import Disk, File
 from .segment_layout import (
     SEGMENT_HEADER_BYTES,

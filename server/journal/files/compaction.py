@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from .block import Block, encode_block
-from .block_layout import HEADER_BYTES, pack_header, parse_header
+from ..block import Block, encode_block
+from ..block_layout import HEADER_BYTES, pack_header, parse_header
+from ..thinning import Keep, batches_of, kept_records, note_latest
 from .disk import File
 from .segment import Segment, begin_segment, place_segment, seal_segment
 from .segments import Segments
-from .thinning import Keep, batches_of, kept_records, note_latest
 from .walk import Found
 
 _WRITE_BYTES = 256 << 10

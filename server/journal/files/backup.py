@@ -13,11 +13,11 @@ from typing import Any
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument, JournalCorrupt, StreamClosed
 
+from ..log import Incarnation
 from . import small_file
-from .discovery import find_segments, learn_sealed, split_dead
 from .disk import Disk
+from .found_segments import find_segments, learn_sealed, split_dead
 from .inspect import check
-from .log import Incarnation
 from .log_meta import load_meta, save_meta
 from .scan_tail import scan_tail
 from .segment import load_trailer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from .block import Block, parse_block, parse_index
-from .block_layout import HEADER_BYTES, BlockDamaged, Header, parse_header
+from ..block import Block, parse_block, parse_index
+from ..block_layout import HEADER_BYTES, BlockDamaged, Header, parse_header
 from .disk import Disk
 from .segment_layout import SegmentHeader
 

@@ -1,0 +1,1 @@
+"""The control stream: decide, append, fold, answer; snapshots and recovery."""
