@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import guarantees
@@ -93,8 +92,11 @@ class Holder:
             member = choose(self.rng, self.pair.members) if happens(self.rng, 20) else self.pair.members[0]
             if member.registry is None:
                 continue
-            with contextlib.suppress(TrunklineError, asyncio.CancelledError):
-                await member.host.run(self._do(member.registry))
+            # A refusal, or the death of the host, is its own affair; being cancelled itself ends this.
+            work = member.host.run(self._do(member.registry))
+            await asyncio.wait([work])
+            if not work.cancelled() and not isinstance(work.exception(), TrunklineError):
+                await work
 
     async def _do(self, registry: Registry) -> None:
         if not self.lease_id or happens(self.rng, 10):
