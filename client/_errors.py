@@ -43,7 +43,13 @@ def is_transient(error: TrunklineError) -> bool:
 
 
 def error_of(error: grpc.RpcError) -> TrunklineError:
-    """The error that the server raised, or what the lack of an answer means."""
+    """The error that the server raised, or what the lack of an answer means.
+
+    INTERNAL without a reason is not the control plane's word, which gives one always: the gRPC library says so of a call
+    that broke under it (a stream that was reset, a write that met a connection which had just been lost).
+    """
     trailing: Iterable[tuple[str, Any]] = cast(Any, error.trailing_metadata()) or ()
     details = next((value for key, value in trailing if key == status.DETAILS_KEY), None)
+    if details is None and error.code() is grpc.StatusCode.INTERNAL:
+        return errors.Unreachable(error.details() or "the call broke on its way")
     return status.error_from(error.code().name, error.details() or "", details)

@@ -59,17 +59,19 @@ async def test_what_was_acknowledged_outlives_sigkill_under_load(tmp_path: Path)
     with serving(tmp_path) as server:
         await make_stream(server.address, "written", Sync.WRITTEN)
         load = Load(server.address, ledger, streams=STREAMS)
-        async with connect(server.address, options=OPTIONS, name="consumer") as trunkline, running(load):
+        async with connect(server.address, options=OPTIONS, name="consumer") as trunkline:
             subscription = trunkline.subscribe("reader", start="earliest", credit=500)
             consuming = asyncio.create_task(subscription.consume(consume, concurrency=50))
-            for _ in range(KILLS):
+            async with running(load):
+                for _ in range(KILLS):
+                    await more(ledger)
+                    server.kill()
+                    await asyncio.to_thread(server.start)
                 await more(ledger)
-                server.kill()
-                await asyncio.to_thread(server.start)
-            await more(ledger)
-            assert await audit(server.address, ledger, streams=STREAMS) == []
+                assert await audit(server.address, ledger, streams=STREAMS) == []
             acknowledged = set(ledger.events["events"].values())
-            await until(lambda: acknowledged <= seen.keys())
+            await until(lambda: consuming.done() or acknowledged <= seen.keys())
+            assert not consuming.done(), "a kill does not end a consumer"
             subscription.close()
             await consuming
     assert seen.keys() <= ledger.sent.keys(), "nothing is delivered that nobody sent"

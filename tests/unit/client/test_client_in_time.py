@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import async_solipsism
+import grpc
 import pytest
 
 from trunkline.api.v1 import registry_pb2
@@ -45,6 +46,12 @@ class Plane(FakeControlPlane):
     def _dial(self) -> Any:
         self.dialled_s.append(now_s())
         return super()._dial()
+
+    def break_calls(self, code: grpc.StatusCode, details: str) -> None:
+        for channel in list(self._channels):
+            for call in list(channel.calls):
+                call._context.code, call._context.details = code, details
+                call._task.cancel()
 
 
 def now_s() -> float:
@@ -118,6 +125,23 @@ def test_all_streams_share_one_backoff() -> None:
         assert all(later - earlier > 0.7 for earlier, later in pairwise(plane.dialled_s))
         plane.come_back()
         await asyncio.sleep(60)
+
+    in_virtual_time(test)
+
+
+def test_a_call_that_breaks_inside_the_grpc_library_is_a_lost_connection() -> None:
+    """A write that meets a connection which has just been lost makes grpc.aio end the call with INTERNAL."""
+
+    async def test(plane: Plane, trunkline: Trunkline) -> None:
+        subscription = trunkline.subscribe("reader", start="earliest")
+        await subscription.opened()
+        plane.break_calls(grpc.StatusCode.INTERNAL, "Internal error from Core")
+        await trunkline.publish(Event(type="a"))
+        delivery = await asyncio.wait_for(subscription.next(), 10)
+        assert delivery is not None
+        plane.break_calls(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
+        await trunkline.publish(Event(type="b"))
+        assert await asyncio.wait_for(subscription.next(), 10) is not None
 
     in_virtual_time(test)
 
