@@ -9,9 +9,10 @@ import guarantees
 from simulation import virtual
 from simulation.chance import between, choose, happens, rng_of
 from simulation.shared_journal import Share, SharedJournal
+from simulation.truth import NODE_STARTED, Order
 from simulation.virtual import Host, LoopClock
 
-from trunkline.core.errors import TrunklineError
+from trunkline.core.errors import OutcomeUnknown, TrunklineError
 from trunkline.core.model import Endpoint, Instance
 from trunkline.server.journal.block import Block
 from trunkline.server.journal.control.fold import Folds
@@ -40,16 +41,23 @@ class Member:
         self.sequencer: Sequencer | None = None
         self.digests: dict[int, str] = {}
         """By revision, of the registry as this member has it."""
+        self.broken: list[str] = []
+        """What ended it and should not have."""
         self.host: Host
         self._journal = journal
         self._seed = seed
         self._starts = 0
 
     async def start(self) -> None:
-        """Fold the journal, fence what an earlier incarnation left behind, and serve."""
-        self._starts += 1
-        self.host = Host(f"plane{self.node_id}#{self._starts}")
-        await self.host.run(self._open(self.host))
+        """Fold the journal, fence what an earlier incarnation left behind, and serve. A start that fails ends the
+        process, and whoever minds it starts it again."""
+        while self.registry is None:
+            self._starts += 1
+            self.host = Host(f"plane{self.node_id}#{self._starts}")
+            await self.host.run(self._open(self.host))
+            if self.registry is None:
+                await self.host.kill()
+                await asyncio.sleep(0.5)
 
     async def _open(self, host: Host) -> None:
         clock, fold = LoopClock(), RegistryFold(CONFIG.tombstones)
@@ -64,15 +72,34 @@ class Member:
         rng = rng_of(self._seed, host.name)
         registry = Registry(fold, control.sequencer, clock, rng, node_id=self.node_id, config=CONFIG)
         registry.begin()
-        host.run(control.run(), name="control")
-        await control.ready.wait()
-        host.run(registry.run(), name="registry")
+        running = host.run(control.run(), name="control")
+        ready = host.run(control.ready.wait())
+        await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            self._ended(running)
+            return
+        running.add_done_callback(self._ended)
+        host.run(registry.run(), name="registry").add_done_callback(self._ended)
         self.registry, self.sequencer = registry, control.sequencer
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A control plane may end when nobody answers its start, and when it is killed."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if self.registry is not None or not _is_unknown_outcome(error):
+            self.broken.append(f"plane {self.node_id} ended: {error!r}")
 
     async def kill(self) -> None:
         """SIGKILL."""
         self.registry = self.sequencer = None
         await self.host.kill()
+
+
+def _is_unknown_outcome(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_unknown_outcome(part) for part in error.exceptions)
+    return isinstance(error, OutcomeUnknown)
 
 
 class Holder:
@@ -108,8 +135,8 @@ class Holder:
         elif happens(self.rng, 10) and not self.pair.journal.calm:
             await registry.deregister(Reference(namespace="default", lease_id=self.lease_id), BY)
             self.lease_id = 0
-        else:
-            registry.keep_alive([self.lease_id])
+        elif registry.keep_alive([self.lease_id]).lost:
+            self.lease_id = 0  # by its own word, perhaps, whose answer was lost
 
 
 class Pair:
@@ -163,18 +190,18 @@ class Pair:
 
     async def _judge(self) -> None:
         blocks = await self.journal.read_all()
-        counted = self._fold(blocks)
-        for version, offsets in counted.items():
-            if len(offsets) > 1:
-                self.broken.append(f"one write, one effect: record {version} counts at {offsets}")
+        truth = _truth(blocks)
         first, second = self.members
         for revision in first.digests.keys() & second.digests.keys():
             if first.digests[revision] != second.digests[revision]:
                 self.broken.append(f"the same records, the same state: not so at {revision}")
         end = blocks[-1].end_offset - 1
         for member in self.members:
+            self.broken += member.broken
             if member.sequencer is None or member.sequencer.revision != end:
                 self.broken.append(f"plane {member.node_id} has not folded all up to {end}")
+            elif member.digests[end] != truth:
+                self.broken.append(f"plane {member.node_id} made something else of the records up to {end}")
         fold = first.registry.fold if first.registry is not None else RegistryFold()
         live = [entry for entry in fold.entries() if not entry.lease.lapsed]
         if len(live) != HOLDERS:
@@ -182,22 +209,14 @@ class Pair:
                 f"liveness: {len(live)} of {HOLDERS} holders are registered after a calm of {CALM_S:g} s"
             )
 
-    def _fold(self, blocks: list[Block]) -> dict[Any, list[int]]:
-        """Where each record counts, by the rule alone: its epoch is not fenced, its key's last record is expected."""
-        epochs: dict[int, int] = {}
-        last: dict[str, Any] = {}
-        counted: dict[Any, list[int]] = {}
-        for block in blocks:
-            for record in (block.record(index) for index in range(block.count)):
-                writer, epoch, _ = record.version
-                if record.topic == "node.started":
-                    epochs[writer] = max(epoch, epochs.get(writer, 0))
-                elif epoch == epochs.get(writer) and last.get(record.key) == record.expects:
-                    counted.setdefault(record.version, []).append(record.offset)
-                    last[record.key] = record.version
-                    if record.topic == "instance.removed":
-                        del last[record.key]
-        return counted
+def _truth(blocks: list[Block]) -> str:
+    """What the records lead to by the rule alone, as a digest of the registry."""
+    order, fold = Order(), RegistryFold(CONFIG.tombstones)
+    for block in blocks:
+        for record in (block.record(index) for index in range(block.count)):
+            if order.counts(record) and record.topic != NODE_STARTED:
+                fold.apply(record)
+    return fold.digest()
 
 
 def simulate_pair(seed: int) -> list[str]:

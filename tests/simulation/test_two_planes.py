@@ -1,7 +1,6 @@
 """Two control planes on one journal, whose transport delays, loses answers and repeats appends: seeded worlds.
 
-SIMULATION_SEEDS=N (`make simulate`) runs N seeds from 0 on, SIMULATION_SEED=K runs one. Several control planes on one journal
-are not offered yet, and some worlds still break: so this is a campaign, and no part of `make test`.
+SIMULATION_SEEDS=N (`make simulate`) runs N seeds from 0 on, SIMULATION_SEED=K runs one.
 """
 
 from __future__ import annotations
@@ -12,9 +11,6 @@ import pytest
 from simulation.pair import simulate_pair
 
 SEEDS_DEFAULT = 60
-pytestmark = pytest.mark.skipif(
-    not {"SIMULATION_SEEDS", "SIMULATION_SEED"} & os.environ.keys(), reason="a campaign: make simulate"
-)
 
 
 def seeds() -> list[int]:

@@ -65,21 +65,30 @@ class Journal:
         return (record for record in self.records.values() if kind_of(record) in TOPICS)
 
 
-class _Order:
-    """The rule by which a record counts: its epoch is not fenced, and its key's last record is the one it expects."""
+class Order:
+    """The rule by which a record counts: its epoch is not fenced, none of its writer's later ones came before it, and its
+    key's last record is the one it expects."""
 
     def __init__(self) -> None:
         self.epochs: dict[int, int] = {}
+        self.sequences: dict[int, int] = {}
         self.last: dict[str, Version] = {}
 
     def counts(self, record: Record) -> bool:
-        writer, epoch, _ = record.version
+        writer, epoch, sequence = record.version
         if record.topic == NODE_STARTED:
-            self.epochs[writer] = max(epoch, self.epochs.get(writer, 0))
+            if epoch <= self.epochs.get(writer, 0):
+                return False
+            self.epochs[writer], self.sequences[writer] = epoch, sequence
             return True
-        if epoch != self.epochs.get(writer) or self.last.get(record.key) != record.expects:
+        if epoch != self.epochs.get(writer) or sequence <= self.sequences[writer]:
+            return False
+        self.sequences[writer] = sequence
+        if self.last.get(record.key) != record.expects:
             return False
         self.last[record.key] = record.version
+        if record.topic.endswith((".removed", ".deleted")):
+            del self.last[record.key]
         return True
 
 
@@ -108,7 +117,7 @@ async def _blocks(log: Log) -> list[Block]:
 
 
 def _fold(journal: Journal, blocks: Sequence[Block]) -> None:
-    order, entries = _Order(), dict[str, Entry]()
+    order, entries = Order(), dict[str, Entry]()
     for block in blocks:
         records = [block.record(index) for index in range(block.count)]
         for record in records:
@@ -119,10 +128,6 @@ def _fold(journal: Journal, blocks: Sequence[Block]) -> None:
             if kind_of(record) in TOPICS:
                 journal.before[record.offset] = entries.get(record.key)
                 _reduce(entries, record)
-                if record.key not in entries:
-                    order.last.pop(record.key, None)
-            elif record.topic.endswith(".deleted"):
-                order.last.pop(record.key, None)
         journal.groups.append(Group(block.end_offset - 1, records, dict(entries)))
 
 

@@ -1,7 +1,8 @@
 """Which records count. The journal orders, and every node draws the same conclusion from the order.
 
-A record is skipped when its writer's epoch is fenced, or when the record of its key that it was decided against is not the
-key's last. Nothing else is looked at: a rule that a newer program adds cannot change what an old journal means.
+A record is skipped when its writer's epoch is fenced, when a later record of its writer came before it (an append that was
+repeated on its way, or overtaken), or when the record of its key that it was decided against is not the key's last.
+Nothing else is looked at: a rule that a newer program adds cannot change what an old journal means.
 """
 
 from __future__ import annotations
@@ -12,22 +13,30 @@ NODE_STARTED = "node.started"
 
 
 class Admission:
-    """Each key's last record and each writer's epoch."""
+    """Each key's last record, each writer's epoch and how far its sequence has come."""
 
     def __init__(self) -> None:
         self.last: dict[str, Version] = {}
         self.epochs: dict[int, int] = {}
+        self.sequences: dict[int, int] = {}
+        """By writer, in its present epoch; records that were skipped count."""
 
     def admit(self, record: Record) -> bool:
         """Decide on the next record of the journal and remember it if it counts."""
-        writer, epoch, _ = record.version
+        writer, epoch, sequence = record.version
         if record.topic == NODE_STARTED:
             if epoch <= self.epochs.get(writer, 0):
                 return False
             self.epochs[writer] = epoch
+            self.sequences[writer] = sequence
             return True
         if epoch != self.epochs.get(writer, 0):
             return False
+        # Without this, a repeated append that comes behind the removal of its key would bring the entity back: both
+        # expect nothing.
+        if sequence <= self.sequences.get(writer, 0):
+            return False
+        self.sequences[writer] = sequence
         if self.last.get(record.key) != record.expects:
             return False
         self.last[record.key] = record.version

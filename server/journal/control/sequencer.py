@@ -202,8 +202,10 @@ class Sequencer:
     def _own_write(self, record: Record) -> _Write | None:
         if record.version.writer != self._node_id or record.version.epoch != self.epoch:
             return None
-        self._overlay.pop(record.key)
-        return self._by_sequence.pop(record.version.sequence, None)
+        write = self._by_sequence.pop(record.version.sequence, None)
+        if write is not None:  # else it was given up, or came before: what is pending for its key is another record
+            self._overlay.pop(record.key)
+        return write
 
     def _settle_one(self, write: _Write, folded: Record | None) -> None:
         write.outstanding -= 1

@@ -137,16 +137,19 @@ def restore(snapshot: Snapshot, folds: Folds, admission: Admission, requests: Re
 
 
 def _dump_admission(admission: Admission, requests: RecentRequests) -> Iterator[bytes | None]:
-    return _admission_pieces(admission.last.copy(), sorted(admission.epochs.items()), requests.items())
+    writers = [
+        (writer, epoch, admission.sequences.get(writer, 0)) for writer, epoch in sorted(admission.epochs.items())
+    ]
+    return _admission_pieces(admission.last.copy(), writers, requests.items())
 
 
 def _admission_pieces(
-    last: dict[str, Version], epochs: list[tuple[int, int]], carried_out: list[Request]
+    last: dict[str, Version], writers: list[tuple[int, int, int]], carried_out: list[Request]
 ) -> Iterator[bytes | None]:
     """None stands for work that gives no bytes yet."""
     head = admission_pb2.AdmissionPiece()
-    for writer, epoch in epochs:
-        head.writers.add(writer=writer, epoch=epoch)
+    for writer, epoch, sequence in writers:
+        head.writers.add(writer=writer, epoch=epoch, sequence=sequence)
     yield head.SerializeToString(deterministic=True)
     runs: list[list[str]] = []
     for keys in _chunks(last):  # all of them sorted at once would hold the loop
@@ -180,6 +183,7 @@ def _load_admission(section: Section, admission: Admission, requests: RecentRequ
         piece = admission_pb2.AdmissionPiece.FromString(data)
         for writer in piece.writers:
             admission.epochs[writer.writer] = writer.epoch
+            admission.sequences[writer.writer] = writer.sequence
         for entry in piece.keys:
             version = entry.version
             admission.last[entry.key] = Version(version.writer, version.epoch, version.sequence)

@@ -17,7 +17,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -83,20 +83,27 @@ def hunt(mutant: Mutant, seeds: int) -> int:
     sys.meta_path.insert(0, _Finder(mutant, path))
     if mutant.test:
         return _fails(mutant)
-    simulate = importlib.import_module("simulation.world").simulate
+    live = _live_pair() if mutant.pair else _live_world()
     assert mutant.module in sys.modules, f"{mutant.module} is not used in a world"
     for seed in range(seeds):
         try:
-            outcome = simulate(seed)
+            broken = live(seed)
         except Exception as error:
             broken = [f"the world ended: {error!r}"]
-        else:
-            broken = outcome.broken
         if broken:
             sys.stdout.write(f"seed {seed}: {broken[0][:150]}\n")
             return 0
     sys.stdout.write(f"survived {seeds} seeds\n")
     return 1
+
+
+def _live_world() -> Callable[[int], list[str]]:
+    simulate = importlib.import_module("simulation.world").simulate
+    return lambda seed: list(simulate(seed).broken)
+
+
+def _live_pair() -> Callable[[int], list[str]]:
+    return importlib.import_module("simulation.pair").simulate_pair  # type: ignore[no-any-return]
 
 
 def _fails(mutant: Mutant) -> int:

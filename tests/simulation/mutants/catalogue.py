@@ -12,6 +12,8 @@ class Mutant(NamedTuple):
     module: str
     old: str
     new: str
+    pair: bool = False
+    """In the worlds of two control planes on one journal."""
     test: str = ""
     """Where worlds can hardly show it: the test that must fail instead, from the repository's root."""
 
@@ -98,14 +100,21 @@ MUTANTS = (
         f"{JOURNAL}.control.admission",
         "        if epoch != self.epochs.get(writer, 0):\n            return False\n",
         "",
-        test="tests/unit/journal/test_sequencer.py::test_an_older_epoch_is_fenced",
+        pair=True,
+    ),
+    Mutant(
+        "an append that comes twice counts twice",
+        f"{JOURNAL}.control.admission",
+        "        if sequence <= self.sequences.get(writer, 0):\n            return False\n",
+        "",
+        pair=True,
     ),
     Mutant(
         "what a record expects is not looked at",
         f"{JOURNAL}.control.admission",
         "        if self.last.get(record.key) != record.expects:\n            return False\n",
         "",
-        test="tests/unit/journal/test_sequencer.py::test_another_writers_record_makes_ours_be_decided_again",
+        pair=True,
     ),
     # Publishing.
     Mutant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytest
 from trunkline.core.clock import ManualClock
 from trunkline.core.errors import DiskFull, InstanceAlive, LimitExceeded, NotReady, OutcomeUnknown, TrunklineError
 from trunkline.server.journal.batch import Batch
+from trunkline.server.journal.block import Block
 from trunkline.server.journal.control import sequencer as sequencer_module
 from trunkline.server.journal.control.fold import Change, Folds
 from trunkline.server.journal.control.sequencer import Group, Origin, Sequencer, Written
@@ -133,6 +135,11 @@ class Plane:
         self.tasks.append(task)
         return task
 
+    def fold(self, *records: Record) -> None:
+        """What another node, or the network, put into the journal."""
+        block = SimpleNamespace(count=len(records), time_ns=1, record=records.__getitem__)
+        self.sequencer.fold_block(cast(Block, block))
+
     def put(self, key: str, body: bytes, request_id: str = "") -> asyncio.Task[Written]:
         change = Change(topic="value.set", key=f"value/{key}", body=body)
         return self.spawn(self.sequencer.write(lambda _: [change], Origin(author="test", request_id=request_id)))
@@ -246,7 +253,7 @@ async def test_another_writers_record_makes_ours_be_decided_again() -> None:
             offset=2, time_ns=1, topic=foreign.topic, body=foreign.body, key=foreign.key, version=Version(9, 1, 2)
         )
         plane.log.next_offset = 3
-        plane.sequencer.fold_block(SimpleNamespace(count=2, time_ns=1, record=[started, theirs].__getitem__))  # type: ignore[arg-type]
+        plane.fold(started, theirs)
         assert batch.count == 1
         await plane.log.make_durable()  # ours, with an expectation that is gone
         assert plane.sequencer.skipped == 1
@@ -259,10 +266,52 @@ async def test_another_writers_record_makes_ours_be_decided_again() -> None:
 async def test_an_older_epoch_is_fenced() -> None:
     async with Plane() as plane:
         late = Record(offset=1, time_ns=1, topic="value.set", body=b"old", key="value/a", version=Version(7, 0, 9))
-        plane.sequencer.fold_block(SimpleNamespace(count=1, time_ns=1, record=[late].__getitem__))  # type: ignore[arg-type]
+        plane.fold(late)
         assert plane.values.get("value/a") is None
         assert plane.groups[-1].skipped == 1
         assert plane.sequencer.revision == 1, "skipped records advance the revision"
+
+
+async def test_an_append_that_comes_twice_counts_once_though_its_key_is_gone_between() -> None:
+    async with Plane() as plane:
+        theirs = [
+            Record(offset=1, time_ns=1, topic="node.started", body=b"", key="node/9", version=Version(9, 1, 1)),
+            Record(offset=2, time_ns=1, topic="value.set", body=b"old", key="value/a", version=Version(9, 1, 2)),
+            Record(
+                offset=3, time_ns=1, topic="value.set", body=b"", key="value/a", version=Version(9, 1, 3),
+                expects=Version(9, 1, 2),
+            ),
+        ]  # fmt: skip
+        again = dataclasses.replace(theirs[1], offset=4)
+        plane.fold(*theirs, again)
+        assert plane.values.get("value/a") is None
+        assert plane.sequencer.skipped == 1
+
+
+async def test_an_append_that_was_overtaken_is_skipped_whatever_it_expects() -> None:
+    async with Plane() as plane:
+        started = Record(offset=1, time_ns=1, topic="node.started", body=b"", key="node/9", version=Version(9, 1, 1))
+        first = Record(offset=2, time_ns=1, topic="value.set", body=b"1", key="value/a", version=Version(9, 1, 3))
+        late = Record(offset=3, time_ns=1, topic="value.set", body=b"2", key="value/b", version=Version(9, 1, 2))
+        plane.fold(started, first, late)
+        assert (plane.values.get("value/a"), plane.values.get("value/b")) == (b"1", None)
+
+
+async def test_a_repeat_of_our_own_append_leaves_what_is_pending_alone() -> None:
+    async with Plane() as plane:
+        first = plane.put("a", b"1")
+        await plane.log.make_durable()
+        done = (await first).records[0]
+        second = plane.put("a", b"2")
+        await plane.log.group()
+        plane.fold(dataclasses.replace(done, offset=done.offset + 1))
+        plane.log.next_offset = done.offset + 2
+        third = plane.put("a", b"3")
+        await settle()
+        await plane.log.make_durable()
+        await plane.log.make_durable()
+        assert (await third).records[0].expects == (await second).records[0].version
+        assert plane.sequencer.skipped == 1
 
 
 async def test_a_repeated_request_is_answered_with_the_first_ones_revision() -> None:

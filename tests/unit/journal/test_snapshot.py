@@ -17,7 +17,7 @@ STEP_S = 0.1
 
 def admission(order: list[int]) -> Admission:
     made = Admission()
-    made.epochs[7] = 1
+    made.epochs[7], made.sequences[7] = 1, 4_711
     for number in order:
         made.last[f"instance/shop/{number * 2_654_435_761 % (1 << 32):010}"] = Version(7, 1, number)
     return made
@@ -38,7 +38,7 @@ def test_equal_states_give_equal_bytes_and_are_read_back() -> None:
     assert one == other
     found, known = Admission(), RecentRequests()
     restore(decode(one), Folds([]), found, known)
-    assert (found.last, found.epochs) == (admission(order).last, {7: 1})
+    assert (found.last, found.epochs, found.sequences) == (admission(order).last, {7: 1}, {7: 4_711})
     assert known.items() == requests(1_200).items()
 
 
