@@ -27,12 +27,14 @@ from trunkline.api.v1 import (
     events_pb2,
     events_pb2_grpc,
 )
+from trunkline.server.journal.control.node import ControlConfig
 
 OPEN = 10_000
 TRAFFIC_S = 1.5
 TTL_MS = 300_000
-SNAPSHOT_RECORDS = 50_000
-"""A snapshot is due after so many records: as many may have to be replayed."""
+CHANGED = ControlConfig().snapshot_records - 5_000
+"""Records to be replayed. With as many as make a snapshot due, or with what the traffic adds, the server would take one
+before it is killed, and nothing would be left."""
 
 
 def world(quick: bool) -> World:
@@ -42,7 +44,7 @@ def world(quick: bool) -> World:
         instances=100_000 // scale,
         services=1_000 // scale,
         ttl_ms=TTL_MS,
-        changed=(SNAPSHOT_RECORDS - 5_000) // scale,
+        changed=CHANGED // scale,
         events=10_000_000 // scale,
         subscription=True,
     )
@@ -105,7 +107,14 @@ def restart(folder: Path, made: World) -> Restart:
             assert len(fetched.deliveries) == 100, "what was open is delivered again"
             status = admin_pb2_grpc.AdminServiceStub(channel).Status(admin_pb2.StatusRequest(), timeout=60)
             assert status.instances == made.instances, status
+            behind = status.header.revision - snapshot_revision(folder)
+            assert behind >= made.changed, f"{behind} records were behind the snapshot"
     return Restart(ready_s, cpu_s, served_s)
+
+
+def snapshot_revision(folder: Path) -> int:
+    """Of the newest snapshot: its name begins with it."""
+    return max(int(path.name.partition("-")[0]) for path in (folder / "data" / "snapshots").glob("*.snapshot"))
 
 
 def rows(quick: bool) -> list[Row]:
