@@ -77,7 +77,8 @@ class Prober:
             return
         self._registry.on_step(self._follow)
         for entry in self._registry.fold.entries():
-            self._consider(InstanceKey.of(entry.registered.instance))
+            if _is_probed(entry.registered):
+                self._consider(InstanceKey.of(entry.registered.instance))
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._dispatch_forever(), name="probe schedule")
