@@ -50,10 +50,10 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="wire",
-        what="scan publish requests; look ids up in a full dedupe window",
-        modules=("bench.micro.wire", "bench.micro.dedupe"),
+        what="scan publish requests; look ids up in a full dedupe window; read instances",
+        modules=("bench.micro.wire", "bench.micro.dedupe", "bench.micro.instances"),
         peers="protobuf with a Python loop; OrderedDict",
-        sizes="1 and 1,000 events of 200 bytes; 1,000,000 ids",
+        sizes="1 and 1,000 events of 200 bytes; 1,000,000 ids; an instance of 150 bytes",
     ),
     Benchmark(
         name="journal",

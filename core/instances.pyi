@@ -1,0 +1,3 @@
+from trunkline.core.model import GrpcHealthCheck, Instance
+
+def read_instance(data: bytes, *, health_check: GrpcHealthCheck | None = None) -> Instance: ...

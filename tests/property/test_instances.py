@@ -1,0 +1,93 @@
+"""Instances read from their bytes are those that protobuf reads, field by field."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reference import instances as reference
+from trunkline.api.v1 import common_pb2
+from trunkline.core.instances import read_instance
+from trunkline.core.model import GrpcHealthCheck
+
+text = st.text(max_size=5)
+"""Any, of one to four bytes a character."""
+messages = st.builds(
+    common_pb2.Instance,
+    namespace=text,
+    service=text,
+    id=text,
+    version=text,
+    endpoints=st.lists(
+        st.builds(common_pb2.Endpoint, host=text, port=st.integers(0, 2**32 - 1), protocol=text), max_size=3
+    ),
+    weight=st.integers(0, 2**32 - 1),
+    locality=st.none() | st.builds(common_pb2.Locality, region=text, zone=text, sub_zone=text),
+    labels=st.dictionaries(text, text, max_size=4),
+    declared=st.integers(0, 4),
+    health_check=st.none() | st.builds(common_pb2.HealthCheck, unhealthy_threshold=st.integers(0, 9)),
+)
+unknown = st.sampled_from(
+    [b"", b"\xa0\x06\x01", b"\xa2\x06\x02hi", b"\xa5\x06abcd", b"\xa1\x06abcdefgh", b"\xa3\x06\xa4\x06"]
+)
+"""Fields 100 of a newer program: each wire type there is."""
+
+
+@given(messages, unknown)
+def test_any_instance(message: common_pb2.Instance, more: bytes) -> None:
+    message.MergeFromString(more)
+    if message.endpoints:
+        message.endpoints[0].MergeFromString(more)
+    if message.HasField("locality"):
+        message.locality.MergeFromString(more)
+    check(message)
+
+
+@given(st.lists(messages, min_size=2, max_size=3))
+def test_merged_instances(some: list[common_pb2.Instance]) -> None:
+    check(common_pb2.Instance.FromString(b"".join(message.SerializeToString() for message in some)))
+
+
+@given(st.binary(max_size=40))
+@example(b"\x48\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")  # declared: -1
+@example(b"\x48\x63")  # declared: what only a newer program knows
+@example(b"\x42\x00\x42\x02\x0a\x00")  # labels: entries without key, without value
+def test_any_bytes_that_are_an_instance(data: bytes) -> None:
+    try:
+        message = common_pb2.Instance.FromString(data)
+    except DecodeError:
+        return
+    check(message)
+
+
+@given(st.binary(max_size=40))
+def test_other_bytes_are_refused_or_read_within_their_bounds(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        read_instance(data)
+
+
+def check(message: common_pb2.Instance) -> None:
+    data = message.SerializeToString()
+    check_of = GrpcHealthCheck(service="of another")
+    try:
+        expected = reference.read_instance(data, health_check=check_of)
+    except ValueError:
+        with pytest.raises(ValueError, match="not a valid Declared"):
+            read_instance(data, health_check=check_of)
+        return
+    found = read_instance(data, health_check=check_of)
+    assert found == expected
+    assert hash(found) == hash(expected)
+    assert found.labels is read_instance(data).labels, "equal labels are kept once"
+    assert found.locality is read_instance(data).locality
+
+
+def test_what_is_shared_is_bounded() -> None:
+    some = [common_pb2.Instance(labels={"pod": str(number)}).SerializeToString() for number in range(10_000)]
+    kept = [read_instance(data).labels for data in some]
+    assert [labels["pod"] for labels in kept] == [str(number) for number in range(10_000)]
+    assert read_instance(some[0]).labels is not kept[0], "forgotten meanwhile"
