@@ -9,11 +9,10 @@ from types import MappingProxyType
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject_GenericSetAttr
-from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from trunkline.core.protowire cimport DEPTH_MAX, read_size, read_tag, read_varint, skip_value
+from trunkline.core.messages cimport Span, read_number, read_span, read_tag, skip, text
 
 from trunkline.core.model import NO_LABELS as _NO_LABELS
 from trunkline.core.model import WEIGHT_DEFAULT as _WEIGHT_DEFAULT
@@ -31,11 +30,6 @@ cdef dict _places = {}
 cdef dict _label_sets = {}
 
 
-cdef struct Span:
-    const uint8_t* at
-    Py_ssize_t size
-
-
 cdef struct Fields:  # of an Instance; labels are its entries with their tags, which lie behind one another
     Span namespace
     Span service
@@ -43,32 +37,40 @@ cdef struct Fields:  # of an Instance; labels are its entries with their tags, w
     Span version
     Span locality
     Span labels
+    Span health_check
     uint64_t weight
     uint64_t declared
 
 
-def read_instance(bytes data not None, *, health_check=None):
-    """The instance that protobuf serialized to `data`, with defaults filled in; its health check is the one given.
+def read_instance(bytes data not None, health_check):
+    """The instance that protobuf serialized to `data`, with defaults filled in.
 
-    ValueError when it declares itself what is not known, or when the bytes are no message.
+    `health_check` makes a health check of its bytes. ValueError when the instance declares itself what is not known, or
+    when the bytes are no message.
     """
-    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(data)
+    cdef Span message
+    message.at = <const uint8_t*>PyBytes_AS_STRING(data)
+    message.size = PyBytes_GET_SIZE(data)
+    return instance_of(message, health_check)
+
+
+cdef object instance_of(Span message, object health_check):
     cdef Fields fields
     cdef list endpoints = []
     memset(&fields, 0, sizeof(Fields))
-    _read_fields(at, at + PyBytes_GET_SIZE(data), &fields, endpoints)
+    _read_fields(message.at, message.at + message.size, &fields, endpoints)
     made = _new(Instance)
     # As its __init__ would, which takes three times as long: the class is frozen, and goes through object.__setattr__.
-    PyObject_GenericSetAttr(made, "namespace", intern(_text(fields.namespace)))
-    PyObject_GenericSetAttr(made, "service", intern(_text(fields.service)))
-    PyObject_GenericSetAttr(made, "id", _text(fields.id))
+    PyObject_GenericSetAttr(made, "namespace", intern(text(fields.namespace)))
+    PyObject_GenericSetAttr(made, "service", intern(text(fields.service)))
+    PyObject_GenericSetAttr(made, "id", text(fields.id))
     PyObject_GenericSetAttr(made, "endpoints", tuple(endpoints))
-    PyObject_GenericSetAttr(made, "version", intern(_text(fields.version)))
+    PyObject_GenericSetAttr(made, "version", intern(text(fields.version)))
     PyObject_GenericSetAttr(made, "weight", fields.weight if fields.weight else _WEIGHT_DEFAULT)
     PyObject_GenericSetAttr(made, "locality", _locality(fields.locality))
     PyObject_GenericSetAttr(made, "labels", _labels(fields.labels))
     PyObject_GenericSetAttr(made, "declared", _declaration(<int32_t><uint32_t>fields.declared))
-    PyObject_GenericSetAttr(made, "health_check", health_check)
+    PyObject_GenericSetAttr(made, "health_check", _health_check(fields.health_check, health_check))
     return made
 
 
@@ -78,31 +80,33 @@ cdef int _read_fields(const uint8_t* at, const uint8_t* end, Fields* fields, lis
     cdef uint32_t tag
     while at < end:
         start = at
-        _read_tag(&at, end, &tag)
+        read_tag(&at, end, &tag)
         if tag == 0x0A:
-            _read_span(&at, end, &fields.namespace)
+            read_span(&at, end, &fields.namespace)
         elif tag == 0x12:
-            _read_span(&at, end, &fields.service)
+            read_span(&at, end, &fields.service)
         elif tag == 0x1A:
-            _read_span(&at, end, &fields.id)
+            read_span(&at, end, &fields.id)
         elif tag == 0x22:
-            _read_span(&at, end, &fields.version)
+            read_span(&at, end, &fields.version)
         elif tag == 0x2A:
-            _read_span(&at, end, &value)
+            read_span(&at, end, &value)
             endpoints.append(_endpoint(value))
         elif tag == 0x30:
-            _read_number(&at, end, &fields.weight)
+            read_number(&at, end, &fields.weight)
         elif tag == 0x3A:
-            _read_span(&at, end, &fields.locality)
+            read_span(&at, end, &fields.locality)
         elif tag == _LABELS:
-            _read_span(&at, end, &value)
+            read_span(&at, end, &value)
             if fields.labels.at == NULL:
                 fields.labels.at = start
             fields.labels.size = at - fields.labels.at
         elif tag == 0x48:
-            _read_number(&at, end, &fields.declared)
+            read_number(&at, end, &fields.declared)
+        elif tag == 0x52:
+            read_span(&at, end, &fields.health_check)
         else:
-            _skip(&at, end, tag)
+            skip(&at, end, tag)
     return 0
 
 
@@ -115,19 +119,19 @@ cdef _endpoint(Span message):
     cdef uint32_t tag
     host.size = protocol.size = 0
     while at < end:
-        _read_tag(&at, end, &tag)
+        read_tag(&at, end, &tag)
         if tag == 0x0A:
-            _read_span(&at, end, &host)
+            read_span(&at, end, &host)
         elif tag == 0x10:
-            _read_number(&at, end, &port)
+            read_number(&at, end, &port)
         elif tag == 0x1A:
-            _read_span(&at, end, &protocol)
+            read_span(&at, end, &protocol)
         else:
-            _skip(&at, end, tag)
+            skip(&at, end, tag)
     made = _new(Endpoint)
-    PyObject_GenericSetAttr(made, "host", _text(host))
+    PyObject_GenericSetAttr(made, "host", text(host))
     PyObject_GenericSetAttr(made, "port", port)
-    PyObject_GenericSetAttr(made, "protocol", intern(_text(protocol)) if protocol.size else _grpc)
+    PyObject_GenericSetAttr(made, "protocol", intern(text(protocol)) if protocol.size else _grpc)
     return made
 
 
@@ -151,12 +155,12 @@ cdef _new_locality(Span message):
     cdef uint32_t tag
     memset(parts, 0, sizeof(parts))
     while at < end:
-        _read_tag(&at, end, &tag)
+        read_tag(&at, end, &tag)
         if tag == 0x0A or tag == 0x12 or tag == 0x1A:
-            _read_span(&at, end, &parts[(tag >> 3) - 1])
+            read_span(&at, end, &parts[(tag >> 3) - 1])
         else:
-            _skip(&at, end, tag)
-    return Locality(_text(parts[0]), _text(parts[1]), _text(parts[2]))
+            skip(&at, end, tag)
+    return Locality(text(parts[0]), text(parts[1]), text(parts[2]))
 
 
 cdef _labels(Span entries):
@@ -181,21 +185,27 @@ cdef _new_labels(Span entries):
     cdef uint32_t tag
     cdef dict labels = {}
     while at < end:
-        _read_tag(&at, end, &tag)
+        read_tag(&at, end, &tag)
         if tag != _LABELS:
             raise ValueError("labels do not lie behind one another")
-        _read_span(&at, end, &entry)
+        read_span(&at, end, &entry)
         entry_end = at
         at = entry.at
         memset(pair, 0, sizeof(pair))
         while at < entry_end:
-            _read_tag(&at, entry_end, &tag)
+            read_tag(&at, entry_end, &tag)
             if tag == 0x0A or tag == 0x12:
-                _read_span(&at, entry_end, &pair[(tag >> 3) - 1])
+                read_span(&at, entry_end, &pair[(tag >> 3) - 1])
             else:
-                _skip(&at, entry_end, tag)
-        labels[intern(_text(pair[0]))] = _text(pair[1])
+                skip(&at, entry_end, tag)
+        labels[intern(text(pair[0]))] = text(pair[1])
     return MappingProxyType(labels)
+
+
+cdef _health_check(Span message, object make):
+    if message.at == NULL:
+        return None
+    return make(PyBytes_FromStringAndSize(<const char*>message.at, message.size))
 
 
 cdef _declaration(int32_t declared):
@@ -203,33 +213,3 @@ cdef _declaration(int32_t declared):
         return Declared.SERVING
     found = _declared.get(declared)
     return Declared(declared) if found is None else found
-
-
-cdef inline str _text(Span span):
-    return PyUnicode_DecodeUTF8(<const char*>span.at, span.size, NULL) if span.size else ""
-
-
-cdef inline int _read_tag(const uint8_t** at, const uint8_t* end, uint32_t* tag) except -1:
-    if read_tag(at, end, tag) < 0:
-        raise ValueError("no message")
-    return 0
-
-
-cdef inline int _read_span(const uint8_t** at, const uint8_t* end, Span* into) except -1:
-    if read_size(at, end, &into.size) < 0:
-        raise ValueError("no message")
-    into.at = at[0]
-    at[0] += into.size
-    return 0
-
-
-cdef inline int _read_number(const uint8_t** at, const uint8_t* end, uint64_t* into) except -1:
-    if read_varint(at, end, into) < 0:
-        raise ValueError("no message")
-    return 0
-
-
-cdef inline int _skip(const uint8_t** at, const uint8_t* end, uint32_t tag) except -1:
-    if skip_value(at, end, tag, DEPTH_MAX) < 0:
-        raise ValueError("no message")
-    return 0

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 WEIGHT_DEFAULT = 100
 """What a weight of 0 stands for."""
@@ -108,9 +109,8 @@ class Instance:
         return f"instance/{self.namespace}/{self.service}/{self.id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisteredInstance:
-    """An instance with what the registry derived of it."""
+class RegisteredInstance(NamedTuple):
+    """An instance with what the registry derived of it. Made anew at every change: a tuple takes a quarter of the time."""
 
     instance: Instance
     status: Status

@@ -31,11 +31,18 @@ def rows(quick: bool) -> list[Row]:
             declared=Declared(message.declared),
         )
 
-    assert read_instance(data) == by_fields()
+    assert read_instance(data, convert.health_check_of) == by_fields()
     plan = QUICK if quick else FULL
     peer = "protobuf, one field after the other"
     return [
-        row("wire", "an instance from its bytes", plan, each(lambda: read_instance(data)), peer, each(by_fields)),
+        row(
+            "wire",
+            "an instance from its bytes",
+            plan,
+            each(lambda: read_instance(data, convert.health_check_of)),
+            peer,
+            each(by_fields),
+        ),
         row(
             "wire",
             "an instance from its message",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from typing import NamedTuple
 
 from trunkline.api import convert
 from trunkline.api.journal.v1 import registry_pb2
-from trunkline.core.model import RegisteredInstance
+from trunkline.core.entries import read_entries
+from trunkline.core.model import Instance, RegisteredInstance, Status
 
 from .entity import Entry, Lease, Override
 from .status import status_of
@@ -61,12 +63,13 @@ def pieces(
 def read_pieces(data: Iterable[bytes]) -> Iterator[Piece]:
     """Decode a section piece by piece."""
     for encoded in data:
-        piece = registry_pb2.RegistryPiece.FromString(encoded)
+        entries, others = read_entries(encoded, convert.health_check_of)
+        piece = registry_pb2.RegistryPiece.FromString(others)
         yield Piece(
             piece.floor,
             [(s.namespace, s.service, s.floor) for s in piece.services],
             [Tombstone(t.namespace, t.service, t.id, t.revision, t.time_ns) for t in piece.tombstones],
-            map(_entry_from, piece.entries),
+            starmap(_entry_from, entries),
         )
 
 
@@ -92,33 +95,17 @@ def _entry_to(entry: Entry) -> registry_pb2.RegistryEntry:
     )
 
 
-def _lease_from(lease: registry_pb2.RegistryLease) -> Lease:
-    return Lease(
-        lease.id,
-        lease.secret_hash,
-        lease.ttl_ms,
-        lease.keeper,
-        lease.lapsed_revision if lease.HasField("lapsed_revision") else None,
-        lease.lapsed_ns,
-    )
-
-
-def _entry_from(image: registry_pb2.RegistryEntry) -> Entry:
-    instance = convert.instance_from(image.instance)
-    lease = _lease_from(image.lease)
-    probe_failure = image.probe_failure if image.HasField("probe_failure") else None
-    override = None
-    if image.HasField("override"):
-        status = convert.status_from(image.override.status)
-        assert status is not None, "an override without a status is none"
-        override = Override(status, image.override.reason)
-    derived, reason = status_of(instance.declared, lease, probe_failure, override)
-    registered = RegisteredInstance(
-        instance=instance,
-        status=derived,
-        status_reason=reason,
-        created_revision=image.created_revision,
-        modified_revision=image.modified_revision,
-        registered_at_ns=image.registered_at_ns,
-    )
+def _entry_from(
+    instance: Instance,
+    created_revision: int,
+    modified_revision: int,
+    registered_at_ns: int,
+    lease_fields: tuple[int, bytes, int, int, int | None, int],
+    probe_failure: str | None,
+    override_fields: tuple[int, str] | None,
+) -> Entry:
+    lease = Lease(*lease_fields)
+    override = None if override_fields is None else Override(Status(override_fields[0]), override_fields[1])
+    status, reason = status_of(instance.declared, lease, probe_failure, override)
+    registered = RegisteredInstance(instance, status, reason, created_revision, modified_revision, registered_at_ns)
     return Entry(registered, lease, probe_failure, override)

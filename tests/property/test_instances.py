@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reference import instances as reference
 from trunkline.api.v1 import common_pb2
 from trunkline.core.instances import read_instance
-from trunkline.core.model import GrpcHealthCheck
+from trunkline.core.model import Instance
 
 text = st.text(max_size=5)
 """Any, of one to four bytes a character."""
@@ -67,27 +67,30 @@ def test_any_bytes_that_are_an_instance(data: bytes) -> None:
 @given(st.binary(max_size=40))
 def test_other_bytes_are_refused_or_read_within_their_bounds(data: bytes) -> None:
     with contextlib.suppress(ValueError):
-        read_instance(data)
+        read(data)
 
 
 def check(message: common_pb2.Instance) -> None:
     data = message.SerializeToString()
-    check_of = GrpcHealthCheck(service="of another")
     try:
-        expected = reference.read_instance(data, health_check=check_of)
+        expected = reference.read_instance(data)
     except ValueError:
         with pytest.raises(ValueError, match="not a valid Declared"):
-            read_instance(data, health_check=check_of)
+            read(data)
         return
-    found = read_instance(data, health_check=check_of)
+    found = read(data)
     assert found == expected
     assert hash(found) == hash(expected)
-    assert found.labels is read_instance(data).labels, "equal labels are kept once"
-    assert found.locality is read_instance(data).locality
+    assert found.labels is read(data).labels, "equal labels are kept once"
+    assert found.locality is read(data).locality
+
+
+def read(data: bytes) -> Instance:
+    return read_instance(data, reference.health_check_of)
 
 
 def test_what_is_shared_is_bounded() -> None:
     some = [common_pb2.Instance(labels={"pod": str(number)}).SerializeToString() for number in range(10_000)]
-    kept = [read_instance(data).labels for data in some]
+    kept = [read(data).labels for data in some]
     assert [labels["pod"] for labels in kept] == [str(number) for number in range(10_000)]
-    assert read_instance(some[0]).labels is not kept[0], "forgotten meanwhile"
+    assert read(some[0]).labels is not kept[0], "forgotten meanwhile"

@@ -6,7 +6,7 @@ from trunkline.api.v1 import common_pb2
 from trunkline.core.model import Declared, Endpoint, GrpcHealthCheck, Instance, Locality
 
 
-def read_instance(data: bytes, *, health_check: GrpcHealthCheck | None = None) -> Instance:
+def read_instance(data: bytes) -> Instance:
     """What `trunkline.core.instances.read_instance` must give. ValueError for a declaration that is not known."""
     message = common_pb2.Instance.FromString(data)
     return Instance(
@@ -19,5 +19,15 @@ def read_instance(data: bytes, *, health_check: GrpcHealthCheck | None = None) -
         locality=Locality(message.locality.region, message.locality.zone, message.locality.sub_zone),
         labels=dict(message.labels),
         declared=Declared(message.declared or Declared.SERVING),
-        health_check=health_check,
+        health_check=health_check(message.health_check) if message.HasField("health_check") else None,
     )
+
+
+def health_check(message: common_pb2.HealthCheck) -> GrpcHealthCheck:
+    """Only what the tests look at: it is converted elsewhere."""
+    return GrpcHealthCheck(unhealthy_threshold=message.unhealthy_threshold)
+
+
+def health_check_of(data: bytes) -> GrpcHealthCheck:
+    """The same, of its bytes."""
+    return health_check(common_pb2.HealthCheck.FromString(data))

@@ -1,0 +1,158 @@
+"""A registry's entries from their binary form in a snapshot: trunkline.api.journal.v1.RegistryPiece."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from trunkline.core.instances cimport instance_of
+from trunkline.core.messages cimport Span, read_fixed, read_number, read_span, read_tag, skip, text
+
+cdef enum:
+    _ENTRIES = 0x22  # tag of an entry
+
+
+cdef struct Fields:  # of a RegistryEntry
+    Span instance
+    Span lease
+    Span probe_failure
+    Span override
+    uint64_t created_revision
+    uint64_t modified_revision
+    uint64_t registered_at_ns
+
+
+cdef class _Last:
+    """The numbers of the entry before: many have the same, and need none of their own."""
+
+    cdef object registered_at_ns
+    cdef object ttl_ms
+    cdef object keeper
+
+    def __cinit__(self):
+        self.registered_at_ns = self.ttl_ms = self.keeper = 0
+
+
+def read_entries(bytes piece not None, health_check):
+    """The entries of a piece in their order, and what else it holds, as the bytes of a piece without them.
+
+    `health_check` makes a health check of its bytes. ValueError when the bytes are no message.
+    """
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(piece)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(piece)
+    cdef const uint8_t* start
+    cdef Span message
+    cdef uint32_t tag
+    cdef _Last last = _Last()
+    cdef list entries = []
+    cdef list others = []
+    while at < end:
+        start = at
+        read_tag(&at, end, &tag)
+        if tag == _ENTRIES:
+            read_span(&at, end, &message)
+            entries.append(_entry(message, health_check, last))
+        else:
+            skip(&at, end, tag)
+            others.append(PyBytes_FromStringAndSize(<const char*>start, at - start))
+    return entries, b"".join(others)
+
+
+cdef tuple _entry(Span message, object health_check, _Last last):
+    cdef const uint8_t* at = message.at
+    cdef const uint8_t* end = at + message.size
+    cdef Fields fields
+    cdef uint32_t tag
+    memset(&fields, 0, sizeof(Fields))
+    while at < end:
+        read_tag(&at, end, &tag)
+        if tag == 0x0A:
+            read_span(&at, end, &fields.instance)
+        elif tag == 0x10:
+            read_number(&at, end, &fields.created_revision)
+        elif tag == 0x18:
+            read_number(&at, end, &fields.modified_revision)
+        elif tag == 0x20:
+            read_number(&at, end, &fields.registered_at_ns)
+        elif tag == 0x2A:
+            read_span(&at, end, &fields.lease)
+        elif tag == 0x32:
+            read_span(&at, end, &fields.probe_failure)
+        elif tag == 0x3A:
+            read_span(&at, end, &fields.override)
+        else:
+            skip(&at, end, tag)
+    created = fields.created_revision
+    if <int64_t>fields.registered_at_ns != last.registered_at_ns:
+        last.registered_at_ns = <int64_t>fields.registered_at_ns
+    return (
+        instance_of(fields.instance, health_check),
+        created,
+        created if fields.modified_revision == fields.created_revision else fields.modified_revision,
+        last.registered_at_ns,
+        _lease(fields.lease, last),
+        None if fields.probe_failure.at == NULL else text(fields.probe_failure),
+        None if fields.override.at == NULL else _override(fields.override),
+    )
+
+
+cdef tuple _lease(Span message, _Last last):
+    cdef const uint8_t* at = message.at
+    cdef const uint8_t* end = at + message.size
+    cdef uint64_t lease_id = 0
+    cdef uint64_t ttl_ms = 0
+    cdef uint64_t keeper = 0
+    cdef uint64_t lapsed_revision = 0
+    cdef uint64_t lapsed_ns = 0
+    cdef bint lapsed = False
+    cdef Span secret_hash
+    cdef uint32_t tag
+    secret_hash.at = NULL
+    secret_hash.size = 0
+    while at < end:
+        read_tag(&at, end, &tag)
+        if tag == 0x09:
+            read_fixed(&at, end, &lease_id)
+        elif tag == 0x12:
+            read_span(&at, end, &secret_hash)
+        elif tag == 0x18:
+            read_number(&at, end, &ttl_ms)
+        elif tag == 0x21:
+            read_fixed(&at, end, &keeper)
+        elif tag == 0x28:
+            read_number(&at, end, &lapsed_revision)
+            lapsed = True
+        elif tag == 0x30:
+            read_number(&at, end, &lapsed_ns)
+        else:
+            skip(&at, end, tag)
+    if <int64_t>ttl_ms != last.ttl_ms:
+        last.ttl_ms = <int64_t>ttl_ms
+    if keeper != last.keeper:
+        last.keeper = keeper
+    return (
+        lease_id,
+        PyBytes_FromStringAndSize(<const char*>secret_hash.at, secret_hash.size),
+        last.ttl_ms,
+        last.keeper,
+        lapsed_revision if lapsed else None,
+        <int64_t>lapsed_ns,
+    )
+
+
+cdef tuple _override(Span message):
+    cdef const uint8_t* at = message.at
+    cdef const uint8_t* end = at + message.size
+    cdef uint64_t status = 0
+    cdef Span reason
+    cdef uint32_t tag
+    reason.at = NULL
+    reason.size = 0
+    while at < end:
+        read_tag(&at, end, &tag)
+        if tag == 0x08:
+            read_number(&at, end, &status)
+        elif tag == 0x12:
+            read_span(&at, end, &reason)
+        else:
+            skip(&at, end, tag)
+    return <int32_t><uint32_t>status, text(reason)
