@@ -256,6 +256,7 @@ cdef class DedupeWindow:
         """Let the table lead to the entry, unless as many of its hash are there as may be."""
         cdef uint64_t key = self._key(entry.low, entry.high)
         cdef Shard* shard = &self._shards[key >> 56]
+        cdef uint32_t mark = _slot_value(key, 0)
         cdef uint64_t at
         cdef Entry* other
         cdef int same = 0
@@ -263,9 +264,10 @@ cdef class DedupeWindow:
             self._grow(shard)
         at = key & shard.mask
         while shard.slots[at]:
-            other = self._entry(shard.slots[at] & _PLACE_MASK)
-            if other.low == entry.low and other.high == entry.high:
-                same += 1
+            if shard.slots[at] & ~<uint32_t>_PLACE_MASK == mark:  # else no need to fetch the entry from far away
+                other = self._entry(shard.slots[at] & _PLACE_MASK)
+                if other.low == entry.low and other.high == entry.high:
+                    same += 1
             at = (at + 1) & shard.mask
         if same < _SAME_HASH_MAX:
             shard.slots[at] = _slot_value(key, place)
