@@ -151,19 +151,19 @@ class Block:
         except DecodeError as error:
             raise self._corrupt(error) from error
         return Record(
-            offset=offset,
-            time_ns=self.time_ns,
-            topic=topic,
-            body=body,
-            key=head.key,
-            id=head.id,
-            namespace=head.namespace,
-            schema=head.schema,
-            version=_version(head.version) if head.HasField("version") else NO_VERSION,
-            expects=_version(head.expects) if head.HasField("expects") else None,
-            author=head.author,
-            reason=head.reason,
-            traceparent=head.traceparent,
+            offset,
+            self.time_ns,
+            topic,
+            body,
+            head.key,
+            head.id,
+            head.namespace,
+            head.schema,
+            _version(head.version) if head.HasField("version") else NO_VERSION,
+            _version(head.expects) if head.HasField("expects") else None,
+            head.author,
+            head.reason,
+            head.traceparent,
         )
 
     def _corrupt(self, error: Exception) -> JournalCorrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -21,8 +20,7 @@ NO_VERSION = Version(0, 0, 0)
 """Of records that are no control records."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """A record with its head. `offset` is its position in its stream; `time_ns` counts from the epoch."""
 
     offset: int

@@ -167,10 +167,14 @@ class RegistryFold:
             self.lease_changes.append(LeaseChange(record.key, old_lease, new_lease, record.topic, cause))
 
     def _add(self, key: str, entry: Entry) -> None:
-        instance = entry.registered.instance
-        of_namespace, state = self._known(instance.namespace, instance.service)
         self._entries[key] = entry
         self._leases[entry.lease.id] = key
+        self._list(entry)
+
+    def _list(self, entry: Entry) -> None:
+        """Put a new entry into the lists of its service."""
+        instance = entry.registered.instance
+        of_namespace, state = self._known(instance.namespace, instance.service)
         state.instances[instance.id] = entry.registered
         state.tombstones.pop(instance.id, None)
         state.count(entry, +1)
@@ -248,6 +252,7 @@ class RegistryFold:
         if version != FOLD_VERSION:
             raise ValueError(f"registry section of version {version}")
         assert not self._namespaces, "loaded into a fold that is in use"
+        entries: list[Entry] = []
         for piece in read_pieces(data):
             self.floor = max(self.floor, piece.floor)
             for namespace, service, floor in piece.services:
@@ -255,12 +260,16 @@ class RegistryFold:
                 state.floor = floor
             for gone in piece.tombstones:
                 self._load_tombstone(gone)
-            for entry in piece.entries:
-                instance = entry.registered.instance
-                self._add(instance.key, entry)
+            entries.extend(piece.entries)
+        # One index after the other, which takes half the time of one entry after the other.
+        keys = [entry.registered.instance.key for entry in entries]
+        self._entries = dict(zip(keys, entries, strict=True))
+        self._leases = dict(zip([entry.lease.id for entry in entries], keys, strict=True))
+        for entry in entries:
+            self._list(entry)
 
     def _load_tombstone(self, gone: Tombstone) -> None:
-        # It counts unless it fell below its service's floor; if the instance came back, `_add` will find it.
+        # It counts unless it fell below its service's floor; if the instance came back, `_list` will find it.
         self._gone.append(gone)
         state = self.service(gone.namespace, gone.service)
         if state is not None and gone.revision > state.floor:

@@ -64,6 +64,7 @@ class LeaseKeeper:
 
     def begin(self, now_ns: int, time_ns: int) -> None:
         """After a start: each lease has its full time, each lapsed one the rest of its retention but at least a TTL."""
+        live: list[tuple[int, int, str]] = []
         for entry in self.fold.entries():
             lease = entry.lease
             if not self.is_mine(lease):
@@ -73,8 +74,8 @@ class LeaseKeeper:
                 left_ms = self.config.guard.stale_retention_ms - passed_ms
                 self._keep(InstanceKey.of(entry.registered.instance), lease, max(lease.ttl_ms, left_ms), now_ns)
             else:
-                namespace = entry.registered.instance.namespace
-                self.live.grant(lease.id, ttl_ms=lease.ttl_ms, now_ns=now_ns, group=namespace)
+                live.append((lease.id, lease.ttl_ms, entry.registered.instance.namespace))
+        self.live.grant_many(live, now_ns=now_ns)
         self.guard.begin(self.fold.namespaces(), self.fold, self.served_ns(now_ns))
         self.stalls.ticked(now_ns)  # until `run` begins nobody is heard: that is a stall like any other
 

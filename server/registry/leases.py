@@ -65,10 +65,22 @@ class LeaseTable:
 
     def grant(self, lease_id: int, *, ttl_ms: int, now_ns: int, group: str = "") -> None:
         """Time a lease from now on; one that is known begins anew with this TTL. `silent` counts by group."""
-        span_ns = ttl_ms * 1_000_000 + 1 + self._rng.below(self._jitter_ns)
-        timed = _Timed(lease_id, ttl_ms, group, span_ns, now_ns - self._shifted_ns + span_ns)
-        self._leases[lease_id] = timed  # the bucket that lists an older one finds out
-        self._list(timed, timed.deadline_ns // BUCKET_NS)
+        self.grant_many([(lease_id, ttl_ms, group)], now_ns=now_ns)
+
+    def grant_many(self, leases: Iterable[tuple[int, int, str]], *, now_ns: int) -> None:
+        """The same for many: id, TTL and group of each."""
+        base_ns = now_ns - self._shifted_ns
+        known, buckets, below, jitter_ns = self._leases, self._buckets, self._rng.below, self._jitter_ns
+        for lease_id, ttl_ms, group in leases:
+            span_ns = ttl_ms * 1_000_000 + 1 + below(jitter_ns)
+            deadline_ns = base_ns + span_ns
+            timed = _Timed(lease_id, ttl_ms, group, span_ns, deadline_ns)
+            known[lease_id] = timed  # the bucket that lists an older one finds out
+            bucket = deadline_ns // BUCKET_NS
+            if bucket in buckets:
+                buckets[bucket].append(timed)
+            else:
+                buckets[bucket] = [timed]
 
     def drop(self, lease_id: int) -> None:
         """Time it no longer; nothing happens if it is not there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -282,7 +281,7 @@ async def test_an_append_that_comes_twice_counts_once_though_its_key_is_gone_bet
                 expects=Version(9, 1, 2),
             ),
         ]  # fmt: skip
-        again = dataclasses.replace(theirs[1], offset=4)
+        again = theirs[1]._replace(offset=4)
         plane.fold(*theirs, again)
         assert plane.values.get("value/a") is None
         assert plane.sequencer.skipped == 1
@@ -304,7 +303,7 @@ async def test_a_repeat_of_our_own_append_leaves_what_is_pending_alone() -> None
         done = (await first).records[0]
         second = plane.put("a", b"2")
         await plane.log.group()
-        plane.fold(dataclasses.replace(done, offset=done.offset + 1))
+        plane.fold(done._replace(offset=done.offset + 1))
         plane.log.next_offset = done.offset + 2
         third = plane.put("a", b"3")
         await settle()
