@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 BIN := .venv/bin
-SOURCES := core server client protos tests bench examples setup.py
+SOURCES := core server client cli protos tests bench examples setup.py
 JOBS ?= 2
 
 .PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke simulate powercut mutants fuzz trace annotate baseline clean
@@ -39,7 +39,7 @@ lint: build
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint core
 
 types: build
-	$(BIN)/mypy -p trunkline.core -p trunkline.api -p trunkline.server -p trunkline.client
+	$(BIN)/mypy -p trunkline.core -p trunkline.api -p trunkline.server -p trunkline.client -p trunkline.cli
 	MYPYPATH=build/pkgroot:tests $(BIN)/mypy bench examples tests
 
 stubs: build

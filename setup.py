@@ -19,12 +19,13 @@ PACKAGE_DIRS = {  # the one place where the package map is written down
     "trunkline.api": "protos/trunkline/api",
     "trunkline.core": "core",
     "trunkline.client": "client",
+    "trunkline.cli": "cli",
     "trunkline.server": "server",
 }
 
 
 def all_packages() -> list[str]:
-    """Name every package of the four portions, so that a new one cannot be missing from the wheel."""
+    """Name every package of the five portions, so that a new one cannot be missing from the wheel."""
     return [
         name
         for package, where in PACKAGE_DIRS.items()

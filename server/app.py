@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.errors import TrunklineError
@@ -20,7 +20,6 @@ from trunkline.core.model import Sync
 
 from .admin.about import About
 from .events.streams import Promise
-from .http_listener import HttpListener
 from .journal.engine import Engine
 from .journal.files.real_disk import RealDisk
 from .journal.files.segment_engine import SegmentEngine
@@ -32,6 +31,9 @@ from .security.tls import server_credentials
 from .transport.config import TransportConfig
 from .transport.grpcio import GrpcioTransport, Listener
 from .transport.standard import StandardServices
+
+if TYPE_CHECKING:
+    from .http_listener import HttpListener
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +167,8 @@ class App:
     def _http(self, plane: ControlPlane) -> HttpListener | None:
         if not self._config.http_listen:
             return None
+        from .http_listener import HttpListener  # its server takes a fifth of all imports: only for those who want it
+
         return HttpListener(self._config.http_listen, metrics=plane.metrics, ready=lambda: plane.readiness.is_open)
 
 

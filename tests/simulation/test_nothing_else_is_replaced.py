@@ -36,7 +36,7 @@ for name, module in sorted(sys.modules.items()):
     if name.startswith("trunkline.") and getattr(module, "__file__", None):
         print(name, module.__file__, module.__spec__.loader.__class__.__name__)
 """
-PARTS = {"api": "protos/trunkline/api", "client": "client", "core": "core", "server": "server"}
+PARTS = {"api": "protos/trunkline/api", "cli": "cli", "client": "client", "core": "core", "server": "server"}
 
 
 def test_only_what_is_handed_in_is_simulated() -> None:

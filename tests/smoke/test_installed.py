@@ -59,7 +59,7 @@ def test_it_is_not_a_checkout() -> None:
 
 def test_every_portion_is_there_and_typed() -> None:
     names = installed()
-    for portion in ("api", "client", "core", "server"):
+    for portion in ("api", "cli", "client", "core", "server"):
         assert f"trunkline/{portion}/py.typed" in names
     assert [name for name in names if name.endswith(".proto")], "the contract"
     assert "trunkline/api/v1/registry_pb2.pyi" in names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points, version
 from typing import Any
 
@@ -10,26 +11,41 @@ import click
 
 from trunkline.core.errors import InvalidArgument, TrunklineError
 
-from . import _admin, _discovery, _doctor, _events, _operate, _protos, _register
 from ._context import Settings
 
 COMMANDS_GROUP = "trunkline.commands"
+OWN = {
+    "register": "_register",
+    "services": "_discovery",
+    "resolve": "_discovery",
+    "watch": "_discovery",
+    "drain": "_operate",
+    "override": "_operate",
+    "end-pause": "_operate",
+    "publish": "_events",
+    "subscribe": "_events",
+    "streams": "_events",
+    "token": "_admin",
+    "status": "_admin",
+    "history": "_admin",
+    "protos": "_protos",
+    "doctor": "_doctor",
+}
+"""The client's commands and their modules, which are imported when they are asked for: `serve` starts without the SDK."""
 
 
 class Commands(click.Group):
     """The client's commands and those that other installed packages bring."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(point.name for point in entry_points(group=COMMANDS_GROUP))})
+        return sorted({*OWN, *(point.name for point in entry_points(group=COMMANDS_GROUP))})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        own = super().get_command(ctx, cmd_name)
-        if own is not None:
-            return own
+        if cmd_name in OWN:
+            module = import_module(f".{OWN[cmd_name]}", __package__)
+            return _command(getattr(module, cmd_name.replace("-", "_")))
         for point in entry_points(group=COMMANDS_GROUP, name=cmd_name):
-            command = point.load()
-            assert isinstance(command, click.Command)
-            return command
+            return _command(point.load())
         return None
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -40,6 +56,11 @@ class Commands(click.Group):
         except TrunklineError as error:
             reason = error.code.lower().replace("_", " ")
             raise click.ClickException(" ".join(f"{reason}: {error}".split())) from error
+
+
+def _command(found: object) -> click.Command:
+    assert isinstance(found, click.Command)
+    return found
 
 
 class _BadInput(click.ClickException):
@@ -70,26 +91,6 @@ def group(ctx: click.Context, /, **settings: Any) -> None:
     trunkline subscribe 'order.>'                     hear of it
     """
     ctx.obj = Settings(**settings)
-
-
-for command in (
-    _register.register,
-    _discovery.services,
-    _discovery.resolve,
-    _discovery.watch,
-    _operate.drain,
-    _operate.override,
-    _operate.end_pause,
-    _events.publish,
-    _events.subscribe,
-    _events.streams,
-    _admin.token,
-    _admin.status,
-    _admin.history,
-    _protos.protos,
-    _doctor.doctor,
-):
-    group.add_command(command)
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""What every command needs: the connection's settings, a way to run, and the two ways to print."""
+"""What every command needs: the connection's settings, a way to run, and the two ways to print.
+
+SDK and printing are imported when a command uses them.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,14 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
-from rich.console import Console
-from rich.table import Table
 
-from trunkline.client import ClientOptions, Tls, Trunkline, connect
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from trunkline.client import Trunkline
 
 T = TypeVar("T")
 
@@ -35,6 +37,7 @@ class Settings:
 
     def run(self, work: Callable[[Trunkline], Coroutine[Any, Any, T]]) -> T:
         """Connect, do the work, close. Ctrl-C ends it with exit code 130."""
+        from trunkline.client import ClientOptions, Tls, connect
 
         async def connected() -> T:
             tls = Tls.from_files(ca=self.ca) if self.ca else None
@@ -55,6 +58,9 @@ class Settings:
             for row in rows:
                 click.echo(json.dumps(row, default=str))
             return
+        from rich.console import Console
+        from rich.table import Table
+
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column.replace("_", " ").upper(), overflow="fold")
@@ -78,6 +84,8 @@ class Settings:
 
 def as_dict(message: Message) -> dict[str, Any]:
     """A message as JSON's values, with the contract's field names."""
+    from google.protobuf.json_format import MessageToDict
+
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
