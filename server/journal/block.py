@@ -9,10 +9,9 @@ from itertools import accumulate
 from typing import Literal
 
 import google_crc32c
-from google.protobuf.message import DecodeError
 
-from trunkline.api.journal.v1 import record_pb2
 from trunkline.core.errors import JournalCorrupt
+from trunkline.core.heads import read_head
 
 from .batch import Batch as Batch
 from .batch import Draft as Draft
@@ -147,32 +146,29 @@ class Block:
         common, own = self._heads
         begin = self._head_ends[index - 1] if index else 0
         try:
-            head = record_pb2.RecordHead.FromString(common + bytes(own[begin : self._head_ends[index]]))
-        except DecodeError as error:
+            head = read_head(common + own[begin : self._head_ends[index]])
+        except ValueError as error:
             raise self._corrupt(error) from error
+        key, record_id, namespace, schema, version, expects, author, reason, traceparent = head
         return Record(
             offset,
             self.time_ns,
             topic,
             body,
-            head.key,
-            head.id,
-            head.namespace,
-            head.schema,
-            _version(head.version) if head.HasField("version") else NO_VERSION,
-            _version(head.expects) if head.HasField("expects") else None,
-            head.author,
-            head.reason,
-            head.traceparent,
+            key,
+            record_id,
+            namespace,
+            schema,
+            NO_VERSION if version is None else Version(*version),
+            None if expects is None else Version(*expects),
+            author,
+            reason,
+            traceparent,
         )
 
     def _corrupt(self, error: Exception) -> JournalCorrupt:
         """The checksums are right and the content is not: no writer of ours made this."""
         return JournalCorrupt(f"block of offsets {self.base_offset} to {self.end_offset - 1}: {error}")
-
-
-def _version(version: record_pb2.RecordVersion) -> Version:
-    return Version(version.writer, version.epoch, version.sequence)
 
 
 def zeros(code: Code, count: int) -> Column:

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from trunkline.api.journal.v1 import admission_pb2
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
+from trunkline.core.heads import read_versions
 
 from ..record import Version
 from .admission import Admission
@@ -180,12 +181,12 @@ def _load_admission(section: Section, admission: Admission, requests: RecentRequ
     if section.version != ADMISSION_VERSION:
         raise ValueError(f"admission section of version {section.version}")
     for data in section.pieces:
-        piece = admission_pb2.AdmissionPiece.FromString(data)
-        for writer in piece.writers:
-            admission.epochs[writer.writer] = writer.epoch
-            admission.sequences[writer.writer] = writer.sequence
-        for entry in piece.keys:
-            version = entry.version
-            admission.last[entry.key] = Version(version.writer, version.epoch, version.sequence)
+        keys, others = read_versions(data)
+        for key, writer, epoch, sequence in keys:
+            admission.last[key] = Version(writer, epoch, sequence)
+        piece = admission_pb2.AdmissionPiece.FromString(others)
+        for known in piece.writers:
+            admission.epochs[known.writer] = known.epoch
+            admission.sequences[known.writer] = known.sequence
         for done in piece.requests:
             requests.add(done.request_id, done.revision, done.time_ns)

@@ -1,0 +1,6 @@
+_Version = tuple[int, int, int]
+"""Writer, epoch, sequence."""
+_Head = tuple[str, str, str, int, _Version | None, _Version | None, str, str, str]
+
+def read_head(head: bytes) -> _Head: ...
+def read_versions(piece: bytes) -> tuple[list[tuple[str, int, int, int]], bytes]: ...
