@@ -114,7 +114,7 @@ cdef _version(Version* version):
 def read_versions(bytes piece not None):
     """The keys of a piece, each with writer, epoch and sequence; and what else it holds, as a piece without them.
 
-    ValueError when the bytes are no message.
+    Keys are interned: the folds have the same. ValueError when the bytes are no message.
     """
     cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(piece)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(piece)
@@ -155,4 +155,4 @@ cdef tuple _key(Span message, object writer_before):
         else:
             skip(&at, end, tag)
     writer = writer_before if version.writer == writer_before else version.writer
-    return text(key), writer, version.epoch, version.sequence
+    return intern(text(key)), writer, version.epoch, version.sequence

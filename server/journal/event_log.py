@@ -24,6 +24,8 @@ from .log import Appended, Log
 
 SLICE_EVENTS = 500
 """Compared between two looks at the loop."""
+SLICE_IDS = 8_192
+"""Entered into a new window between two looks at the loop, about 2 ms; reading them lets it look, too."""
 _NEW = b"\xff"
 """What an array of answers consists of when none of the ids is known: -1, -1, ..."""
 _IN_REQUEST = -2
@@ -97,9 +99,13 @@ class EventLog:
         """Learn the ids of what the log holds."""
         window = self._new_window()
         from_time_ns = self.log.last_time_ns - self._dedupe_window_ns
+        entered = 0
         async for column in self.log.id_hash_columns(from_time_ns=from_time_ns, max_ids=self._dedupe_ids):
             window.add_many(column.id_hashes, column.base_offset, column.time_ns)
-            await asyncio.sleep(0)
+            entered += len(column.id_hashes) // 2
+            if entered >= SLICE_IDS:
+                await asyncio.sleep(0)
+                entered = 0
         self._window = window
 
     async def recover(self) -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import NamedTuple
 
 from trunkline.api.journal.v1 import control_pb2
@@ -176,7 +177,8 @@ class RegistryFold:
         instance = entry.registered.instance
         of_namespace, state = self._known(instance.namespace, instance.service)
         state.instances[instance.id] = entry.registered
-        state.tombstones.pop(instance.id, None)
+        if state.tombstones:
+            state.tombstones.pop(instance.id, None)
         state.count(entry, +1)
         of_namespace.instances += 1
         of_namespace.lapsed += entry.lease.lapsed
@@ -262,7 +264,7 @@ class RegistryFold:
                 self._load_tombstone(gone)
             entries.extend(piece.entries)
         # One index after the other, which takes half the time of one entry after the other.
-        keys = [entry.registered.instance.key for entry in entries]
+        keys = [intern(entry.registered.instance.key) for entry in entries]  # the admission has the same
         self._entries = dict(zip(keys, entries, strict=True))
         self._leases = dict(zip([entry.lease.id for entry in entries], keys, strict=True))
         for entry in entries:

@@ -46,7 +46,8 @@ class Section:
 
     name: str
     version: int
-    pieces: tuple[bytes, ...]
+    pieces: tuple[memoryview, ...]
+    """Where they lie in the snapshot. Copies of all would leave as much memory in holes when they are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +99,25 @@ def decode(data: bytes) -> Snapshot:
         if data[:6] == MAGIC[:6]:
             raise JournalTooNew(f"snapshot of form {data[6:8]!r}; this program reads {MAGIC[6:8]!r}")
         raise JournalCorrupt("not a snapshot")
-    found: list[tuple[str, int, list[bytes]]] = []
+    found: list[tuple[str, int, list[memoryview]]] = []
+    view = memoryview(data)
     at = len(MAGIC)
     revision = time_ns = 0
     while True:
         if at + _FRAME.size > len(data):
             raise JournalCorrupt("snapshot is cut short")
         kind, length = _FRAME.unpack_from(data, at)
-        payload = data[at + _FRAME.size : at + _FRAME.size + length]
+        payload = view[at + _FRAME.size : at + _FRAME.size + length]
         if len(payload) != length:
             raise JournalCorrupt("snapshot is cut short")
         if kind == b"E":
-            if payload != hashlib.sha256(data[:at]).digest():
+            if payload != hashlib.sha256(view[:at]).digest():
                 raise JournalCorrupt("snapshot does not have the hash it should")
             return Snapshot(revision, time_ns, tuple(Section(n, v, tuple(p)) for n, v, p in found))
         if kind == b"H":
             revision, time_ns = _HEADER.unpack(payload)
         elif kind == b"S":
-            found.append((payload[_SECTION.size :].decode(), _SECTION.unpack_from(payload)[0], []))
+            found.append((str(payload[_SECTION.size :], "utf-8"), _SECTION.unpack_from(payload)[0], []))
         else:
             found[-1][2].append(payload)
         at += _FRAME.size + length
@@ -133,7 +135,7 @@ def restore(snapshot: Snapshot, folds: Folds, admission: Admission, requests: Re
     for fold in folds.folds:
         section = by_name.get(fold.name)
         if section is not None:  # a fold that is newer than the snapshot begins empty
-            fold.load(section.version, section.pieces)
+            fold.load(section.version, map(bytes, section.pieces))
     _load_admission(by_name["admission"], admission, requests)
 
 
@@ -180,7 +182,7 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
 def _load_admission(section: Section, admission: Admission, requests: RecentRequests) -> None:
     if section.version != ADMISSION_VERSION:
         raise ValueError(f"admission section of version {section.version}")
-    for data in section.pieces:
+    for data in map(bytes, section.pieces):
         keys, others = read_versions(data)
         for key, writer, epoch, sequence in keys:
             admission.last[key] = Version(writer, epoch, sequence)
