@@ -247,19 +247,32 @@ def parse_block(data: bytes, at: int, header: Header) -> Block:
     payload_at = index_at + header.index_size
     if google_crc32c.value(data[payload_at : at + header.size]) != header.payload_crc:
         raise BlockDamaged("the payload's checksum is wrong")
-    block = parse_index(data, at, header)
+    block = _parse_index(data, at, header)
     block.payload = view[payload_at : payload_at + header.payload_size]
     if block.ends[-1] != header.payload_size:
         raise BlockDamaged("the frames do not fill the payload")
     return block
 
 
-def parse_index(data: bytes, at: int, header: Header) -> Block:
-    """The block at `at` without its payload. BlockDamaged when the index is cut short or its checksum is wrong."""
-    index_at = at + HEADER_BYTES
-    index = data[index_at : index_at + header.index_size]
-    if len(index) != header.index_size or google_crc32c.value(index) != header.index_crc:
+def parse_id_hashes(data: bytes, at: int, header: Header) -> Column:
+    """The id hashes of the block at `at`. BlockDamaged when its index is cut short or has another checksum."""
+    index = _checked_index(data, at, header)
+    if not header.flags & IDS:
+        return zeros("Q", 2 * header.records)
+    return memoryview(index)[: 2 * header.records * _WIDTH["Q"]].cast("Q")
+
+
+def _checked_index(data: bytes, at: int, header: Header) -> bytes:
+    index_at, size = at + HEADER_BYTES, header.index_size
+    index = data[index_at : index_at + size]
+    if len(index) != size or google_crc32c.value(index) != header.index_crc:
         raise BlockDamaged("the index is cut short or its checksum is wrong")
+    return index
+
+
+def _parse_index(data: bytes, at: int, header: Header) -> Block:
+    """The block at `at` without its payload."""
+    index = _checked_index(data, at, header)
     block = Block(header.base_offset, header.records, header.time_ns, header.incarnation)
     view = memoryview(index)
     position = 0

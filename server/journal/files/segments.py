@@ -130,7 +130,7 @@ class Segments:
                 await self._load_index(segment)
                 assert segment.index is not None
                 position = segment.index.before_time(time_ns)
-                async for found in self._walk_indexes(segment, position):
+                async for found in self._walk_id_hashes(segment, position):
                     if found.time_ns >= time_ns:
                         return found.base_offset
         return None
@@ -143,9 +143,10 @@ class Segments:
             await self._load_index(segment)
             assert segment.index is not None
             position = max(segment.index.before_offset(from_offset), segment.index.before_time(from_time_ns))
-            async for found in self._walk_indexes(segment, position):
-                if found.end_offset > from_offset and found.time_ns >= from_time_ns:
-                    yield IdHashes(found.base_offset, found.time_ns, found.id_hashes)
+            async for found in self._walk_id_hashes(segment, position):
+                end_offset = found.base_offset + len(found.id_hashes) // 2
+                if end_offset > from_offset and found.time_ns >= from_time_ns:
+                    yield found
 
     async def walk(self, segment: Segment) -> AsyncIterator[Found]:
         """Every block of a segment. JournalCorrupt where there is none."""
@@ -163,11 +164,11 @@ class Segments:
         except DamagedAt as damage:
             raise self._corrupt(segment, damage, segment.first_offset) from damage
 
-    async def _walk_indexes(self, segment: Segment, position: int) -> AsyncIterator[Block]:
+    async def _walk_id_hashes(self, segment: Segment, position: int) -> AsyncIterator[IdHashes]:
         end = segment.size
         try:
             async for found in walk_indexes(self.disk, segment.path, position, end, segment=segment.header):
-                yield found.index()
+                yield found.id_hashes()
         except DamagedAt as damage:
             raise self._corrupt(segment, damage, segment.first_offset) from damage
 

@@ -18,7 +18,7 @@ from trunkline.server.journal.batch import (
     Draft,
     frame_head,
 )
-from trunkline.server.journal.block import Block, encode_block, parse_block, parse_index
+from trunkline.server.journal.block import Block, encode_block, parse_block, parse_id_hashes
 from trunkline.server.journal.block_layout import HEADER_BYTES, BlockDamaged, Header, pack_header, parse_header
 from trunkline.server.journal.record import Version
 
@@ -114,9 +114,9 @@ def test_the_index_is_read_without_the_payload() -> None:
     data = encoded(batch)
     header = parse_header(data)
     cut = data[: HEADER_BYTES + header.index_size]
-    assert list(parse_index(cut, 0, header).id_hashes) == list(batch.id_hashes)
+    assert list(parse_id_hashes(cut, 0, header)) == list(batch.id_hashes)
     with pytest.raises(BlockDamaged):
-        parse_index(cut[:-1], 0, header)
+        parse_id_hashes(cut[:-1], 0, header)
 
 
 @pytest.mark.parametrize("batch", [events_batch(3, topics=2, keyed=True, size=20), Batch.of_records(DRAFTS)])
