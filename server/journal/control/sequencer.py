@@ -15,13 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trunkline.core.clock import Clock
-from trunkline.core.errors import (
-    DeadlineExceeded,
-    LimitExceeded,
-    NotReady,
-    TrunklineError,
-    WriteConflict,
-)
+from trunkline.core.errors import DeadlineExceeded, LimitExceeded, NotReady, TrunklineError, WriteConflict
 
 from ..batch import Batch, Draft
 from ..block import Block
