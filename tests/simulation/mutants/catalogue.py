@@ -145,8 +145,8 @@ MUTANTS = (
     Mutant(
         "a start gives no grace",
         f"{REGISTRY}.lease_keeper",
-        "self.live.grant(lease.id, ttl_ms=lease.ttl_ms, now_ns=now_ns, group=namespace)",
-        "self.live.grant(lease.id, ttl_ms=lease.ttl_ms // 4, now_ns=now_ns, group=namespace)",
+        "live.append((lease.id, lease.ttl_ms, entry.registered.instance.namespace))",
+        "live.append((lease.id, lease.ttl_ms // 4, entry.registered.instance.namespace))",
     ),
     Mutant(
         "queued keep-alives are not read before leases expire",
