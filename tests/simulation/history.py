@@ -81,6 +81,8 @@ class History:
     """One world's. `note` also goes into the digest by which two runs are compared."""
 
     def __init__(self) -> None:
+        self.sent: dict[tuple[str, str], CloudEvent] = {}
+        """By source and id, every event that came to the server's machine."""
         self.events: list[AckedEvent] = []
         self.registrations: list[AckedRegistration] = []
         self.removals: list[AckedRemoval] = []

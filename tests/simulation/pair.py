@@ -209,6 +209,7 @@ class Pair:
                 f"liveness: {len(live)} of {HOLDERS} holders are registered after a calm of {CALM_S:g} s"
             )
 
+
 def _truth(blocks: list[Block]) -> str:
     """What the records lead to by the rule alone, as a digest of the registry."""
     order, fold = Order(), RegistryFold(CONFIG.tombstones)

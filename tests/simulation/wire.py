@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,10 +110,13 @@ class Wire:
             operation, request, _ = UNARY[name]
             seen.request = request.FromString(data)
             seen.drain_began_s = asyncio.get_running_loop().time()
+            if name == "Publish":
+                self._sent(seen.request.events)
             self._begin(operation, call)
         elif name == "PublishStream":
             publish = events_pb2.PublishStreamRequest.FromString(data)
             seen.sent[publish.sequence] = publish
+            self._sent(publish.events)
             self._begin("publish_stream", call)
         elif name == "KeepAlive":
             self._begin("keep_alive", call)
@@ -121,6 +124,10 @@ class Wire:
             self._watch_request(call, seen, WatchRequest.FromString(data))
         elif name == "Subscribe":
             self._subscribe_request(call, seen, events_pb2.SubscribeRequest.FromString(data))
+
+    def _sent(self, events: Iterable[events_pb2.CloudEvent]) -> None:
+        for event in events:
+            self.history.sent[event.source, event.id] = event
 
     def _watch_request(self, call: ServerCall, seen: _Seen, request: WatchRequest) -> None:
         command = request.WhichOneof("command")
