@@ -159,6 +159,7 @@ def hermit(service: str, *, ttl_s: float, calm: Callable[[], bool]) -> Part:
             if not calm():
                 loop.call_later(between(client.rng, ttl_s, 2.5 * ttl_s), client.host.resume, context=NOBODY)
                 client.host.stall()
+                await client.host.awake()
         await registration.close()
         client.key = ""
 

@@ -88,8 +88,8 @@ class History:
         self.removals: list[AckedRemoval] = []
         self.drains: list[AckedDrain] = []
         self.deliveries: list[Delivered] = []
-        self.closed_clean: set[str] = set()
-        """Subscriptions of which a consumer left in good order: attempts were taken back."""
+        self.closed_clean: set[tuple[str, str]] = set()
+        """(subscription, consumer) that left in good order: attempts of what it had in hand were taken back."""
         self.handled: dict[str, set[tuple[int, int]]] = defaultdict(set)
         """By subscription, (incarnation, offset) of what a consumer acknowledged."""
         self.heard: dict[int, list[float]] = defaultdict(list)

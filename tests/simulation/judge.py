@@ -262,14 +262,13 @@ def _deliveries_right(world: World, journal: Journal) -> Iterator[str]:
 
 
 def _deliveries_ordered(world: World, journal: Journal) -> Iterator[str]:
-    """First deliveries come in order, and each event has only one; what comes again says so."""
+    """First deliveries come in order, and each event has only one; what comes again says so, unless it was given back."""
     by_subscription: dict[str, list[Delivered]] = defaultdict(list)
     for delivered in world.history.deliveries:
-        if delivered.subscription and delivered.attempt == 1:
+        gave_back = (delivered.subscription, delivered.consumer) in world.history.closed_clean
+        if delivered.subscription and delivered.attempt == 1 and not gave_back:
             by_subscription[delivered.subscription].append(delivered)
     for name, firsts in by_subscription.items():
-        if name in world.history.closed_clean:
-            continue
         first = ((delivered.consumer, delivered.offset) for delivered in firsts)
         yield from (f"{name}: {what}" for what in guarantees.broke_subscription_ordered(first))
 

@@ -46,6 +46,8 @@ class _OpenWatch:
 class _Seen:
     """What is known of one call."""
 
+    consumer: str
+    """The client, and which of its calls this is."""
     request: Any = None
     operations: list[Operation] = field(default_factory=list)
     sent: dict[int, Any] = field(default_factory=dict)
@@ -72,12 +74,14 @@ class Wire:
         self.on_operation: list[Callable[[Operation], None]] = []
         self.service_of: dict[int, str] = {}
         self._watching: list[ServerCall] = []
+        self._calls = 0
 
     def arrived(self, pipe: Pipe, message: Any) -> None:
         """See Network.on_arrived."""
         call: ServerCall = pipe.call
         if call.seen is None:
-            call.seen = _Seen()
+            self._calls += 1
+            call.seen = _Seen(f"{call.client.name}#{self._calls}")
         name = call.method.rsplit("/", 1)[1]
         if pipe is call.to_server:
             if isinstance(message, bytes):
@@ -166,7 +170,7 @@ class Wire:
         if request.HasField("close"):
             opened = seen.opened.get(request.close.subscription_id)
             if opened is not None:
-                self.history.closed_clean.add(opened.name)
+                self.history.closed_clean.add((opened.name, seen.consumer))
         if request.acknowledgements:
             self._begin("ack", call)
 
@@ -228,7 +232,7 @@ class Wire:
                 Delivered(
                     now_s,
                     opened.name,
-                    call.client.name,
+                    seen.consumer,
                     seen.incarnations.get(delivery.subscription_id, 0),
                     delivery.offset,
                     delivery.attempt,

@@ -254,6 +254,7 @@ MUTANTS = (
         f"{CLIENT}._view_state",
         '        self.resume_token = b""\n\n    def restore',
         "        return\n\n    def restore",
+        test="tests/integration/test_client_server.py::test_a_control_plane_with_another_journal_is_started_over_with",
     ),
     Mutant(
         "a drain does not wait for watchers",
@@ -285,6 +286,7 @@ MUTANTS = (
         f"{EVENTS}.subscription",
         "is_new = bool(self._ready) and self._ready[0] < self.reserved_to\n",
         "is_new = bool(self._ready)\n",
+        test="tests/simulation/test_events_crash_points.py",
     ),
     Mutant(
         "the checkpoints' stream is not recovered",
@@ -297,5 +299,6 @@ MUTANTS = (
         f"{CLIENT}._registration",
         '        self._tasks.spawn(self._register_again(), name=f"register {self.id} again")\n',
         "",
+        faults=("partition", "client stall"),
     ),
 )
