@@ -149,7 +149,7 @@ def provider(service: str, *, ttl_s: float, version: str, lifetime_s: tuple[floa
 
 
 def hermit(service: str, *, ttl_s: float, calm: Callable[[], bool]) -> Part:
-    """The only one of its service. Stands still from time to time for longer than its lease lives, until all is calm."""
+    """An instance that stands still from time to time for longer than its lease lives, until all is calm."""
 
     async def part(client: Client) -> None:
         loop = asyncio.get_running_loop()

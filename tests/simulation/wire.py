@@ -35,7 +35,7 @@ class Operation:
 
 @dataclass(eq=False)
 class _OpenWatch:
-    """A watch that has come to the server's machine."""
+    """A watch that the server knows of."""
 
     service: str
     opened_s: float
@@ -95,11 +95,29 @@ class Wire:
             self.history.note("answered", call.client.name, name, message[1].name)
 
     def taken(self, pipe: Pipe, message: Any, at_s: float) -> None:
-        """See Network.on_taken. A keep-alive counts from when it came, if it is taken at all."""
+        """See Network.on_taken. A keep-alive counts from when it came, if it is taken at all; a watch or a drain from when
+        it is taken: a server that stands still knows of neither."""
         call: ServerCall = pipe.call
-        if pipe is call.to_server and call.method.endswith("/KeepAlive") and isinstance(message, bytes):
+        if pipe is not call.to_server or not isinstance(message, bytes):
+            return
+        name = call.method.rsplit("/", 1)[1]
+        if name == "KeepAlive":
             for lease_id in registry_pb2.KeepAliveRequest.FromString(message).lease_ids:
                 self.history.heard[lease_id].append(at_s)
+        elif name == "Watch":
+            self._watch_taken(call, call.seen, WatchRequest.FromString(message))
+        elif name == "Drain":
+            call.seen.drain_began_s = asyncio.get_running_loop().time()
+
+    def _watch_taken(self, call: ServerCall, seen: _Seen, request: WatchRequest) -> None:
+        if not request.HasField("open") or request.open.selector.version:
+            return
+        if not seen.watches:
+            self._watching.append(call)
+        token = request.open.resume_token
+        acked = ControlToken.decode(token).revision if token else -1
+        now_s = asyncio.get_running_loop().time()
+        seen.watches[request.open.watch_id] = _OpenWatch(request.open.service, now_s, acked)
 
     def _begin(self, name: str, call: ServerCall) -> None:
         operation = Operation(name, call.client, call)
@@ -113,7 +131,6 @@ class Wire:
         if name in UNARY:
             operation, request, _ = UNARY[name]
             seen.request = request.FromString(data)
-            seen.drain_began_s = asyncio.get_running_loop().time()
             if name == "Publish":
                 self._sent(seen.request.events)
             self._begin(operation, call)
@@ -136,13 +153,6 @@ class Wire:
     def _watch_request(self, call: ServerCall, seen: _Seen, request: WatchRequest) -> None:
         command = request.WhichOneof("command")
         if command == "open":
-            if not seen.watches:
-                self._watching.append(call)
-            if not request.open.selector.version:
-                now_s = asyncio.get_running_loop().time()
-                token = request.open.resume_token
-                acked = ControlToken.decode(token).revision if token else -1
-                seen.watches[request.open.watch_id] = _OpenWatch(request.open.service, now_s, acked)
             self._begin("watch", call)
         elif command == "acknowledge":
             watch = seen.watches.get(request.acknowledge.watch_id)

@@ -299,6 +299,5 @@ MUTANTS = (
         f"{CLIENT}._registration",
         '        self._tasks.spawn(self._register_again(), name=f"register {self.id} again")\n',
         "",
-        faults=("partition", "client stall"),
     ),
 )
