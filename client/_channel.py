@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from ._waiting_call import (
     WaitingUnaryStreamCall,
     WaitingUnaryUnaryCall,
 )
+
+log = logging.getLogger("trunkline.client")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,7 @@ class BalancedChannel(grpc.aio.Channel):
         clock: Clock,
         on_call: Callable[[SentCall], None] | None = None,
     ) -> None:
-        """`on_call` is told of every call when it has ended; what it raises is not caught."""
+        """`on_call` is told of every call when it has ended; what it raises is logged, and no affair of the call's."""
         self._view = view
         self._clock = clock
         self._on_call = on_call
@@ -245,7 +248,11 @@ class BalancedChannel(grpc.aio.Channel):
         subchannel.ended()
         if self._on_call is not None:
             address = candidate.endpoint.address
-            self._on_call(SentCall(candidate.instance, address, code, sent_ns, self._clock.now_ns()))
+            sent = SentCall(candidate.instance, address, code, sent_ns, self._clock.now_ns())
+            try:
+                self._on_call(sent)
+            except Exception:
+                log.exception("on_call failed", extra={"service": self._view.service, "address": address})
 
     def _check_open(self) -> None:
         self._guard.check()

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ def load(
 ) -> C:
     """Make a configuration of type `kind` (a dataclass of dataclasses). InvalidArgument names what is wrong."""
     settings = read_file(file) if file is not None else {}
-    _merge(settings, from_environment(environment))
-    _merge(settings, {key: value for key, value in (overrides or {}).items() if value is not None})
-    unknown = list(_unknown_keys(kind, settings, ""))
+    variables = from_environment(environment)
+    unknown = [*_unknown_keys(kind, settings, str), *_unknown_keys(kind, variables, variable_of)]
     if unknown:
         raise InvalidArgument(*unknown)
+    _merge(settings, variables)
+    _merge(settings, {key: value for key, value in (overrides or {}).items() if value is not None})
     try:
         return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:
@@ -60,7 +61,7 @@ def read_file(path: Path) -> Settings:
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """Settings from TRUNKLINE_* variables."""
+    """Settings from TRUNKLINE_* variables. InvalidArgument when one is to be both a value and a section."""
     settings: Settings = {}
     for name in sorted(environment):
         if not name.startswith(ENVIRONMENT_PREFIX) or name in CONFIG_VARIABLES_ELSEWHERE:
@@ -69,8 +70,15 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         place = settings
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise InvalidArgument.of(name, f"{section} is no section: another variable gives it a value", place)
         place[key] = environment[name]
     return settings
+
+
+def variable_of(setting: str) -> str:
+    """The environment variable of a setting ("registry.stale_retention_s")."""
+    return ENVIRONMENT_PREFIX + setting.upper().replace(".", "__")
 
 
 def _merge(into: Settings, more: Mapping[str, Any]) -> None:
@@ -81,17 +89,19 @@ def _merge(into: Settings, more: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def _unknown_keys(kind: Any, settings: Mapping[str, Any], path: str) -> typing.Iterator[Violation]:
-    """Keys that no field of the dataclass has, with the nearest that one has."""
+def _unknown_keys(
+    kind: Any, settings: Mapping[str, Any], name: Callable[[str], str], path: str = ""
+) -> typing.Iterator[Violation]:
+    """Keys that no field of the dataclass has, with the nearest that one has. `name` is what a setting is called there."""
     hints = typing.get_type_hints(kind)
     known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     for key, value in settings.items():
         where = f"{path}{key}"
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            rule = "is not a setting" + (f"; did you mean {path}{near[0]}?" if near else "")
-            yield Violation(where, rule, repr(value)[:80])
+            rule = "is not a setting" + (f"; did you mean {name(path + near[0])}?" if near else "")
+            yield Violation(name(where), rule, repr(value)[:80])
             continue
         section = next((t for t in (known[key], *typing.get_args(known[key])) if dataclasses.is_dataclass(t)), None)
         if section is not None and isinstance(value, Mapping):
-            yield from _unknown_keys(section, value, f"{where}.")
+            yield from _unknown_keys(section, value, name, f"{where}.")

@@ -205,6 +205,20 @@ def broke_dead_gone_in_time(instance: str, died_s: float, gone_s: Iterable[float
     return [f"{instance} died at {died_s:.3f} s and was taken for alive until {first}, allowed is {limit_s:.3f} s"]
 
 
+def broke_mass_lapse_is_kept(lapses: Sequence[tuple[float, float]], *, lapses_min: int, slack_s: float) -> list[str]:
+    """G8 Never empty by accident: fewer than `lapses_min` live instances are removed for silence within one of their TTLs;
+    more are kept. `lapses` are the time of such a removal and the lease's TTL, in seconds, ordered by time."""
+    broken = []
+    for last in range(lapses_min - 1, len(lapses)):
+        together = lapses[last - lapses_min + 1 : last + 1]
+        within_s = together[-1][0] - together[0][0]
+        if within_s < min(ttl_s for _, ttl_s in together) - slack_s:
+            broken.append(
+                f"{lapses_min} live instances were removed within {within_s:.3f} s, by {together[-1][0]:.3f} s"
+            )
+    return broken
+
+
 def broke_watcher_fresh_in_time(watcher: str, revision: int, *, knows_it_is_stale: bool, durable: int) -> list[str]:
     """G10 Watcher fresh in time: it shows `durable`, a revision that is old enough, or knows that it is behind."""
     if knows_it_is_stale or revision >= durable:

@@ -171,9 +171,10 @@ class EventBus:
         origin: Origin,
         *,
         allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+        makes_streams: bool = True,
     ) -> None:
         """One client's Subscribe stream, until the client ends it (then its subscriptions are closed) or it breaks."""
-        session = self.open_session(outlet, origin, allow=allow)
+        session = self.open_session(outlet, origin, allow=allow, makes_streams=makes_streams)
         clean = False
         try:
             async for request in requests:
@@ -188,8 +189,9 @@ class EventBus:
         origin: Origin,
         *,
         allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+        makes_streams: bool = True,
     ) -> Session:
-        """A client's Subscribe stream begins; `close_session` when it ends. `allow` raises PermissionDenied."""
+        """A client's Subscribe stream begins; `close_session` when it ends. See Session."""
         session = Session(
             self.streams,
             self.subscriptions,
@@ -197,6 +199,7 @@ class EventBus:
             outlet,
             origin,
             allow=allow,
+            makes_streams=makes_streams,
             consumer_ids=lambda: next(self._consumer_ids),
         )
         outlet.on_ready(session.wake)

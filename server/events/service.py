@@ -65,7 +65,11 @@ class EventService(EventServiceServicer):
         principal = principal_of(context)
         async with sink_of(context, self._sink_config) as sink:
             await self._bus.serve_session(
-                requests, sink, Origin(author=principal.name), allow=_may_subscribe(principal)
+                requests,
+                sink,
+                Origin(author=principal.name),
+                allow=_may_subscribe(principal),
+                makes_streams=principal.may(Verb.PUBLISH),
             )
 
     async def Fetch(self, request: events_pb2.FetchRequest, context: Context) -> bytes:  # type: ignore[override]

@@ -40,7 +40,8 @@ class OpenOne(Protocol):
 
 
 class Session:
-    """Lives as long as the stream. `allow` raises PermissionDenied unless the caller may subscribe to these filters."""
+    """Lives as long as the stream. `allow` raises PermissionDenied unless the caller may subscribe to these filters;
+    `makes_streams` says whether a default stream that is not there yet is made for it."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Session:
         origin: Origin,
         *,
         allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+        makes_streams: bool,
         consumer_ids: Callable[[], int],
     ) -> None:
         self._streams = streams
@@ -59,6 +61,7 @@ class Session:
         self._outlet = outlet
         self._origin = origin
         self._allow = allow
+        self._makes_streams = makes_streams
         self._consumer_ids = consumer_ids
         self._open: dict[int, OpenOne] = {}
 
@@ -87,7 +90,7 @@ class Session:
         if len(self._open) >= SUBSCRIPTIONS_PER_SESSION_MAX:
             raise LimitExceeded("subscriptions_per_session_max", SUBSCRIPTIONS_PER_SESSION_MAX)
         try:
-            stream = await self._streams.get(request.namespace, request.stream, self._origin)
+            stream = await self._streams.get(request.namespace, request.stream, self._origin, make=self._makes_streams)
             if request.name:
                 await self._open_durable(request, stream)
             else:

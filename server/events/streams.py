@@ -51,7 +51,7 @@ class StreamsConfig:
     """Bounds and paces of streams."""
 
     streams_max: int = 10_000
-    """Of all namespaces, derived ones that are in use included."""
+    """Of all namespaces. As many derived ones may be in use."""
     streams_per_namespace_max: int = 1_000
     """Of one namespace."""
     trim_interval_s: float = 10.0
@@ -119,18 +119,21 @@ class Streams:
         for entity in list(self._fold.streams()):
             await self._opened(entity)
 
-    async def get(self, namespace: str, name: str, origin: Origin) -> EventStream:
-        """A stream by name; the default one is made when it is first asked for. StreamNotFound."""
+    async def get(self, namespace: str, name: str, origin: Origin, *, make: bool = True) -> EventStream:
+        """A stream by name. StreamNotFound.
+
+        The default one is made when it is first asked for, with `make`: whoever may only read makes nothing.
+        """
         name = name or DEFAULT_STREAM
         found = self._open.get((namespace, name))
         if found is not None:
             return found
         if name == CHANGES and self._derive is not None:
-            self._refuse_too_many_open()
+            self._refuse_too_many(sum(stream.derived for stream in self._open.values()))
             return self._open.setdefault((namespace, name), self._derive(namespace))
         entity = self._fold.stream(namespace, name)
         if entity is None:
-            if name != DEFAULT_STREAM:
+            if name != DEFAULT_STREAM or not make:
                 raise not_found(namespace, name)
             # The caller's request id stands for what it asks for, which comes after this.
             making = replace(origin, request_id="")
@@ -203,7 +206,7 @@ class Streams:
             if found is None:
                 if self._is_there_still(place):
                     raise NotReady(f"the log of what was {name} in {namespace} is not deleted yet")
-                self._refuse_too_many(namespace)
+                self._refuse_too_many_in(namespace)
                 return [Change(topic=STREAM_CREATED, key=key, body=body, namespace=namespace)]
             if exact and found.settings != settings:
                 raise StreamExists(f"stream {name} of {namespace} is there with another configuration")
@@ -222,14 +225,15 @@ class Streams:
             return entity is not None and entity.created_revision == written.revision
         return bool(written.records)
 
-    def _refuse_too_many_open(self) -> None:
-        if len(self._open) >= self._config.streams_max:
+    def _refuse_too_many(self, there: int) -> None:
+        if there >= self._config.streams_max:
             raise LimitExceeded("streams_max", self._config.streams_max)
 
-    def _refuse_too_many(self, namespace: str) -> None:
-        self._refuse_too_many_open()
+    def _refuse_too_many_in(self, namespace: str) -> None:
+        streams = list(self._fold.streams())
+        self._refuse_too_many(len(streams))
         limit = self._config.streams_per_namespace_max
-        if sum(entity.namespace == namespace for entity in self._fold.streams()) >= limit:
+        if sum(entity.namespace == namespace for entity in streams) >= limit:
             raise LimitExceeded("streams_per_namespace_max", limit)
 
     async def delete(self, namespace: str, name: str, origin: Origin, *, deadline_ns: int | None = None) -> None:

@@ -83,6 +83,11 @@ class Principal:
     """Topics that it may publish and read; empty means all."""
     via: Via
 
+    def may(self, verb: Verb) -> bool:
+        """Whether its role is enough for this, somewhere."""
+        needed = ROLE_NEEDED[verb]
+        return needed is None or (self.role is not None and self.role >= needed)
+
     def sees(self, namespace: str) -> bool:
         """Whether it may touch this namespace at all."""
         return not self.namespaces or namespace in self.namespaces

@@ -12,7 +12,7 @@ import pytest
 from integration.echo_server import COUNT, JOIN, SAY, TALK, Echo, serve
 from integration.waiting import until
 
-from trunkline.client import BalancedChannel, Registration, Trunkline
+from trunkline.client import BalancedChannel, Registration, SentCall, Trunkline
 from trunkline.client.testing import FakeControlPlane
 from trunkline.core.errors import Unreachable
 
@@ -84,6 +84,21 @@ async def test_the_first_call_of_each_kind_may_wait_for_its_connection(trunkline
             assert await call.code() is grpc.StatusCode.OK
             assert call.done()
             await channel.close()
+
+
+async def test_who_is_told_of_calls_cannot_break_them(trunkline: Trunkline, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[SentCall] = []
+
+    def tell(sent: SentCall) -> None:
+        told.append(sent)
+        raise ValueError("of the one who is told")
+
+    async with running(trunkline, "a"):
+        channel = await trunkline.channel("echo", on_call=tell)
+        assert [await say(channel) for _ in range(3)] == ["a hi"] * 3
+        await until(lambda: len(told) == 3)
+        assert {sent.code for sent in told} == {grpc.StatusCode.OK}
+        assert sum(record.message == "on_call failed" for record in caplog.records) == 3
 
 
 async def test_serving_comes_before_degraded(trunkline: Trunkline) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -196,3 +197,23 @@ async def killed_in_the_middle(server: Server, provider: Any, caller: Any) -> No
 async def follow(view: Any, changes: list[Any]) -> None:
     async for change in view.changes():
         changes.append(change)
+
+
+async def test_a_control_plane_with_another_journal_is_started_over_with(tmp_path: Path) -> None:
+    """Somebody deleted its data: who lives registers again, views show what is there now, and not what was."""
+    with serving(tmp_path) as server:
+        async with connect(server.address, options=OPTIONS) as trunkline:
+            mine = await trunkline.register("orders", id="mine", port=1)
+            impatient = ClientOptions(timeout_s=1)
+            async with connect(server.address, options=impatient) as other:
+                await other.register("orders", id="other", port=2, drain_on_exit=False)
+                view = await trunkline.watch("orders")
+                await until(lambda: ids(view) == ["mine", "other"])
+                server.kill()
+            shutil.rmtree(tmp_path / "data")
+            await asyncio.to_thread(server.start)
+            await until(lambda: ids(view) == ["mine"])
+            added = await trunkline.register("orders", id="new", port=3)
+            await until(lambda: ids(view) == ["mine", "new"])
+            await added.close()
+            await mine.close()

@@ -13,7 +13,7 @@ from simulation.chance import between, choose, happens, rng_of
 from simulation.channel import Channel
 from simulation.history import History, Watched
 from simulation.network import Network
-from simulation.virtual import Host, LoopClock
+from simulation.virtual import NOBODY, Host, LoopClock
 
 from trunkline.client._backoff import BackoffOptions
 from trunkline.client._changes import Change, Fresh, Reset, Updated
@@ -148,6 +148,24 @@ def provider(service: str, *, ttl_s: float, version: str, lifetime_s: tuple[floa
     return part
 
 
+def hermit(service: str, *, ttl_s: float, calm: Callable[[], bool]) -> Part:
+    """An instance that stands still from time to time for longer than its lease lives, until all is calm."""
+
+    async def part(client: Client) -> None:
+        loop = asyncio.get_running_loop()
+        registration = await client.trunkline.register(service, id=client.name, port=80, ttl_s=ttl_s)
+        client.key = f"instance/{NAMESPACE}/{service}/{client.name}"
+        while await client.rest(2.0, 6.0):
+            if not calm():
+                loop.call_later(between(client.rng, ttl_s, 2.5 * ttl_s), client.host.resume, context=NOBODY)
+                client.host.stall()
+                await client.host.awake()
+        await registration.close()
+        client.key = ""
+
+    return part
+
+
 def watcher(watched: Watched) -> Part:
     """Has a view and writes down what it shows."""
 
@@ -209,6 +227,20 @@ def publisher(*, every_s: tuple[float, float]) -> Part:
                     await client.trunkline.publish(events[: 1 + client.rng.below(count)])
             except TrunklineError as error:
                 client.history.note("client", client.name, "not published", type(error).__name__)
+
+    return part
+
+
+def twins(*, every_s: tuple[float, float]) -> Part:
+    """Publishes each event twice at the same time, as one who did not wait long enough for the first answer."""
+
+    async def part(client: Client) -> None:
+        number = 0
+        while await client.rest(*every_s):
+            events = [_event(client, number)]
+            number += 1
+            both = (client.trunkline.publish(events), client.trunkline.publish(events))
+            await asyncio.gather(*both, return_exceptions=True)
 
     return part
 

@@ -81,13 +81,15 @@ class History:
     """One world's. `note` also goes into the digest by which two runs are compared."""
 
     def __init__(self) -> None:
+        self.sent: dict[tuple[str, str], CloudEvent] = {}
+        """By source and id, every event that came to the server's machine."""
         self.events: list[AckedEvent] = []
         self.registrations: list[AckedRegistration] = []
         self.removals: list[AckedRemoval] = []
         self.drains: list[AckedDrain] = []
         self.deliveries: list[Delivered] = []
-        self.closed_clean: set[str] = set()
-        """Subscriptions of which a consumer left in good order: attempts were taken back."""
+        self.closed_clean: set[tuple[str, str]] = set()
+        """(subscription, consumer) that left in good order: attempts of what it had in hand were taken back."""
         self.handled: dict[str, set[tuple[int, int]]] = defaultdict(set)
         """By subscription, (incarnation, offset) of what a consumer acknowledged."""
         self.heard: dict[int, list[float]] = defaultdict(list)

@@ -201,11 +201,10 @@ class Node:
     async def kill(self, *, power: bool = False) -> None:
         """SIGKILL; with `power` the machine loses what was not synced, too."""
         host = self.host
-        if host is None or not host.alive:
-            return
-        self._left()
-        await host.kill()
-        self.disk.kill()
+        if host is not None and host.alive:
+            self._left()
+            await host.kill()
+            self.disk.kill()
         if power:
             self.disk.cut_power()
 

@@ -11,6 +11,7 @@ from simulation.clients import (
     Part,
     consumer,
     glance,
+    hermit,
     impostor,
     listener,
     pipeliner,
@@ -18,6 +19,7 @@ from simulation.clients import (
     publisher,
     puller,
     sip,
+    twins,
     watcher,
 )
 from simulation.history import Watched
@@ -46,10 +48,14 @@ def people(world: World) -> dict[str, Callable[[], Part]]:
             roles[f"{service}-{number}"] = _provider(world, service, (1.5, 7.0))
     for name, service, selector in (("all", "", Selector()), ("cart", "cart", Selector()), ("some", "cart", SOME)):
         roles[f"watch-{name}"] = _watcher(world, name, service, selector)
+    for service in ("mail", "cart"):  # the only one of its service, and one who is not missed
+        roles[f"{service}-anchor9"] = _hermit(world, service)
+    roles["watch-nobody"] = _watcher(world, "nobody", "nobody", Selector())
     roles["raw-all"] = lambda: raw_watcher("")
     roles["raw-cart"] = lambda: raw_watcher("cart")
     roles["impostor"] = lambda: impostor(world.guests)
     roles["publish"] = lambda: publisher(every_s=(0.1, 1.0))
+    roles["twins"] = lambda: twins(every_s=(0.3, 1.5))
     roles["pipeline"] = lambda: pipeliner(every_s=(0.1, 1.0))
     for number in range(2):
         roles[f"bill-{number}"] = lambda: consumer("billing", filters=("order.>",), calm=lambda: world.calm)
@@ -65,6 +71,10 @@ def _provider(world: World, service: str, lifetime_s: tuple[float, float] | None
     return lambda: provider(
         service, ttl_s=choose(world.rng, TTLS_S), version=choose(world.rng, VERSIONS), lifetime_s=lifetime_s
     )
+
+
+def _hermit(world: World, service: str) -> Callable[[], Part]:
+    return lambda: hermit(service, ttl_s=2.0, calm=lambda: world.calm)
 
 
 def _watcher(world: World, name: str, service: str, selector: Selector) -> Callable[[], Part]:

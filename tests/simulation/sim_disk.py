@@ -286,7 +286,8 @@ class SimDisk:
         return sorted(self._names)
 
     def _survivors(self, durable: bytearray, changes: Sequence[_Change]) -> bytearray:
-        """Content after a stop: of each sector, any of its versions; of the sizes, any that the file had."""
+        """Content after a stop: of each sector, any of its versions; of the sizes, any that the file had. Often the last:
+        a file system that writes sizes before data leaves holes in what looks whole."""
         mode = self._rng.below(4)
         if mode == 0 or not changes:
             return bytearray(durable)
@@ -306,7 +307,7 @@ class SimDisk:
         for sector, candidates in versions.items():
             kept = candidates[self._rng.below(len(candidates))]
             _Change(sector * SECTOR_BYTES, kept).apply(survived)
-        _Change(sizes[self._rng.below(len(sizes))], None).apply(survived)
+        _Change(sizes[-1] if mode == 2 else sizes[self._rng.below(len(sizes))], None).apply(survived)
         return survived
 
     # Helpers.

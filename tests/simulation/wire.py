@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ class Operation:
 
 @dataclass(eq=False)
 class _OpenWatch:
-    """A watch that has come to the server's machine."""
+    """A watch that the server knows of."""
 
     service: str
     opened_s: float
@@ -46,6 +46,8 @@ class _OpenWatch:
 class _Seen:
     """What is known of one call."""
 
+    consumer: str
+    """The client, and which of its calls this is."""
     request: Any = None
     operations: list[Operation] = field(default_factory=list)
     sent: dict[int, Any] = field(default_factory=dict)
@@ -72,12 +74,14 @@ class Wire:
         self.on_operation: list[Callable[[Operation], None]] = []
         self.service_of: dict[int, str] = {}
         self._watching: list[ServerCall] = []
+        self._calls = 0
 
     def arrived(self, pipe: Pipe, message: Any) -> None:
         """See Network.on_arrived."""
         call: ServerCall = pipe.call
         if call.seen is None:
-            call.seen = _Seen()
+            self._calls += 1
+            call.seen = _Seen(f"{call.client.name}#{self._calls}")
         name = call.method.rsplit("/", 1)[1]
         if pipe is call.to_server:
             if isinstance(message, bytes):
@@ -91,11 +95,29 @@ class Wire:
             self.history.note("answered", call.client.name, name, message[1].name)
 
     def taken(self, pipe: Pipe, message: Any, at_s: float) -> None:
-        """See Network.on_taken. A keep-alive counts from when it came, if it is taken at all."""
+        """See Network.on_taken. A keep-alive counts from when it came, if it is taken at all; a watch or a drain from when
+        it is taken: a server that stands still knows of neither."""
         call: ServerCall = pipe.call
-        if pipe is call.to_server and call.method.endswith("/KeepAlive") and isinstance(message, bytes):
+        if pipe is not call.to_server or not isinstance(message, bytes):
+            return
+        name = call.method.rsplit("/", 1)[1]
+        if name == "KeepAlive":
             for lease_id in registry_pb2.KeepAliveRequest.FromString(message).lease_ids:
                 self.history.heard[lease_id].append(at_s)
+        elif name == "Watch":
+            self._watch_taken(call, call.seen, WatchRequest.FromString(message))
+        elif name == "Drain":
+            call.seen.drain_began_s = asyncio.get_running_loop().time()
+
+    def _watch_taken(self, call: ServerCall, seen: _Seen, request: WatchRequest) -> None:
+        if not request.HasField("open") or request.open.selector.version:
+            return
+        if not seen.watches:
+            self._watching.append(call)
+        token = request.open.resume_token
+        acked = ControlToken.decode(token).revision if token else -1
+        now_s = asyncio.get_running_loop().time()
+        seen.watches[request.open.watch_id] = _OpenWatch(request.open.service, now_s, acked)
 
     def _begin(self, name: str, call: ServerCall) -> None:
         operation = Operation(name, call.client, call)
@@ -109,11 +131,13 @@ class Wire:
         if name in UNARY:
             operation, request, _ = UNARY[name]
             seen.request = request.FromString(data)
-            seen.drain_began_s = asyncio.get_running_loop().time()
+            if name == "Publish":
+                self._sent(seen.request.events)
             self._begin(operation, call)
         elif name == "PublishStream":
             publish = events_pb2.PublishStreamRequest.FromString(data)
             seen.sent[publish.sequence] = publish
+            self._sent(publish.events)
             self._begin("publish_stream", call)
         elif name == "KeepAlive":
             self._begin("keep_alive", call)
@@ -122,16 +146,13 @@ class Wire:
         elif name == "Subscribe":
             self._subscribe_request(call, seen, events_pb2.SubscribeRequest.FromString(data))
 
+    def _sent(self, events: Iterable[events_pb2.CloudEvent]) -> None:
+        for event in events:
+            self.history.sent[event.source, event.id] = event
+
     def _watch_request(self, call: ServerCall, seen: _Seen, request: WatchRequest) -> None:
         command = request.WhichOneof("command")
         if command == "open":
-            if not seen.watches:
-                self._watching.append(call)
-            if not request.open.selector.version:
-                now_s = asyncio.get_running_loop().time()
-                token = request.open.resume_token
-                acked = ControlToken.decode(token).revision if token else -1
-                seen.watches[request.open.watch_id] = _OpenWatch(request.open.service, now_s, acked)
             self._begin("watch", call)
         elif command == "acknowledge":
             watch = seen.watches.get(request.acknowledge.watch_id)
@@ -159,7 +180,7 @@ class Wire:
         if request.HasField("close"):
             opened = seen.opened.get(request.close.subscription_id)
             if opened is not None:
-                self.history.closed_clean.add(opened.name)
+                self.history.closed_clean.add((opened.name, seen.consumer))
         if request.acknowledgements:
             self._begin("ack", call)
 
@@ -221,7 +242,7 @@ class Wire:
                 Delivered(
                     now_s,
                     opened.name,
-                    call.client.name,
+                    seen.consumer,
                     seen.incarnations.get(delivery.subscription_id, 0),
                     delivery.offset,
                     delivery.attempt,

@@ -11,11 +11,11 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import guarantees
 from simulation import virtual
-from simulation.chance import between, choose, rng_of
+from simulation.chance import between, rng_of
 from simulation.clients import Client, Heard, Part, Place
 from simulation.faults import FAULTS, Cell, planned
 from simulation.history import History
@@ -23,26 +23,21 @@ from simulation.judge import judge
 from simulation.network import Network
 from simulation.node import FOLDER, Node
 from simulation.people import people
+from simulation.plane_config import config
 from simulation.sim_disk import DiskFaults, SimDisk
 from simulation.truth import read_back
 from simulation.virtual import Host
 from simulation.wire import Operation, Wire
 
 from trunkline.core.errors import TrunklineError
-from trunkline.server.discovery.discovery import DiscoveryConfig
-from trunkline.server.discovery.watch_config import WatchConfig
-from trunkline.server.events.bus import BusConfig
-from trunkline.server.events.streams import StreamsConfig
-from trunkline.server.journal.control.node import ControlConfig
-from trunkline.server.plane import PlaneConfig
-from trunkline.server.registry.config import RegistryConfig
-from trunkline.server.registry.fold import TombstoneConfig
-from trunkline.server.registry.guard import GuardConfig
 
 REACH_WITHIN_S = 60.0
 """A planned cell that is not reached by then is a failure of the simulation."""
 SETTLE_S = 60.0
-STALE_RETENTION_S = 15
+KNOWN_WITHIN_S = 5.0 + 1.0 + 1.0
+"""After so long a connected view shows what was decided: the bookmark interval + 1 s, and one for how often we look."""
+DONE_WITHIN_S = 20.0
+"""After so long consumers that forget one in ten have done everything: several ack deadlines."""
 FRESH_WITHIN_S = 15.0 + 3.0 + 1.0
 """After so long without word a view must say that it is stale: stale_after_s, a look at the clock, and one to spare."""
 
@@ -56,6 +51,18 @@ class Outcome:
     unreached: list[Cell]
     digest: str
     lines: list[str]
+
+
+class Mark(NamedTuple):
+    """How far the server was."""
+
+    at_s: float
+    revision: int
+    ends: dict[str, int]
+    """By stream, where the next event would come."""
+
+
+START = Mark(0.0, 0, {})
 
 
 class World:
@@ -90,7 +97,7 @@ class World:
         self._clients: dict[Host, Client] = {}
         self._roles: list[asyncio.Task[None]] = []
         self._leaving = False
-        self._revisions: list[tuple[float, int]] = []
+        self._marks: list[Mark] = []
 
     # What is seen.
 
@@ -178,9 +185,9 @@ class World:
         await self._settle()
         sampling.cancel()
         await self._end()
+        await self.node.kill(power=True)  # while it lives: one that has ended lets nothing be lost
         keeping.cancel()
         await asyncio.wait([keeping, sampling])
-        await self.node.kill(power=True)
         journal = await read_back(self.disk)
         broken = judge(self, journal)
         return Outcome(self.seed, broken, self.unreached, self.history.digest, self.history.lines)
@@ -232,17 +239,23 @@ class World:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(0.5)
-            if self.node.plane is not None:
-                self._revisions.append((loop.time(), self.node.plane.control.sequencer.revision))
-            old = [revision for at_s, revision in self._revisions if at_s <= loop.time() - FRESH_WITHIN_S]
+            if (plane := self.node.plane) is not None:
+                ends = {stream.name: stream.history.next_offset for stream in plane.events.streams.opened()}
+                self._marks.append(Mark(loop.time(), fold_revision(plane), ends))
+            old = self._mark(FRESH_WITHIN_S)
             for client in self.clients:
                 view = client.view
-                if view is None or client.host.stalled or view.is_stale or not old:
+                if view is None or client.host.stalled or view.is_stale:
                     continue
                 for what in guarantees.broke_watcher_fresh_in_time(
-                    client.name, view.revision, knows_it_is_stale=client.host.stalled_s > 0, durable=old[-1]
+                    client.name, view.revision, knows_it_is_stale=client.host.stalled_s > 0, durable=old.revision
                 ):
                     self.history.breaks("G10 watcher fresh in time", what)
+
+    def _mark(self, ago_s: float) -> Mark:
+        """How far the server was so many seconds ago."""
+        limit_s = asyncio.get_running_loop().time() - ago_s
+        return next((mark for mark in reversed(self._marks) if mark.at_s <= limit_s), START)
 
     # The end.
 
@@ -266,18 +279,19 @@ class World:
         if plane is None:
             return ["G1 the server serves"]
         fold, left = plane.registry.fold, []
+        known, done = self._mark(KNOWN_WITHIN_S), self._mark(DONE_WITHIN_S)
         for client in self.clients:
             if client.name.rpartition("-")[2].startswith("anchor"):
                 entry = fold.get(client.key) if client.key else None
                 if entry is None or entry.registered.status.name != "SERVING":
                     left.append(f"G8 {client.name} is registered and serves")
-            if client.view is not None and (client.view.is_stale or client.view.revision + 3 < fold_revision(plane)):
-                left.append(f"G10 {client.name}'s view at {client.view.revision} is fresh ({fold_revision(plane)})")
+            if client.view is not None and (client.view.is_stale or client.view.revision < known.revision):
+                left.append(f"G10 {client.name}'s view at {client.view.revision} is fresh ({known.revision})")
         left += [f"G9 {key} is gone" for key in self.history.died if fold.get(key) is not None]
         for stream in plane.events.streams.opened():
-            end = stream.history.next_offset
+            end = done.ends.get(stream.name, 0)
             for name, feed in stream.feeds.items():
-                if feed.state.floor < end - 20:
+                if feed.state.floor < end:
                     left.append(f"G12 {name} has done all up to {end}, is at {feed.state.floor}")
         return left
 
@@ -285,7 +299,7 @@ class World:
         """Publishers leave first, so that consumers can come to the end; then everybody."""
         self._leaving = True
         for client in self.clients:
-            if client.name.startswith(("publish", "pipeline")):
+            if client.name.startswith(("publish", "pipeline", "twins")):
                 client.leaving.set()
         deadline_s = asyncio.get_running_loop().time() + SETTLE_S
         await asyncio.sleep(5.0)
@@ -328,26 +342,6 @@ def fold_revision(plane: Any) -> int:
     """Where the control stream is."""
     revision: int = plane.control.sequencer.revision
     return revision
-
-
-def config(seed: int) -> PlaneConfig:
-    """The server's configuration: small where small makes rare things frequent."""
-    rng = rng_of(seed, "config")
-    return PlaneConfig(
-        control=ControlConfig(snapshot_records=choose(rng, (15, 60, 50_000)), snapshot_interval_s=choose(rng, (4, 20))),
-        events=BusConfig(streams=StreamsConfig(trim_interval_s=choose(rng, (1.0, 10.0)))),
-        registry=RegistryConfig(
-            guard=GuardConfig(stale_retention_ms=STALE_RETENTION_S * 1_000),
-            tombstones=TombstoneConfig(per_service_max=choose(rng, (2, 10, 10_000))),
-        ),
-        discovery=DiscoveryConfig(
-            watches=WatchConfig(
-                part_instances_max=choose(rng, (2, 256)),
-                event_changes_max=choose(rng, (3, 500)),
-                slice_watches=choose(rng, (2, 1_000)),
-            )
-        ),
-    )
 
 
 class Errors(logging.Handler):

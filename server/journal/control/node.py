@@ -41,7 +41,7 @@ class ControlConfig:
     """A snapshot is taken after so many records ..."""
     snapshot_interval_s: int = 600
     """... or after so long, if there was a record."""
-    recovery_backoff_s_max: float = 30.0
+    recovery_backoff_s_max: float = 5.0
     """Longest pause between two attempts to recover the control stream after its disk failed."""
 
 

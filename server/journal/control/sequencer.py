@@ -349,9 +349,7 @@ class Sequencer:
     async def _append_group(self) -> None:
         writes: list[_Write] = []
         drafts: list[Draft] = []
-        while self._queue and len(drafts) + len(self._queue[0].drafts) <= max(
-            GROUP_RECORDS_MAX, len(self._queue[0].drafts)
-        ):
+        while self._queue and (not drafts or len(drafts) + len(self._queue[0].drafts) <= GROUP_RECORDS_MAX):
             write = self._queue.popleft()
             writes.append(write)
             drafts.extend(write.drafts)

@@ -8,7 +8,7 @@ newest one, the whole blocks. The file `backup` is written last: without it a ba
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument, JournalCorrupt, StreamClosed
@@ -54,14 +54,13 @@ async def backup(disk: Disk, source: str, target: str, clock: Clock) -> BackupSu
         raise JournalCorrupt(f"{source} is no journal: it has no file '{JOURNAL}'", path=source)
     await _take_empty(disk, target)
     time_ns = clock.time_ns()
-    names = [stream_of_folder(entry) for entry in await disk.list(f"{source}/{STREAMS}")]
-    streams: dict[str, int] = {}
-    for name in sorted(names, key=_order):
+    copied: dict[str, _Copied | None] = {}
+    for name in sorted(await _stream_names(disk, source), key=_order):
         if name == CONTROL:  # a snapshot must not be newer than the control records beside it
             await _copy_snapshots(disk, source, target)
-        end = await _copy_stream(disk, stream_folder(source, name), stream_folder(target, name))
-        if end is not None:
-            streams[name] = end
+        copied[name] = await _copy_stream(disk, stream_folder(source, name), stream_folder(target, name))
+    await _copy_made_anew(disk, source, target, copied)
+    streams = {name: found.end for name, found in copied.items() if found is not None}
     await small_file.save(disk, target, JOURNAL, journal)
     manifest = {"journal_id": journal["journal_id"], "time_ns": time_ns, "streams": streams}
     await small_file.save(disk, target, MANIFEST, manifest)
@@ -80,21 +79,47 @@ async def _take_empty(disk: Disk, folder: str) -> None:
         await disk.open_folder(f"{folder}/{part}", create=True)
 
 
-async def _copy_stream(disk: Disk, source: str, target: str) -> int | None:
-    """Copy one stream; the offset behind its last record, None if it is deleted."""
+class _Copied(NamedTuple):
+    """A stream in the backup."""
+
+    born: Incarnation
+    """Its first: a stream that was deleted and made anew has another one."""
+    end: int
+    """The offset behind its last record."""
+
+
+async def _stream_names(disk: Disk, source: str) -> list[str]:
+    return [stream_of_folder(entry) for entry in await disk.list(f"{source}/{STREAMS}")]
+
+
+async def _copy_made_anew(disk: Disk, source: str, target: str, copied: dict[str, _Copied | None]) -> None:
+    """Control was copied last, and may know of streams that were made, or deleted and made anew, since theirs were."""
+    for name in sorted(await _stream_names(disk, source)):
+        meta = await load_meta(disk, stream_folder(source, name))
+        if meta is None or meta.deleted:
+            continue
+        before = copied.get(name)
+        if before is None or before.born != meta.incarnations[0]:
+            copied[name] = await _copy_stream(disk, stream_folder(source, name), stream_folder(target, name))
+
+
+async def _copy_stream(disk: Disk, source: str, target: str) -> _Copied | None:
+    """Copy one stream; None if it is deleted."""
     await disk.open_folder(target, create=True)
     for _ in range(ATTEMPTS):
+        for name in await disk.list(target):
+            await disk.unlink(f"{target}/{name}")
         try:
             meta = await load_meta(disk, source)
             if meta is None or meta.deleted:
                 return None
             end = await _copy_segments(disk, source, target)
+            if await load_meta(disk, source) != meta:
+                continue  # its history changed, or it was deleted and made anew: the segments may be of both
         except FileNotFoundError:
-            for name in await disk.list(target):
-                await disk.unlink(f"{target}/{name}")
             continue  # retention or compaction was faster: look again at what is there
         await save_meta(disk, target, meta)
-        return end
+        return _Copied(meta.incarnations[0], end)
     raise StreamClosed(f"{source} changes faster than it can be copied", path=source)
 
 

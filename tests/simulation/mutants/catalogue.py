@@ -12,6 +12,8 @@ class Mutant(NamedTuple):
     module: str
     old: str
     new: str
+    faults: tuple[str, ...] = ()
+    """What must go wrong for the mistake to show: seeds that plan one of these come first."""
     pair: bool = False
     """In the worlds of two control planes on one journal."""
     test: str = ""
@@ -49,6 +51,7 @@ MUTANTS = (
         f"{JOURNAL}.files.segment",
         "    await disk.sync_folder(segment.folder)\n",
         "",
+        faults=("power cut",),
     ),
     Mutant(
         "a position is used twice",
@@ -57,10 +60,15 @@ MUTANTS = (
         "AppendQueue(max(0, self.next_offset - 1), ",
     ),
     Mutant(
-        "after a failed sync the log goes on in the same file",
+        "a failed sync is tried again and then believed",
         f"{JOURNAL}.files.segment_log",
-        "            if kept_end is not None:\n                await self._replace_active(kept_end)\n",
-        "            del kept_end\n",
+        "        except TrunklineError as error:\n            await self._write_failed(error, group, position)\n"
+        "            return\n",
+        "        except TrunklineError as error:\n            if error.fields.get('operation') != SYNC:\n"
+        "                await self._write_failed(error, group, position)\n                return\n"
+        "            while True:\n                try:\n                    await self._disk.sync(self._segments.file)\n"
+        "                    break\n                except TrunklineError:\n                    pass\n",
+        faults=("failing sync",),
     ),
     Mutant(
         "after a failed write what is not durable is believed",
@@ -73,18 +81,21 @@ MUTANTS = (
         f"{JOURNAL}.block",
         "    if google_crc32c.value(data[payload_at : at + header.size]) != header.payload_crc:\n",
         "    if False:\n",
+        test="tests/property/test_journal_crash.py::test_what_was_acknowledged_is_kept",
     ),
     Mutant(
         "the overlay outlives a failed append",
         f"{JOURNAL}.control.sequencer",
         "        self._overlay.drop()\n",
         "",
+        faults=("failing sync", "failing write", "full disk"),
     ),
     Mutant(
         "a snapshot claims one record too many",
         f"{JOURNAL}.control.node",
         "encoding = frames(revision, ",
         "encoding = frames(revision + 1, ",
+        faults=("kill", "restart", "power cut"),
     ),
     Mutant(
         "records of one group are told one by one",
@@ -122,6 +133,7 @@ MUTANTS = (
         f"{JOURNAL}.event_log",
         "            window.add_many(column.id_hashes, column.base_offset, column.time_ns)\n",
         "",
+        faults=("kill", "restart", "power cut"),
     ),
     Mutant(
         "the window of repeated events is not looked at",
@@ -134,12 +146,14 @@ MUTANTS = (
         f"{JOURNAL}.event_log",
         "        for future in waited:\n            await asyncio.shield(future)\n",
         "",
+        faults=("power cut", "failing sync"),
     ),
     Mutant(
         "a failed append leaves its ids in the window",
         f"{JOURNAL}.event_log",
         "self._window.take_back(pending.offset)",
         "pass",
+        test="tests/unit/events/test_event_log.py::test_a_failed_append_takes_its_ids_back_and_fails_its_duplicates",
     ),
     # Leases.
     Mutant(
@@ -166,6 +180,7 @@ MUTANTS = (
         f"{REGISTRY}.guard",
         "        return lapsed >= self.config.lapses_min and ",
         "        return False and lapsed >= self.config.lapses_min and ",
+        faults=("isolation",),
     ),
     Mutant(
         "the last instance of a service may go",
@@ -239,6 +254,7 @@ MUTANTS = (
         f"{CLIENT}._view_state",
         '        self.resume_token = b""\n\n    def restore',
         "        return\n\n    def restore",
+        test="tests/integration/test_client_server.py::test_a_control_plane_with_another_journal_is_started_over_with",
     ),
     Mutant(
         "a drain does not wait for watchers",
@@ -270,6 +286,7 @@ MUTANTS = (
         f"{EVENTS}.subscription",
         "is_new = bool(self._ready) and self._ready[0] < self.reserved_to\n",
         "is_new = bool(self._ready)\n",
+        test="tests/simulation/test_events_crash_points.py",
     ),
     Mutant(
         "the checkpoints' stream is not recovered",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from simulation.sim_disk import SimDisk
+from simulation.sim_disk import DiskFaults, SimDisk
 
 from reference.journal_batches import events_batch, records_batch
 from trunkline.core.clock import ManualClock, Rng
@@ -105,6 +105,42 @@ async def test_a_backup_of_a_running_journal_is_a_state_it_was_in(seed: int) -> 
     assert await numbers(events) == list(range(events.first_offset, events.next_offset))
     checkpoint = (await (await again.open_log(CHECKPOINTS, SMALL)).read(0, max_bytes=1 << 20))[-1].record(0)
     assert checkpoint.body == b"body" or int(checkpoint.body) <= events.next_offset
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_stream_that_is_deleted_and_made_anew_meanwhile_is_of_one_life(seed: int) -> None:
+    disk = SimDisk(Rng(seed), DiskFaults(latency_ns=(1_000, 2_000_000)))
+    engine = await a_journal(disk)
+    control = await engine.open_log(CONTROL, SMALL)
+    for revision in range(2, 12):  # they are copied between events and control: time for things to happen
+        await engine.save_snapshot(revision, b"state")
+    life = 0
+
+    async def traffic() -> None:
+        nonlocal life
+        while True:
+            await engine.delete_log(EVENTS)
+            life += 1
+            log = await engine.open_log(EVENTS, SMALL)
+            await control.append(records_batch("made", body=b"%d" % life), time_ns=3)
+            await fill(log, 20, first=life * 100_000)
+
+    running = asyncio.ensure_future(traffic())
+    await asyncio.sleep(0.01 * (1 + seed % 3))
+    before = life
+    taken = await backup(disk, "/data", "/backup", ManualClock())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert life > before, "it happened while the backup was taken"
+    assert (await check(disk, "/backup")).sound
+    await restore(disk, "/backup", "/again", Rng(2))
+    again = await an_engine(disk, "/again")
+    known = (await (await again.open_log(CONTROL, SMALL)).read(0, max_bytes=1 << 20))[-1].record(0)
+    if EVENTS in taken.streams:
+        found = await numbers(await again.open_log(EVENTS, SMALL))
+        lives = {number // 100_000 for number in found}
+        assert len(lives) <= 1, f"events of {lives} stand in one stream"
+        assert not lives or known.body == b"body" or min(lives) >= int(known.body), "control knows of a later life"
 
 
 async def test_only_finished_and_whole_backups_are_restored_and_only_into_empty_folders() -> None:
