@@ -28,6 +28,11 @@ AUTHOR = "trunkline"
 """Author of the records that nobody asked for."""
 READ_TURNS = 4
 """Turns of the loop from bytes on a socket to a renewed lease: transport, stream, task, and one to spare."""
+SILENT_AGE_PERCENT = 5
+"""Who is silent is counted again after this part of the shortest TTL of those that have run out. Who fell silent with
+them, a third of a TTL later at most, is past `silent_percent` then."""
+JUDGED_MAX = 128
+"""Leases that are judged between two looks at the loop."""
 RETENTION_OVER = "kept for as long as lapsed instances are"
 ANOTHER_SERVES = "another instance of its service serves"
 OPERATOR = "an operator ended the pause"
@@ -49,6 +54,8 @@ class Expiry:
         self._served: set[tuple[str, str]] = set()  # services in which an instance began to serve
         self._heard = asyncio.Event()
         self._reviewed_ns = 0
+        self._counted: dict[str, int] = {}
+        self._counted_ns: int | None = None
         self._held_ns = 0
 
     async def run(self) -> None:
@@ -112,13 +119,22 @@ class Expiry:
             await asyncio.sleep(0)
 
     async def _expire(self, cutoff_ns: int) -> None:
+        """A part at a time: those of a mass lapse that are not judged yet count as silent."""
+        for _ in range(len(self.keeper.live) // JUDGED_MAX + 1):
+            due = self.keeper.due(cutoff_ns, limit=JUDGED_MAX)
+            if due:
+                await self._judge(due, cutoff_ns)
+            if len(due) < JUDGED_MAX:
+                return
+
+    async def _judge(self, due: Sequence[Lapse], cutoff_ns: int) -> None:
         keeper = self.keeper
-        due = keeper.due(cutoff_ns)
-        if not due:
-            return
+        silent = await self._silent(max_age_ms=min(lapse.ttl_ms for lapse in due) * SILENT_AGE_PERCENT // 100)
         now_ns = self._clock.now_ns()
         paused = set(keeper.guard.paused())
-        judged = keeper.guard.judge(due, keeper.fold, keeper.served_ns(now_ns), silent=keeper.silent(now_ns))
+        judged = keeper.guard.judge(due, keeper.fold, keeper.served_ns(now_ns), silent=silent)
+        for lapse in due:  # the guard counts them from now on
+            silent[lapse.instance.namespace] = max(0, silent.get(lapse.instance.namespace, 0) - 1)
         for namespace in keeper.guard.paused():
             if namespace not in paused:
                 why = keeper.guard.explain(namespace, keeper.fold)
@@ -128,6 +144,16 @@ class Expiry:
             by_why.setdefault((judgement.keep, judgement.why), []).append(judgement.lapse)
         for (keep, why), lapses in by_why.items():
             await self._write_lapses(lapses, cutoff_ns, keep=keep, why=why)
+
+    async def _silent(self, *, max_age_ms: int) -> dict[str, int]:
+        """How many live leases of each namespace are about to lapse. A copy would lose what `_judge` takes off."""
+        now_ns = self._clock.now_ns()
+        if self._counted_ns is None or now_ns >= self._counted_ns + max_age_ms * 1_000_000:
+            counts: dict[str, int] = {}
+            for _ in self.keeper.count_silent(counts, now_ns):
+                await asyncio.sleep(0)
+            self._counted, self._counted_ns = counts, now_ns
+        return self._counted
 
     async def _write_lapses(self, lapses: Sequence[Lapse], cutoff_ns: int, *, keep: bool, why: str) -> None:
         for batch in _batches(lapses, self.config.batch_max):
@@ -149,7 +175,7 @@ class Expiry:
         if now_ns < self._reviewed_ns + self.config.review_ms * 1_000_000:
             return
         self._reviewed_ns = now_ns
-        silent = keeper.silent(now_ns) if keeper.guard.paused() else {}
+        silent = await self._silent(max_age_ms=0) if keeper.guard.paused() else {}
         for ended in keeper.guard.review(keeper.fold, keeper.served_ns(now_ns), silent=silent):
             log.info("expiry goes on", extra={"namespace": ended.namespace, "why": ended.why})
             self._served.update(keeper.kept_in(ended.namespace))

@@ -131,13 +131,19 @@ class Guard:
             service = lapse.instance[:2]
             falling[service] = falling.get(service, 0) + lapse.serving
         left = {service: population.serving(*service) - count for service, count in falling.items()}
-        return [self._judge_one(lapse, left[lapse.instance[:2]], population) for lapse in due]
+        paused = {
+            namespace: self.explain(namespace, population)
+            for namespace in {lapse.instance.namespace for lapse in due}
+            if self.paused_since_ns(namespace) is not None
+        }
+        return [self._judge_one(lapse, left[lapse.instance[:2]], paused) for lapse in due]
 
-    def _judge_one(self, lapse: Lapse, serving_left: int, population: Population) -> Judgement:
+    def _judge_one(self, lapse: Lapse, serving_left: int, paused: Mapping[str, str]) -> Judgement:
+        """`paused` says of each namespace in which expiry is paused why."""
         if lapse.draining:
             return Judgement(lapse, False, NO_KEEP_ALIVE)
-        if self.paused_since_ns(lapse.instance.namespace) is not None:
-            return Judgement(lapse, True, self.explain(lapse.instance.namespace, population))
+        if lapse.instance.namespace in paused:
+            return Judgement(lapse, True, paused[lapse.instance.namespace])
         if serving_left <= 0:
             return Judgement(lapse, True, LAST_SERVING)
         return Judgement(lapse, False, NO_KEEP_ALIVE)

@@ -5,7 +5,7 @@ Pure: it follows the fold's lease changes and answers keep-alives. Times are mon
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from trunkline.api.journal.v1 import control_pb2
@@ -120,10 +120,10 @@ class LeaseKeeper:
 
     # What has run out.
 
-    def due(self, now_ns: int) -> list[Lapse]:
-        """Leases that have run out."""
+    def due(self, now_ns: int, *, limit: int) -> list[Lapse]:
+        """Leases that have run out, at most `limit` of them."""
         lapses = []
-        for lease_id in self.live.due(now_ns):
+        for lease_id in self.live.due(now_ns, limit=limit):
             entry = self.fold.of_lease(lease_id)
             if entry is None:
                 self.live.drop(lease_id)
@@ -133,9 +133,9 @@ class LeaseKeeper:
             self.silence_ms_max = max(self.silence_ms_max, silent_ns // 1_000_000 - entry.lease.ttl_ms)
         return lapses
 
-    def silent(self, now_ns: int) -> dict[str, int]:
-        """How many live leases of each namespace are about to lapse."""
-        return self.live.silent(now_ns, percent=self.config.guard.silent_percent)
+    def count_silent(self, counts: dict[str, int], now_ns: int) -> Iterator[None]:
+        """How many live leases of each namespace are about to lapse, into `counts`, a step at a time."""
+        return self.live.count_silent(counts, now_ns, percent=self.config.guard.silent_percent)
 
     def is_due(self, lease_id: int, now_ns: int) -> bool:
         """It has run out and was not renewed since."""

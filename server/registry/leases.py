@@ -6,7 +6,9 @@ still lists it finds that out when its time comes, and lists it where it belongs
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from trunkline.core.clock import Rng
@@ -17,6 +19,9 @@ JITTER_MS_MAX = 500
 takes."""
 BUCKET_NS = 64_000_000
 """Width of a bucket. Deadlines are kept exactly; this bounds how many leases are looked at too early."""
+
+SLICE_LEASES = 5_000
+"""Looked at between two looks at the loop."""
 
 
 class _Timed:
@@ -114,35 +119,47 @@ class LeaseTable:
         timed = self._leases.get(lease_id)
         return None if timed is None else now_ns - self._shifted_ns - (timed.deadline_ns - timed.span_ns)
 
-    def silent(self, now_ns: int, *, percent: int) -> dict[str, int]:
-        """How many leases of each group were not renewed for at least this part of their TTL. Looks at every lease."""
+    def count_silent(self, counts: dict[str, int], now_ns: int, *, percent: int) -> Iterator[None]:
+        """How many leases of each group were not renewed for at least this part of their TTL, into `counts`.
+
+        Looks at every lease, SLICE_LEASES of them at a step.
+        """
         at_ns = now_ns - self._shifted_ns
         per_ms = percent * 10_000
-        counts: dict[str, int] = {}
-        for timed in self._leases.values():
-            if at_ns - timed.deadline_ns + timed.span_ns >= timed.ttl_ms * per_ms:
-                counts[timed.group] = counts.get(timed.group, 0) + 1
-        return counts
+        leases = iter(list(self._leases.values()))
+        while part := list(islice(leases, SLICE_LEASES)):
+            for timed in part:
+                if at_ns - timed.deadline_ns + timed.span_ns >= timed.ttl_ms * per_ms:
+                    counts[timed.group] = counts.get(timed.group, 0) + 1
+            yield
 
     def shift(self, by_ns: int) -> None:
         """The server stood still for so long: every deadline moves by that."""
         assert by_ns >= 0
         self._shifted_ns += by_ns
 
-    def due(self, now_ns: int) -> list[int]:
-        """Leases that have run out. They stay due until they are renewed or dropped."""
+    def due(self, now_ns: int, *, limit: int = sys.maxsize) -> list[int]:
+        """Leases that have run out, at most `limit` of them. They stay due until they are renewed or dropped."""
         at_ns = now_ns - self._shifted_ns
         last = at_ns // BUCKET_NS
         due: list[int] = []
-        passed = sorted(bucket for bucket in self._buckets if bucket <= last)
-        # All are taken out before the first is listed again: what is still due goes into the last of them.
-        for listed in [self._buckets.pop(bucket) for bucket in passed]:
-            for timed in listed:
+        again: list[_Timed] = []
+        for bucket in sorted(bucket for bucket in self._buckets if bucket <= last):
+            listed = self._buckets.pop(bucket)
+            for place, timed in enumerate(listed):
+                if len(due) >= limit:
+                    self._buckets[bucket] = listed[place:]
+                    break
                 if self._leases.get(timed.lease_id) is not timed:
                     continue  # dropped or granted anew
                 if timed.deadline_ns <= at_ns:
                     due.append(timed.lease_id)
-                self._list(timed, max(timed.deadline_ns // BUCKET_NS, last))
+                again.append(timed)
+            if bucket in self._buckets:
+                break
+        # Listed again when all are taken out: what is still due goes into the last of these buckets.
+        for timed in again:
+            self._list(timed, max(timed.deadline_ns // BUCKET_NS, last))
         return due
 
     def _list(self, timed: _Timed, bucket: int) -> None:

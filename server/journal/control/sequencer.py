@@ -28,8 +28,8 @@ from .requests import RecentRequests
 
 log = logging.getLogger(__name__)
 
-GROUP_RECORDS_MAX = 4_096
-"""Records of one append; the rest goes with the next."""
+GROUP_RECORDS_MAX = 512
+"""Records of one append, and of one step of the folds, which takes about 30 us a record; the rest goes with the next."""
 QUEUE_RECORDS_MAX = 65_536
 """Records decided and not yet durable; further writes are refused."""
 WRITE_TIMEOUT_NS = 10_000_000_000

@@ -13,6 +13,13 @@ def table() -> LeaseTable:
     return LeaseTable(Rng(1))
 
 
+def silent(leases: LeaseTable, now_ns: int) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for _ in leases.count_silent(counts, now_ns, percent=60):
+        pass
+    return counts
+
+
 def test_a_lease_lives_its_ttl_and_a_jitter_under_a_second() -> None:
     leases = table()
     for lease_id in range(1_000):
@@ -91,7 +98,32 @@ def test_silence_is_counted_by_group() -> None:
     for lease_id in range(4):
         leases.grant(lease_id, ttl_ms=10_000, now_ns=0, group="ab"[lease_id % 2])
     leases.renew([0], 3 * S)
-    assert leases.silent(6 * S - 1, percent=60) == {}
-    assert leases.silent(6 * S, percent=60) == {"a": 1, "b": 2}
+    assert silent(leases, 6 * S - 1) == {}
+    assert silent(leases, 6 * S) == {"a": 1, "b": 2}
     leases.shift(S)
-    assert leases.silent(7 * S - 1, percent=60) == {}
+    assert silent(leases, 7 * S - 1) == {}
+
+
+def test_those_that_run_out_together_are_told_a_part_at_a_time() -> None:
+    leases = table()
+    for lease in range(1_000):
+        leases.grant(lease, ttl_ms=1_000, now_ns=0)
+    told: list[int] = []
+    while due := leases.due(10 * S, limit=64):
+        assert len(due) <= 64
+        assert not set(due) & set(told)
+        told += due
+        for lease in due:
+            leases.drop(lease)
+    assert sorted(told) == list(range(1_000))
+
+
+def test_what_is_not_told_for_want_of_room_stays_due() -> None:
+    leases = table()
+    for lease in range(100):
+        leases.grant(lease, ttl_ms=1_000, now_ns=0)
+    first = leases.due(10 * S, limit=10)
+    assert len(first) == 10
+    leases.renew(range(50), 10 * S)
+    assert sorted(leases.due(10 * S)) == list(range(50, 100))
+    assert sorted(leases.due(20 * S)) == list(range(100))
