@@ -35,6 +35,7 @@ KILL_INSTANCE_AT, DRAIN_AT, KILL_CONTROL_AT = 0.2, 0.45, 0.65
 CONTROL_AWAY_S = 1.5
 CATCH_WITHIN_S = 20
 DEAD, DRAINED = "inventory-2", "inventory-3"
+CONSUMERS = ("billing-1", "billing-2")
 SHOP = [
     ("orders", "orders-1", "--version", "1.4.0"),
     ("orders", "orders-2", "--version", "1.5.0"),
@@ -106,11 +107,12 @@ async def catch(
 ) -> None:
     """Do `then` to a process in the middle of things: it is stopped to look, and let go on if nothing is in flight.
 
-    In flight means orders, unacknowledged events and, where `calls_of` names an instance, calls to it.
+    In flight means orders, unacknowledged events and, where `calls_of` names an instance, calls to it. Who bills is
+    stopped as well: what it does while the diaries are read would not stand in them.
     """
     async with asyncio.timeout(CATCH_WITHIN_S):
         while True:
-            with processes.held(name):
+            with processes.held(*CONSUMERS, name):
                 diaries, now = Diaries.read(processes.folder), time.monotonic()
                 calls = diaries.in_flight(calls_of, now) if calls_of else run.in_flight
                 if calls > 0 and diaries.unacknowledged_at(now) > 0:

@@ -51,15 +51,16 @@ class Processes:
         process.wait()
 
     @contextmanager
-    def held(self, name: str) -> Iterator[None]:
-        """SIGSTOP while looking at what it is in the middle of; SIGCONT afterwards unless it was killed."""
-        process = self._running[name]
-        process.send_signal(signal.SIGSTOP)
+    def held(self, *names: str) -> Iterator[None]:
+        """SIGSTOP while looking at what they are in the middle of; SIGCONT afterwards to those that were not killed."""
+        for name in names:
+            self._running[name].send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            if name in self._running:
-                process.send_signal(signal.SIGCONT)
+            for name in names:
+                if name in self._running:
+                    self._running[name].send_signal(signal.SIGCONT)
 
     def ask_to_stop(self, name: str) -> None:
         """SIGTERM: the process drains and leaves."""
