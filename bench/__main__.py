@@ -76,7 +76,10 @@ def measure(name: str, quick: bool) -> None:
     (benchmark,) = _find((name,))
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # thousands of connections, here and in servers
-    rows = benchmark.rows(quick)
+    try:
+        rows = benchmark.rows(quick)
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed: `make bench` installs the peers") from error
     click.echo(json.dumps({"rows": rows, "said": SAID}))
 
 

@@ -79,8 +79,9 @@ class Process:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without settings of servers and clients: what is measured has its defaults."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
+    """This process's, without settings of servers, clients and Python: what is measured has its defaults, and keeps its
+    bytecode, as what is installed does."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRUNKLINE_", "PYTHON"))}
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
