@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,8 +18,6 @@ from trunkline.client import Trunkline
 from trunkline.core.errors import TrunklineError
 
 from ._context import Settings, settings
-
-COMPILED = ("breaker", "clock", "dedupe", "fanout", "hashing", "maglev", "ring", "selection", "wire")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +53,16 @@ def _installation() -> Iterator[Finding]:
             yield Finding(package, True, version(package))
         except PackageNotFoundError:
             yield Finding(package, False, "not installed")
+    # Each compiled module has its types beside it, whether or not it could be built.
+    stubs = resources.files("trunkline.core").iterdir()
+    compiled = sorted(stub.name.removesuffix(".pyi") for stub in stubs if stub.name.endswith(".pyi"))
     missing = []
-    for name in COMPILED:
+    for name in compiled:
         try:
             importlib.import_module(f"trunkline.core.{name}")
         except ImportError as error:
             missing.append(f"{name} ({error})")
-    yield Finding("compiled core", not missing, ", ".join(missing) or f"{len(COMPILED)} modules")
+    yield Finding("compiled core", not missing, ", ".join(missing) or f"{len(compiled)} modules")
 
 
 def _control_plane(setting: Settings) -> Iterator[Finding]:

@@ -130,6 +130,8 @@ class Expiry:
     async def _judge(self, due: Sequence[Lapse], cutoff_ns: int) -> None:
         keeper = self.keeper
         silent = await self._silent(max_age_ms=min(lapse.ttl_ms for lapse in due) * SILENT_AGE_PERCENT // 100)
+        # Counting took its time: what was heard of meanwhile has not lapsed, and must not count with the guard.
+        due = [lapse for lapse in due if keeper.is_due(lapse.lease_id, cutoff_ns)]
         now_ns = self._clock.now_ns()
         paused = set(keeper.guard.paused())
         judged = keeper.guard.judge(due, keeper.fold, keeper.served_ns(now_ns), silent=silent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -249,6 +249,28 @@ def test_a_queued_keep_alive_is_read_before_its_lease_lapses() -> None:
             assert world.status("a") is Status.SERVING
 
     virtual(main)
+
+
+def test_a_keep_alive_while_the_silent_are_counted_still_counts(caplog: pytest.LogCaptureFixture) -> None:
+    """Counting looks at every lease in steps; who is heard of between two of them has not lapsed, nor does the guard
+    take him for one who did."""
+
+    async def main() -> None:
+        world = World()
+        async with world.running() as registry:
+            leases = [(await world.register(instance(f"i{n}"))).lease_id for n in range(6)]
+            count = registry.keeper.count_silent
+
+            def heard_meanwhile(counts: dict[str, int], now_ns: int) -> Iterator[None]:
+                yield from count(counts, now_ns)
+                registry.keep_alive(leases)
+
+            registry.keeper.count_silent = heard_meanwhile  # type: ignore[method-assign]
+            await asyncio.sleep(11)
+            assert {world.status(f"i{n}") for n in range(6)} == {Status.SERVING}
+
+    virtual(main)
+    assert "expiry paused" not in caplog.messages
 
 
 def test_a_keep_alive_between_two_batches_still_counts() -> None:
