@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +25,8 @@ PACKAGE_DIRS = {  # the one place where the package map is written down
     "trunkline.cli": "cli",
     "trunkline.server": "server",
 }
+
+OVER_NGHTTP2 = ("http2", "http2_stream")
 
 
 def all_packages() -> list[str]:
@@ -103,18 +108,59 @@ class Build(build):
     sub_commands: ClassVar[list[Any]] = [("build_protos", None), *build.sub_commands]
 
 
+def nghttp2() -> dict[str, list[str]] | None:
+    """How to compile and link with libnghttp2, by pkg-config. None, and a line that says why, when it cannot be used: the
+    server then has no native transport and runs on grpc.aio."""
+    pkg_config = shutil.which("pkg-config")
+    missing = "not found: install libnghttp2-dev and pkg-config" if pkg_config is None else _nghttp2_lacks(pkg_config)
+    if missing:
+        print(f"trunkline: no native transport: libnghttp2 {missing}", file=sys.stderr)
+        return None
+    found = [_said(f"{pkg_config} {option} libnghttp2").split() for option in ("--cflags", "--libs")]
+    return {"extra_compile_args": found[0], "extra_link_args": found[1]}
+
+
+def _nghttp2_lacks(pkg_config: str) -> str:
+    """What is wrong with the library, or nothing. It must have the guards against floods of resets and continuations
+    (CVE-2023-44487, CVE-2024-28182), which distributions also give to versions that did not have them: so they are
+    looked for, not the version."""
+    if subprocess.run([pkg_config, "--exists", "libnghttp2"]).returncode:
+        return "not found: install libnghttp2-dev"
+    guards = "nghttp2_option_set_stream_reset_rate_limit", "nghttp2_option_set_max_continuations"
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe.c"
+        calls = "(void)&nghttp2_session_change_extpri_stream_priority;" + "".join(f"(void)&{name};" for name in guards)
+        probe.write_text(f"#include <nghttp2/nghttp2.h>\nint main(void) {{ {calls} return 0; }}\n")
+        compiler = (sysconfig.get_config_var("CC") or "cc").split()
+        flags = _said(f"{pkg_config} --cflags --libs libnghttp2").split()
+        command = [*compiler, "-Werror=implicit-function-declaration", str(probe), *flags, "-o", str(probe.with_suffix(""))]
+        if subprocess.run(command, capture_output=True).returncode:
+            return f"{_said(f'{pkg_config} --modversion libnghttp2').strip()} is too old: it lacks {' or '.join(guards)}"
+    return ""
+
+
+def _said(command: str) -> str:
+    return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
+
+
 def extensions() -> list[Extension]:
-    """One extension per core/*.pyx."""
+    """One extension per core/*.pyx; those over libnghttp2 only with it."""
     macros = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
-    return [
-        Extension(
-            f"trunkline.core.{path.stem}",
-            [str(path.relative_to(ROOT))],
-            define_macros=macros,
-            extra_compile_args=["-O2", "-Wall", "-Wno-unused-function"],
-        )
-        for path in sorted(ROOT.glob("core/*.pyx"))
-    ]
+    library = nghttp2()
+    made = []
+    for path in sorted(ROOT.glob("core/*.pyx")):
+        uses = library if path.stem in OVER_NGHTTP2 else {}
+        if uses is not None:
+            made.append(
+                Extension(
+                    f"trunkline.core.{path.stem}",
+                    [str(path.relative_to(ROOT))],
+                    define_macros=macros,
+                    extra_compile_args=["-O2", "-Wall", "-Wno-unused-function", *uses.get("extra_compile_args", ())],
+                    extra_link_args=[*uses.get("extra_link_args", ())],
+                )
+            )
+    return made
 
 
 setup(

@@ -27,13 +27,15 @@ from .journal.memory import MemoryEngine
 from .plane import ControlPlane, PlaneConfig
 from .security.config import TlsConfig
 from .security.listener import check_listener, loopback_is_open
-from .security.tls import server_credentials
+from .security.tls import server_context, server_credentials
 from .transport.config import TransportConfig
-from .transport.grpcio import GrpcioTransport, Listener
+from .transport.choice import kind_of, make_transport
+from .transport.listener import Listener
 from .transport.standard import StandardServices
 
 if TYPE_CHECKING:
     from .http_listener import HttpListener
+    from .transport.choice import Transport
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,17 @@ class Announcement:
     access: str
 
 
+def run(config: ServerConfig, announce: Callable[[Announcement], None]) -> None:
+    """Run a server on the event loop that suits its transport, until SIGTERM or SIGINT. Raises what App.run raises."""
+    loop_factory = None
+    if kind_of(config.transport) == "native":
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(App(config).run(announce))
+
+
 class App:
     """Runs one server until SIGTERM or SIGINT."""
 
@@ -85,7 +98,7 @@ class App:
             asyncio.get_running_loop().add_signal_handler(name, self._stop.set)
         clock = SystemClock()
         rng = Rng(int.from_bytes(os.urandom(8), "little"))
-        transport = GrpcioTransport(config.transport, [_listener(config)])
+        transport = make_transport(config.transport, [_listener(config)])
         is_open = loopback_is_open(config.security, [config.listen])
         on_disk = config.engine == "segments"
         about = About(
@@ -124,7 +137,7 @@ class App:
     async def _serve(
         self,
         plane: ControlPlane,
-        transport: GrpcioTransport,
+        transport: Transport,
         about: About,
         announce: Callable[[Announcement], None],
         *,
@@ -185,8 +198,11 @@ def _without_collection() -> Iterator[None]:
 
 
 def _listener(config: ServerConfig) -> Listener:
-    credentials = server_credentials(config.tls) if config.tls is not None else None
-    return Listener(address=config.listen, credentials=credentials)
+    if config.tls is None:
+        return Listener(address=config.listen)
+    if kind_of(config.transport) == "native":
+        return Listener(address=config.listen, context=server_context(config.tls))
+    return Listener(address=config.listen, credentials=server_credentials(config.tls))
 
 
 def _access(config: ServerConfig, is_open: bool) -> str:

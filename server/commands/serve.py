@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..app import Announcement, App, ServerConfig
+from ..app import Announcement, ServerConfig, run
 from ..config import load
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -28,6 +27,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--tls-certificate", type=click.Path(dir_okay=False))
 @click.option("--tls-key", type=click.Path(dir_okay=False))
 @click.option("--client-authority", type=click.Path(dir_okay=False), help="Clients must show its certificates (mTLS).")
+@click.option(
+    "--transport", type=click.Choice(("native", "grpcio")), help="gRPC server.  [default: native where it was built]"
+)
 @click.option("--insecure", is_flag=True, help="Take calls from anywhere without TLS and credentials.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
 def serve(
@@ -39,6 +41,7 @@ def serve(
     tls_certificate: str | None,
     tls_key: str | None,
     client_authority: str | None,
+    transport: str | None,
     insecure: bool,
     log_level: str,
 ) -> None:
@@ -58,13 +61,15 @@ def serve(
     if tls_certificate or tls_key:
         tls = {"certificate": tls_certificate, "key": tls_key, "client_authority": client_authority}
         overrides["tls"] = {key: value for key, value in tls.items() if value}
+    if transport:
+        overrides["transport"] = {"kind": transport}
     if insecure:
         overrides["security"] = {"insecure": True}
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     config = load(ServerConfig, file=file, environment=os.environ, overrides=overrides)
-    asyncio.run(App(config).run(_announce))
+    run(config, _announce)
 
 
 def _announce(started: Announcement) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -12,14 +11,7 @@ import grpc
 from trunkline.core.errors import InvalidArgument
 
 from .config import TransportConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """One address: host:port (port 0 takes a free one), [IPv6]:port or unix:PATH. Plain text without credentials."""
-
-    address: str
-    credentials: grpc.ServerCredentials | None = None
+from .listener import Listener
 
 
 class GrpcioTransport:

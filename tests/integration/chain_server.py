@@ -30,7 +30,8 @@ from trunkline.server.security.config import SecurityConfig
 from trunkline.server.security.principal import Principal
 from trunkline.server.security.tokens_fold import TokensFold
 from trunkline.server.transport.config import TransportConfig
-from trunkline.server.transport.grpcio import GrpcioTransport, Listener
+from trunkline.server.transport.grpcio import GrpcioTransport
+from trunkline.server.transport.listener import Listener
 from trunkline.server.transport.sink import SinkConfig, sink_of
 from trunkline.server.transport.standard import StandardServices
 

@@ -24,7 +24,7 @@ from trunkline.server.security.principal import Role, Via
 from trunkline.server.security.tls import server_credentials
 from trunkline.server.security.tokens import new_secret
 from trunkline.server.security.tokens_fold import TOKEN_CREATED, TOKEN_REVOKED, token_key
-from trunkline.server.transport.grpcio import Listener
+from trunkline.server.transport.listener import Listener
 
 NOW = datetime.now(UTC)
 

@@ -14,7 +14,8 @@ from trunkline.api.v1 import discovery_pb2, registry_pb2_grpc
 from trunkline.core.errors import InvalidArgument, LimitExceeded
 from trunkline.server.chain.config import ChainConfig
 from trunkline.server.transport.config import TransportConfig
-from trunkline.server.transport.grpcio import GrpcioTransport, Listener
+from trunkline.server.transport.grpcio import GrpcioTransport
+from trunkline.server.transport.listener import Listener
 from trunkline.server.transport.sink import Sink, SinkConfig
 
 OPEN = discovery_pb2.WatchRequest(open=discovery_pb2.OpenWatch(watch_id=1, namespace="shop"))

@@ -31,7 +31,8 @@ from trunkline.server.security.authenticate import Authenticator
 from trunkline.server.security.config import SecurityConfig, TokenGrant
 from trunkline.server.security.tokens_fold import TokensFold
 from trunkline.server.transport.config import TransportConfig
-from trunkline.server.transport.grpcio import GrpcioTransport, Listener
+from trunkline.server.transport.grpcio import GrpcioTransport
+from trunkline.server.transport.listener import Listener
 from trunkline.server.transport.sink import SinkConfig
 
 JOURNAL_ID = "0123456789abcdef" * 2

@@ -1,0 +1,46 @@
+"""Which transport serves: the native one where it is there, unless another is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trunkline.core.errors import InvalidArgument
+
+from .config import TransportConfig
+from .listener import Listener
+
+if TYPE_CHECKING:
+    from .grpcio import GrpcioTransport
+    from .native.transport import NativeTransport
+
+    Transport = GrpcioTransport | NativeTransport
+
+
+def native_lacks() -> str:
+    """Why there is no native transport; empty when there is."""
+    try:
+        importlib.import_module("trunkline.core.http2")
+    except ImportError as error:
+        return f"trunkline was built without libnghttp2 ({error})"
+    return ""
+
+
+def kind_of(config: TransportConfig) -> str:
+    """native or grpcio. InvalidArgument when native is asked for and not there."""
+    lacks = native_lacks()
+    if config.kind == "native" and lacks:
+        raise InvalidArgument.of("transport.kind", f"cannot be native: {lacks}", config.kind)
+    return config.kind or ("grpcio" if lacks else "native")
+
+
+def make_transport(config: TransportConfig, listeners: Sequence[Listener]) -> Transport:
+    """The transport that `kind_of` names. Only its libraries are imported."""
+    if kind_of(config) == "native":
+        from .native.transport import NativeTransport
+
+        return NativeTransport(config, listeners)
+    from .grpcio import GrpcioTransport
+
+    return GrpcioTransport(config, listeners)

@@ -1,0 +1,72 @@
+"""The deadlines of all calls of a server in a wheel: one timer, and a call that ends in time costs two set operations."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .call import Call
+
+TICKS_PER_S = 200
+"""A call is expired up to a tick, 5 ms, after its deadline, never before."""
+
+
+class Deadlines:
+    """Calls by the tick at which they are due. A call has its tick, or 0, in `tick`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: dict[int, set[Call]] = {}
+        self._ticks: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = 0
+
+    def begin(self, call: Call, due_s: float) -> None:
+        """Expire this call at `due_s` of the loop's clock, instead of when it was to be expired."""
+        if call.tick:
+            self.end(call)
+        call.tick = tick = math.ceil(due_s * TICKS_PER_S)
+        calls = self._calls.get(tick)
+        if calls is None:
+            calls = self._calls[tick] = set()
+            heapq.heappush(self._ticks, tick)
+            if self._timer is None or tick < self._armed:
+                self._arm()
+        calls.add(call)
+
+    def end(self, call: Call) -> None:
+        """The call needs no deadline any more."""
+        if call.tick:
+            calls = self._calls.get(call.tick)
+            if calls is not None:
+                calls.discard(call)
+            call.tick = 0
+
+    def close(self) -> None:
+        """Expire nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._calls.clear()
+        self._ticks.clear()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = self._ticks[0]
+        self._timer = self._loop.call_at(self._armed / TICKS_PER_S, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._loop.time() * TICKS_PER_S
+        while self._ticks and self._ticks[0] <= now:
+            for call in self._calls.pop(heapq.heappop(self._ticks)):
+                call.tick = 0
+                call.expire()
+        # Ticks whose calls are all over need no timer.
+        while self._ticks and not self._calls[self._ticks[0]]:
+            del self._calls[heapq.heappop(self._ticks)]
+        if self._ticks:
+            self._arm()
