@@ -26,6 +26,10 @@ cdef inline bint is_text(const uint8_t* at, size_t length, const char* text, siz
     return length == text_length and memcmp(at, text, length) == 0
 
 
+cdef inline bint is_blank(uint8_t character) noexcept:
+    return character == c" " or character == c"\t"
+
+
 cdef inline Header kind_of(const uint8_t* name, size_t length) noexcept:
     """Which header a name is."""
     if length and name[0] == c":":

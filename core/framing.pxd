@@ -45,6 +45,7 @@ cdef class Outbox:
     cdef Py_ssize_t _offset
     cdef list _pieces
     cdef Py_ssize_t _pieces_first
+    cdef Py_ssize_t _message_left
 
     cdef int _push(self, bytes message, bint compressed) except -1
     cdef int _offer(self, bytes piece) except -1

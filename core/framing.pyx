@@ -43,6 +43,11 @@ cdef inline bytes _prefix_of(Py_ssize_t length, bint compressed):
     return prefix
 
 
+cdef inline Py_ssize_t _length_in(bytes prefix):
+    cdef uint8_t* at = <uint8_t*>PyBytes_AS_STRING(prefix)
+    return (<Py_ssize_t>at[1] << 24) | (<Py_ssize_t>at[2] << 16) | (<Py_ssize_t>at[3] << 8) | at[4]
+
+
 @cython.final
 cdef class Inbox:
     """Assembles messages of at most `message_max` bytes from pieces of any size.
@@ -194,6 +199,23 @@ cdef class Outbox:
         self._pull(<uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         return data
 
+    def drop(self):
+        """Let go what waits, but for the rest of a message that has begun to be pulled: the peer could not tell its end."""
+        cdef Py_ssize_t left = self._message_left
+        cdef Py_ssize_t at = self._framed_first
+        cdef Py_ssize_t offset = self._offset
+        cdef list kept
+        while left > 0:
+            left -= PyBytes_GET_SIZE(self._framed[at]) - offset
+            offset = 0
+            at += 1
+        kept = self._framed[self._framed_first:at]
+        left, offset = self._message_left, self._offset
+        self._clear()
+        self._framed = kept
+        self._offset = offset
+        self._message_left = self.framed_bytes = left
+
     def clear(self):
         """Let everything go."""
         self._clear()
@@ -252,11 +274,14 @@ cdef class Outbox:
         self.framed_bytes -= length
         while length:
             first = <bytes>self._framed[self._framed_first]
+            if self._message_left == 0:
+                self._message_left = _PREFIX_BYTES + _length_in(first)
             taken = min(length, PyBytes_GET_SIZE(first) - self._offset)
             memcpy(to, PyBytes_AS_STRING(first) + self._offset, taken)
             to += taken
             length -= taken
             self._offset += taken
+            self._message_left -= taken
             if self._offset == PyBytes_GET_SIZE(first):
                 self._offset = 0
                 self._framed_first += 1
@@ -271,5 +296,5 @@ cdef class Outbox:
     cdef void _clear(self):
         self._framed.clear()
         self._pieces.clear()
-        self._framed_first = self._pieces_first = self._offset = 0
+        self._framed_first = self._pieces_first = self._offset = self._message_left = 0
         self.framed_bytes = self.piece_bytes = 0

@@ -15,7 +15,6 @@ cdef class Limits:
     cdef readonly int32_t connection_window_bytes
     cdef readonly Py_ssize_t unread_bytes_max
     cdef readonly Py_ssize_t piece_message_bytes_max
-    cdef readonly Py_ssize_t low_water_bytes
     cdef readonly double resets_per_s_max
     cdef readonly double settings_per_s_max
     cdef readonly double empty_frames_per_s_max

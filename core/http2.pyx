@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 
 from trunkline.core.callheaders cimport (
     HEADER_ACCEPT_ENCODING, HEADER_CONTENT_TYPE, HEADER_ENCODING, HEADER_METHOD, HEADER_OTHER, HEADER_PATH, HEADER_TE,
-    HEADER_TIMEOUT, is_grpc_type, is_text, kind_of, timeout_ns,
+    HEADER_TIMEOUT, is_blank, is_grpc_type, is_text, kind_of, timeout_ns,
 )
 from trunkline.core.framing cimport Inbox, Outbox
 from trunkline.core.guards cimport spend
@@ -53,7 +53,7 @@ cdef class Limits:
     def __init__(
         self, *, uint32_t streams_max, uint32_t header_bytes_max, uint32_t message_bytes_max, int32_t stream_window_bytes,
         int32_t connection_window_bytes, Py_ssize_t unread_bytes_max, Py_ssize_t piece_message_bytes_max,
-        Py_ssize_t low_water_bytes, double resets_per_s_max, double settings_per_s_max, double empty_frames_per_s_max,
+        double resets_per_s_max, double settings_per_s_max, double empty_frames_per_s_max,
         int64_t ping_interval_ns_min,
     ):
         self.streams_max = streams_max
@@ -63,7 +63,6 @@ cdef class Limits:
         self.connection_window_bytes = connection_window_bytes
         self.unread_bytes_max = unread_bytes_max
         self.piece_message_bytes_max = piece_message_bytes_max
-        self.low_water_bytes = low_water_bytes
         self.resets_per_s_max = resets_per_s_max
         self.settings_per_s_max = settings_per_s_max
         self.empty_frames_per_s_max = empty_frames_per_s_max
@@ -76,6 +75,8 @@ cdef class Limits:
         nghttp2_option_set_stream_reset_rate_limit(
             self._option, <unsigned long long>(4 * resets_per_s_max), <unsigned long long>(2 * resets_per_s_max)
         )
+        # gRPC lets values begin and end with blanks, which servers may take away (PROTOCOL-HTTP2, Custom-Metadata).
+        nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(self._option, 1)
         nghttp2_option_set_max_continuations(self._option, _CONTINUATIONS_MAX)
 
     def __dealloc__(self):
@@ -259,6 +260,11 @@ cdef class Session:
             return 0
         if stream.is_requested:
             return 0  # trailers of a request: gRPC has none
+        while value_length and is_blank(value[0]):
+            value += 1
+            value_length -= 1
+        while value_length and is_blank(value[value_length - 1]):
+            value_length -= 1
         kind = kind_of(name, name_length)
         if kind == HEADER_OTHER:
             stream.headers.append((
@@ -356,6 +362,8 @@ cdef class Session:
         self._account._give_back()
         if code or not stream._is_finishing:
             self._change(stream)
+        else:
+            stream.call = None
         return 0
 
 
@@ -482,8 +490,9 @@ cdef int _on_send_data(
         memcpy(_out + _out_size, head, _FRAME_HEAD_BYTES)
         outbox._pull(_out + _out_size + _FRAME_HEAD_BYTES, length)
         _out_size += _FRAME_HEAD_BYTES + length
-        if stream._wants_room and outbox.framed_bytes + outbox.piece_bytes <= (<Session>session).limits.low_water_bytes:
-            stream._wants_room = False
+        stream.sent_bytes += length
+        if outbox.framed_bytes + outbox.piece_bytes <= stream._room_at:
+            stream._room_at = -1
             (<Session>session)._relieved.append(stream)
         return 0
     except BaseException as error:

@@ -39,6 +39,7 @@ cdef class Stream:
     cdef readonly bint is_closed
     cdef readonly bint is_over_budget
     cdef readonly uint32_t reset_code
+    cdef readonly int64_t sent_bytes
     cdef readonly Inbox inbox
     cdef public object call
     cdef Outbox _outbox
@@ -52,7 +53,7 @@ cdef class Stream:
     cdef bint _is_deferred
     cdef bint _has_responded
     cdef bint _is_finishing
-    cdef bint _wants_room
+    cdef Py_ssize_t _room_at
 
     cdef int _took(self, const uint8_t* data, Py_ssize_t length) except -1
     cdef int _tell_account(self) except -1

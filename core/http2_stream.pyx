@@ -50,6 +50,7 @@ cdef class Stream:
 
     def __cinit__(self):
         self.timeout_ns = TIMEOUT_NONE
+        self._room_at = -1
         self.headers = []
 
     def __init__(self):
@@ -114,9 +115,9 @@ cdef class Stream:
         self._wake()
         return self._outbox.framed_bytes + self._outbox.piece_bytes
 
-    def want_room(self):
-        """Name this stream among the session's `relieved` when what waits is down to the low-water mark."""
-        self._wants_room = True
+    def want_room(self, Py_ssize_t low_water_bytes):
+        """Name this stream among the session's `relieved` when no more than this waits, once something was sent."""
+        self._room_at = low_water_bytes
 
     def finish(self, list trailers=None):
         """End the response behind all that waits: OK without more, or these trailers, which hold grpc-status."""
@@ -141,8 +142,8 @@ cdef class Stream:
             self._submit(NULL, 0, headers, True)
 
     def drop_pending(self):
-        """Let go what waits to be sent. Only before `finish` with an error or `reset`."""
-        self._outbox._clear()
+        """Let go what waits to be sent, but for the rest of a message that is half sent."""
+        self._outbox.drop()
 
     def reset(self, uint32_t code):
         """End the stream at once, both ways."""

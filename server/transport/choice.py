@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
+
+import grpc
 
 from trunkline.core.errors import InvalidArgument
 
 from .config import TransportConfig
 from .listener import Listener
 
-if TYPE_CHECKING:
-    from .grpcio import GrpcioTransport
-    from .native.transport import NativeTransport
 
-    Transport = GrpcioTransport | NativeTransport
+class Transport(Protocol):
+    """A registrar that serves what was registered, from `start` until `stop`."""
+
+    name: str
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """See grpc.aio.Server."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: dict[str, Any]) -> None:
+        """See grpc.aio.Server."""
+
+    async def start(self) -> list[str]:
+        """Listen; returns the addresses, with the ports that were bound. InvalidArgument names one that is not free."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more connections and calls; wait so long for those that are open, then cut them."""
+
+    async def wait(self) -> None:
+        """Return when the server has stopped."""
 
 
 def native_lacks() -> str:

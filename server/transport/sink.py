@@ -40,16 +40,28 @@ class SinkConfig:
 class Sink(Protocol):
     """The writing end of one stream. Takes encoded bytes, never blocks, tells when to pause."""
 
-    pending_bytes: int
-    """Offered and not yet given to the transport."""
     ready: bool
     """False from an offer that passed the high-water mark until what waits is down to the low-water mark."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """Offered and not yet given to the transport."""
 
     def offer(self, data: bytes | Iterable[bytes]) -> bool:
         """Queue one piece, or several. Returns `ready`; what was offered is taken even when that is False."""
 
     def on_ready(self, callback: Callable[[], None]) -> None:
         """Call back on the loop each time the sink becomes ready again."""
+
+
+class RunningSink(Sink, Protocol):
+    """A sink as its call's owner sees it. A context that has `make_sink(config)` has one of its own kind."""
+
+    def close(self) -> None:
+        """Take nothing more; `run` returns when what waits is written, or will be whatever comes."""
+
+    async def run(self) -> None:
+        """LimitExceeded when the peer is too slow; the stream's error when it is gone."""
 
 
 class Writer(Protocol):
@@ -61,10 +73,11 @@ class Writer(Protocol):
 class StreamSink:
     """A sink of a grpc.aio stream: `run` writes until closed and empty, or until the stream fails."""
 
-    def __init__(self, config: SinkConfig) -> None:
+    def __init__(self, config: SinkConfig, context: Writer) -> None:
         self.pending_bytes = 0
         self.ready = True
         self._config = config
+        self._context = context
         self._pieces: deque[bytes] = deque()
         self._callbacks: list[Callable[[], None]] = []
         self._work = asyncio.Event()
@@ -101,11 +114,11 @@ class StreamSink:
         self._closed = True
         self._work.set()
 
-    async def run(self, context: Writer) -> None:
+    async def run(self) -> None:
         """Write what is offered. LimitExceeded when the peer is too slow; the stream's error when it is gone."""
         try:
             while await self._wait_for_work():
-                await self._write(context, self._next_message())
+                await self._write(self._next_message())
                 self._become_ready()
         finally:
             self._closed = True
@@ -136,10 +149,10 @@ class StreamSink:
         self.pending_bytes -= size
         return b"".join(taken)
 
-    async def _write(self, context: Writer, message: bytes) -> None:
+    async def _write(self, message: bytes) -> None:
         try:
             async with asyncio.timeout(self._config.write_timeout_ms / 1_000) as self._deadline:
-                await context.write(message)
+                await self._context.write(message)
         except TimeoutError:
             failure = self._failure or self._fail("sink_write_timeout_ms", self._config.write_timeout_ms)
             raise failure from None
@@ -163,11 +176,12 @@ class StreamSink:
 async def sink_of(context: Writer, config: SinkConfig) -> AsyncIterator[Sink]:
     """The sink of a call, for the time of the block.
 
-    What was offered is written before the block is left in peace. When writing fails the block is cancelled and the
-    failure raised, within an ExceptionGroup; when the block fails, writing ends.
+    What was offered is written before the call ends, if the block is left in peace. When writing fails the block is
+    cancelled and the failure raised, within an ExceptionGroup; when the block fails, writing ends.
     """
-    sink = StreamSink(config)
+    make: Callable[[SinkConfig], RunningSink] | None = getattr(context, "make_sink", None)
+    sink = StreamSink(config, context) if make is None else make(config)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(sink.run(context))
+        tasks.create_task(sink.run())
         yield sink
         sink.close()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from integration.transports import new_transport
 
 from trunkline.api.status import DETAILS_KEY, error_from
 from trunkline.api.v1 import (
@@ -29,8 +30,8 @@ from trunkline.server.security.authenticate import Authenticator
 from trunkline.server.security.config import SecurityConfig
 from trunkline.server.security.principal import Principal
 from trunkline.server.security.tokens_fold import TokensFold
+from trunkline.server.transport.choice import Transport
 from trunkline.server.transport.config import TransportConfig
-from trunkline.server.transport.grpcio import GrpcioTransport
 from trunkline.server.transport.listener import Listener
 from trunkline.server.transport.sink import SinkConfig, sink_of
 from trunkline.server.transport.standard import StandardServices
@@ -113,7 +114,7 @@ class Running:
     address: str
     channel: grpc.aio.Channel
     chain: Chain
-    transport: GrpcioTransport
+    transport: Transport
     readiness: Readiness
     tokens: TokensFold
     metrics: ChainMetrics
@@ -152,7 +153,7 @@ async def running(
     clock, tokens, readiness, metrics = SystemClock(), TokensFold(), Readiness(), ChainMetrics()
     authenticator = Authenticator(security or SecurityConfig(), tokens, clock, loopback_is_open=loopback_is_open)
     house = House(authenticator=authenticator, readiness=readiness, clock=clock, config=config or ChainConfig())
-    transport = GrpcioTransport(transport_config or TransportConfig(), [listener or Listener(address="127.0.0.1:0")])
+    transport = new_transport(transport_config, [listener] if listener else [])
     chain = Chain(transport, house, metrics)
     registry = Registry()  # type: ignore[abstract]
     discovery = Discovery(sink or SinkConfig())  # type: ignore[abstract]

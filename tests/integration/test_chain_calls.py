@@ -26,6 +26,8 @@ from trunkline.server.chain.config import ChainConfig
 from trunkline.server.security.principal import Role, Via
 from trunkline.server.transport.config import TransportConfig
 
+EACH_TRANSPORT = True
+
 BY_LEASE = registry_pb2.RegistrationRef(namespace="shop", lease_id=7)
 
 

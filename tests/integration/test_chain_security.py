@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from integration.chain_server import Running, refusal, register_request, running
+from integration.transports import with_tls
 
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2, discovery_pb2, registry_pb2
@@ -21,10 +22,10 @@ from trunkline.server.security.authority import (
 )
 from trunkline.server.security.config import CertificateGrant, SecurityConfig, TlsConfig
 from trunkline.server.security.principal import Role, Via
-from trunkline.server.security.tls import server_credentials
 from trunkline.server.security.tokens import new_secret
 from trunkline.server.security.tokens_fold import TOKEN_CREATED, TOKEN_REVOKED, token_key
-from trunkline.server.transport.listener import Listener
+
+EACH_TRANSPORT = True
 
 NOW = datetime.now(UTC)
 
@@ -121,9 +122,7 @@ def write(folder: Path, name: str, certificate: Certificate) -> tuple[Path, Path
 async def test_tls_with_a_token(tmp_path: Path) -> None:
     authority = make_authority("Trunkline test", now=NOW)
     certificate, key = write(tmp_path, "server", make_server_certificate(authority, ["127.0.0.1"], now=NOW))
-    listener = Listener(
-        address="127.0.0.1:0", credentials=server_credentials(TlsConfig(certificate=certificate, key=key))
-    )
+    listener = with_tls(TlsConfig(certificate=certificate, key=key))
     credentials = grpc.ssl_channel_credentials(authority.certificate)
     async with running(loopback_is_open=False, listener=listener, channel_credentials=credentials) as server:
         metadata = bearer(add_token(server, "svc", admin_pb2.ROLE_SERVICE))
@@ -152,7 +151,7 @@ async def test_mutual_tls_makes_the_principal(tmp_path: Path, identity: str, rol
     async with running(
         security=security,
         loopback_is_open=True,
-        listener=Listener(address="127.0.0.1:0", credentials=server_credentials(tls)),
+        listener=with_tls(tls),
         channel_credentials=grpc.ssl_channel_credentials(authority.certificate, client.key, client.certificate),
     ) as server:
         if role is None:
@@ -172,7 +171,7 @@ async def test_mutual_tls_refuses_clients_of_other_authorities(tmp_path: Path) -
     tls = TlsConfig(certificate=certificate, key=key, client_authority=tmp_path / "ca.pem")
     client = make_client_certificate(other, "operator", now=NOW)
     async with running(
-        listener=Listener(address="127.0.0.1:0", credentials=server_credentials(tls)),
+        listener=with_tls(tls),
         channel_credentials=grpc.ssl_channel_credentials(authority.certificate, client.key, client.certificate),
     ) as server:
         with pytest.raises(grpc.aio.AioRpcError) as failed:

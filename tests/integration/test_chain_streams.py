@@ -9,14 +9,15 @@ from typing import Any
 import grpc
 import pytest
 from integration.chain_server import Running, register_request, running
+from integration.transports import new_transport
 
 from trunkline.api.v1 import discovery_pb2, registry_pb2_grpc
 from trunkline.core.errors import InvalidArgument, LimitExceeded
 from trunkline.server.chain.config import ChainConfig
-from trunkline.server.transport.config import TransportConfig
-from trunkline.server.transport.grpcio import GrpcioTransport
 from trunkline.server.transport.listener import Listener
 from trunkline.server.transport.sink import Sink, SinkConfig
+
+EACH_TRANSPORT = True
 
 OPEN = discovery_pb2.WatchRequest(open=discovery_pb2.OpenWatch(watch_id=1, namespace="shop"))
 
@@ -138,7 +139,7 @@ async def test_unix_sockets_serve_and_are_not_taken_away(tmp_path: Path) -> None
     listener = Listener(address=f"unix:{tmp_path}/trunkline.sock")
     async with running(listener=listener) as server:
         assert (await server.registry_stub.Register(register_request())).lease_id == 7
-        second = GrpcioTransport(TransportConfig(), [listener])
+        second = new_transport(None, [listener])
         with pytest.raises(InvalidArgument, match="is taken"):
             await second.start()
         assert (await server.registry_stub.Register(register_request())).lease_id == 7
@@ -148,16 +149,20 @@ async def test_unix_sockets_serve_and_are_not_taken_away(tmp_path: Path) -> None
 
 async def test_a_taken_port_is_noticed() -> None:
     async with running() as server:
-        second = GrpcioTransport(TransportConfig(), [Listener(address=server.address)])
+        second = new_transport(None, [Listener(address=server.address)])
         with pytest.raises(InvalidArgument, match="is taken"):
             await second.start()
 
 
 async def test_several_listeners() -> None:
     async with running() as server:
-        transport = GrpcioTransport(TransportConfig(), [Listener(address="127.0.0.1:0"), Listener(address="[::1]:0")])
-        for name, handlers in server.transport._registered.items():
-            transport.add_registered_method_handlers(name, handlers)
+        transport = new_transport(None, [Listener(address="127.0.0.1:0"), Listener(address="[::1]:0")])
+        methods = {
+            name.rpartition("/")[2]: handler
+            for name, handler in server.chain._composed.items()
+            if "RegistryService" in name
+        }
+        transport.add_registered_method_handlers("trunkline.api.v1.RegistryService", methods)
         addresses = await transport.start()
         try:
             for address in addresses:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from integration.transports import new_transport
 
 from reference.registry_facts import Journal, instance
 from reference.watch import ModelWatcher
@@ -30,10 +31,9 @@ from trunkline.server.registry.fold import RegistryFold
 from trunkline.server.security.authenticate import Authenticator
 from trunkline.server.security.config import SecurityConfig, TokenGrant
 from trunkline.server.security.tokens_fold import TokensFold
-from trunkline.server.transport.config import TransportConfig
-from trunkline.server.transport.grpcio import GrpcioTransport
-from trunkline.server.transport.listener import Listener
 from trunkline.server.transport.sink import SinkConfig
+
+EACH_TRANSPORT = True
 
 JOURNAL_ID = "0123456789abcdef" * 2
 A = "instance/default/orders/a"
@@ -99,7 +99,7 @@ async def running(security: SecurityConfig | None = None) -> AsyncIterator[Runni
     authenticator = Authenticator(security or SecurityConfig(), TokensFold(), clock, loopback_is_open=True)
     readiness = Readiness()
     house = House(authenticator=authenticator, readiness=readiness, clock=clock, config=ChainConfig())
-    transport = GrpcioTransport(TransportConfig(), [Listener(address="127.0.0.1:0")])
+    transport = new_transport()
     chain: Any = Chain(transport, house, ChainMetrics())
     discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(discovery, SinkConfig()), chain)
     [address] = await transport.start()

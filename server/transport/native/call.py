@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,9 +12,12 @@ from grpc.aio import AbortError
 
 from trunkline.core.http2_stream import Stream
 
+from ..sink import SinkConfig
 from .context import Context
+from .eager import start
 from .metadata import MalformedMetadata
 from .routes import UNSERVED, Route
+from .sink import NativeSink
 from .status import OK, Ended
 from .threads import run_in_thread
 
@@ -29,18 +32,20 @@ Code = grpc.StatusCode
 class Call(Context):
     """A context that knows its stream's news and its handler's task."""
 
-    __slots__ = ("_task", "ended_s", "tick")
+    __slots__ = ("_is_started", "_relief", "_task", "ended_s", "tick")
 
     def __init__(self, connection: Connection, stream: Stream, route: Route, deadline_s: float | None) -> None:
         super().__init__(connection, stream, route, deadline_s)
         self._task: asyncio.Task[None] | None = None
+        self._is_started = False
+        self._relief: Callable[[], None] | None = None
         self.tick = 0
         self.ended_s = 0.0
 
     def begin(self) -> None:
         """The headers are there: begin, or wait for the one request."""
         self.changed()
-        if self._task is None and not self._is_done:
+        if not self._is_started and not self._is_done:
             server = self.connection.server
             limit_s = server.loop.time() + server.config.request_timeout_ms / 1_000
             server.deadlines.begin(self, limit_s if self._deadline_s is None else min(limit_s, self._deadline_s))
@@ -55,13 +60,25 @@ class Call(Context):
         elif self._reading is not None:
             if not self._reading.done():
                 self._reading.set_result(None)
-        elif self._task is None and not self._is_done and (stream.is_ended or self.route.needs_no_request):
+        elif not self._is_started and not self._is_done and (stream.is_ended or self.route.needs_no_request):
             self._start()
 
     def relieved(self) -> None:
         """There is room for more."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
+        if self._relief is not None:
+            relief, self._relief = self._relief, None
+            relief()
+
+    def when_relieved(self, callback: Callable[[], None], low_water_bytes: int) -> None:
+        """Call back, once, when no more than this waits."""
+        self._relief = callback
+        self.stream.want_room(low_water_bytes)
+
+    def make_sink(self, config: SinkConfig) -> NativeSink:
+        """The writing end of this call for long streams; see sink.sink_of."""
+        return NativeSink(self, config)
 
     def gone(self) -> None:
         """The client has broken the call off, or the connection is lost."""
@@ -111,8 +128,13 @@ class Call(Context):
             server.deadlines.begin(self, self._deadline_s)
         elif self.tick:
             server.deadlines.end(self)
-        self._task = task = self.connection.loop.create_task(self._run())
-        server.tasks.add(task)
+        self._is_started = True
+        start(server.loop, self._run(), self._wait)
+
+    def _wait(self, task: asyncio.Task[None]) -> None:
+        """The handler waits for something."""
+        self._task = task
+        self.connection.server.tasks.add(task)
 
     def _refuse_what_came(self) -> None:
         inbox, config = self.stream.inbox, self.connection.server.config
@@ -151,7 +173,8 @@ class Call(Context):
         except Exception as error:
             self._failed(error)
         finally:
-            self.connection.server.tasks.discard(self._task)
+            if self._task is not None:
+                self.connection.server.tasks.discard(self._task)
             if self._callbacks is not None:
                 self._call_back()
 

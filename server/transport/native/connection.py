@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         session, now_s = self.session, self.loop.time()
+        self._is_flushing = True  # what this produces is written at the end of it
         self.heard_s = now_s
         changed = session.receive(data, int(now_s * 1e9))
         if session.error:
@@ -104,10 +105,7 @@ class Connection(asyncio.Protocol):
         if session.pings_answered != self._pings_due:
             self._pings_due = session.pings_answered
             self._pong()
-        if not self._is_flushing and session.wants_write:
-            self.want_flush()
-        elif session.cut_by or session.is_over:
-            self.want_flush()
+        self._flush()
 
     def eof_received(self) -> bool:
         return False
@@ -118,7 +116,7 @@ class Connection(asyncio.Protocol):
         """Write what there is to write, once, when this turn of the loop is over."""
         if not self._is_flushing:
             self._is_flushing = True
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush_later)
 
     def metadata_of(self, stream: Stream) -> tuple[Metadatum, ...]:
         """A stream's metadata, decoded once for calls in a row that bear the same. MalformedMetadata."""
@@ -170,6 +168,10 @@ class Connection(asyncio.Protocol):
         self.want_flush()
 
     # Writing.
+
+    def _flush_later(self) -> None:
+        if self._is_flushing:  # else it was done meanwhile
+            self._flush()
 
     def _flush(self) -> None:
         self._is_flushing = False

@@ -207,7 +207,7 @@ class Context:
     async def _wait_for_room(self) -> None:
         if self._room is not None:
             raise UsageError("only one write at a time")
-        self.stream.want_room()
+        self.stream.want_room(self.connection.server.config.write_high_water_bytes // 4)
         self._room = self.connection.loop.create_future()
         try:
             await self._room

@@ -26,6 +26,7 @@ NAMES = [
     "resolve",
     "register",
     "keepalive",
+    "idle",
     "watch-storm",
     "publish",
     "subscribe",

@@ -40,11 +40,12 @@ def run(body: Callable[[], Awaitable[None]]) -> None:
 
 def test_pieces_are_joined_up_to_the_limit_and_never_cut() -> None:
     async def body() -> None:
-        peer, sink = Peer(), StreamSink(SMALL)
+        peer = Peer()
+        sink = StreamSink(SMALL, peer)
         sink.offer([b"a" * 20, b"b" * 30, b"c" * 1, b"d" * 60, b"e" * 10, b"f" * 10])
         assert sink.pending_bytes == 131
         sink.close()
-        await sink.run(peer)
+        await sink.run()
         assert [len(message) for message in peer.messages] == [50, 1, 60, 20]
         assert b"".join(peer.messages) == b"a" * 20 + b"b" * 30 + b"c" + b"d" * 60 + b"e" * 10 + b"f" * 10
         assert sink.pending_bytes == 0
@@ -56,8 +57,9 @@ def test_pieces_are_joined_up_to_the_limit_and_never_cut() -> None:
 def test_nothing_is_lost_reordered_or_cut(pieces: list[bytes]) -> None:
     async def body() -> None:
         config = SinkConfig(high_water_bytes=0, low_water_bytes=0, message_bytes_max=50)
-        peer, sink = Peer(0.1), StreamSink(config)
-        running = asyncio.create_task(sink.run(peer))
+        peer = Peer(0.1)
+        sink = StreamSink(config, peer)
+        running = asyncio.create_task(sink.run())
         for index, piece in enumerate(pieces):
             sink.offer(piece)
             if index % 3 == 0:
@@ -77,10 +79,11 @@ def test_nothing_is_lost_reordered_or_cut(pieces: list[bytes]) -> None:
 
 def test_it_pauses_above_the_high_and_goes_on_at_the_low_mark() -> None:
     async def body() -> None:
-        peer, sink = Peer(0.1), StreamSink(SMALL)
+        peer = Peer(0.1)
+        sink = StreamSink(SMALL, peer)
         told: list[int] = []
         sink.on_ready(lambda: told.append(sink.pending_bytes))
-        running = asyncio.create_task(sink.run(peer))
+        running = asyncio.create_task(sink.run())
         answers = [sink.offer(b"x" * 25) for _ in range(4)]
         assert answers == [True] * 4
         assert sink.ready
@@ -99,8 +102,9 @@ def test_it_pauses_above_the_high_and_goes_on_at_the_low_mark() -> None:
 
 def test_too_much_is_let_go_at_once_and_ends_the_stream() -> None:
     async def body() -> None:
-        peer, sink = Peer(0.9), StreamSink(SMALL)
-        running = asyncio.create_task(sink.run(peer))
+        peer = Peer(0.9)
+        sink = StreamSink(SMALL, peer)
+        running = asyncio.create_task(sink.run())
         sink.offer(b"x" * 25)
         await asyncio.sleep(0.1)
         assert not sink.offer(b"x" * 201)
@@ -116,10 +120,10 @@ def test_too_much_is_let_go_at_once_and_ends_the_stream() -> None:
 
 def test_a_peer_that_takes_nothing_is_given_up() -> None:
     async def body() -> None:
-        sink = StreamSink(SMALL)
+        sink = StreamSink(SMALL, Peer(60))
         sink.offer(b"x")
         with pytest.raises(LimitExceeded, match="sink_write_timeout_ms = 1000"):
-            await sink.run(Peer(60))
+            await sink.run()
         assert asyncio.get_running_loop().time() == pytest.approx(1.0)
         assert not sink.offer(b"y")
 
@@ -128,10 +132,11 @@ def test_a_peer_that_takes_nothing_is_given_up() -> None:
 
 def test_a_slow_peer_that_takes_one_message_at_a_time_is_kept() -> None:
     async def body() -> None:
-        peer, sink = Peer(0.9), StreamSink(SMALL)
+        peer = Peer(0.9)
+        sink = StreamSink(SMALL, peer)
         sink.offer([b"x" * 40] * 2)
         sink.close()
-        await sink.run(peer)
+        await sink.run()
         assert len(peer.messages) == 2
         assert asyncio.get_running_loop().time() == pytest.approx(1.8)
 
