@@ -44,7 +44,7 @@ cdef class Outbox:
     cdef Py_ssize_t _framed_first
     cdef Py_ssize_t _offset
     cdef list _pieces
-    cdef Py_ssize_t _pieces_first
+    cdef bint _has_empty_piece
     cdef Py_ssize_t _message_left
 
     cdef int _push(self, bytes message, bint compressed) except -1

@@ -222,46 +222,47 @@ cdef class Outbox:
 
     cdef int _push(self, bytes message, bint compressed) except -1:
         cdef bytes prefix = _prefix_of(PyBytes_GET_SIZE(message), compressed)
-        if self.piece_bytes or self._pieces:
+        if self._pieces:
             self._gather_all()
         self._framed.append(prefix)
-        self._framed.append(message)
+        if PyBytes_GET_SIZE(message):  # an empty body has no bytes that could be pulled
+            self._framed.append(message)
         self.framed_bytes += _PREFIX_BYTES + PyBytes_GET_SIZE(message)
         return 0
 
     cdef int _offer(self, bytes piece) except -1:
         self._pieces.append(piece)
+        self._has_empty_piece |= PyBytes_GET_SIZE(piece) == 0
         self.piece_bytes += PyBytes_GET_SIZE(piece)
         return 0
 
     cdef int _gather_all(self) except -1:
         """Frame all pieces, because a message comes behind them."""
-        while self._pieces_first < len(self._pieces):
+        while self._pieces:
             self._gather_one(1 << 30)
         return 0
 
     cdef int _gather(self, Py_ssize_t limit) except -1:
         """Frame pieces as one message, if nothing framed waits."""
-        if self.framed_bytes == 0 and self._pieces_first < len(self._pieces):
+        if self.framed_bytes == 0 and self._pieces:
             self._gather_one(limit)
         return 0
 
     cdef int _gather_one(self, Py_ssize_t limit) except -1:
-        cdef Py_ssize_t at = self._pieces_first
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(self._pieces[at])
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(self._pieces[0])
         cdef Py_ssize_t count = len(self._pieces)
-        at += 1
+        cdef Py_ssize_t at = 1
         while at < count and size + PyBytes_GET_SIZE(self._pieces[at]) <= limit:
             size += PyBytes_GET_SIZE(self._pieces[at])
             at += 1
         self._framed.append(_prefix_of(size, False))
-        if at == count and self._pieces_first == 0:
+        if self._has_empty_piece:
+            self._framed.extend([piece for piece in self._pieces[:at] if piece])
+        elif at == count:
             self._framed.extend(self._pieces)
-            self._pieces.clear()
         else:
-            self._framed.extend(self._pieces[self._pieces_first:at])
-            del self._pieces[:at]
-            self._pieces_first = 0
+            self._framed.extend(self._pieces[:at])
+        del self._pieces[:at]
         self.framed_bytes += _PREFIX_BYTES + size
         self.piece_bytes -= size
         return 0
@@ -286,7 +287,7 @@ cdef class Outbox:
                 self._offset = 0
                 self._framed_first += 1
         if self.framed_bytes == 0:
-            self._framed.clear()  # and with them the empty messages' bodies
+            self._framed.clear()
             self._framed_first = 0
         elif self._framed_first >= _LEAVE_BEHIND:
             del self._framed[:self._framed_first]
@@ -296,5 +297,6 @@ cdef class Outbox:
     cdef void _clear(self):
         self._framed.clear()
         self._pieces.clear()
-        self._framed_first = self._pieces_first = self._offset = self._message_left = 0
+        self._framed_first = self._offset = self._message_left = 0
         self.framed_bytes = self.piece_bytes = 0
+        self._has_empty_piece = False

@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from trunkline.core.guards cimport Bucket
 from trunkline.core.http2_stream cimport Account, Stream
-from trunkline.core.nghttp2 cimport nghttp2_frame, nghttp2_option, nghttp2_session
+from trunkline.core.http2_wire cimport Wire
+from trunkline.core.nghttp2 cimport nghttp2_option
 
 
 cdef class Limits:
@@ -14,7 +15,6 @@ cdef class Limits:
     cdef readonly int32_t stream_window_bytes
     cdef readonly int32_t connection_window_bytes
     cdef readonly Py_ssize_t unread_bytes_max
-    cdef readonly Py_ssize_t piece_message_bytes_max
     cdef readonly double resets_per_s_max
     cdef readonly double settings_per_s_max
     cdef readonly double empty_frames_per_s_max
@@ -22,7 +22,7 @@ cdef class Limits:
     cdef nghttp2_option* _option
 
 
-cdef class Session:
+cdef class Session(Wire):
     cdef readonly Limits limits
     cdef readonly dict streams
     cdef readonly str cut_by
@@ -32,12 +32,10 @@ cdef class Session:
     cdef readonly int64_t headers_since_ns
     cdef readonly int64_t pings_answered
     cdef readonly int64_t requests
-    cdef nghttp2_session* _session
     cdef Account _account
     cdef list _changed
     cdef list _relieved
     cdef bytes _last_path
-    cdef object _failure
     cdef int64_t _now_ns
     cdef Bucket _resets
     cdef Bucket _settings
@@ -47,13 +45,6 @@ cdef class Session:
 
     cdef int _cut(self, str limit, uint32_t code) except -1
     cdef int _change(self, Stream stream) except -1
-    cdef int _begin(self, int32_t stream_id) except -1
-    cdef int _header(
-        self, Stream stream, const uint8_t* name, size_t name_length, const uint8_t* value, size_t value_length
-    ) except -1
-    cdef int _frame(self, const nghttp2_frame* frame) except -1
     cdef bytes _path_of(self, const uint8_t* value, size_t length)
     cdef int _spend(self, Bucket* bucket, str limit, double per_s) except -1
     cdef int _ping_came(self) except -1
-    cdef int _sent(self, const nghttp2_frame* frame) except -1
-    cdef int _closed(self, Stream stream, uint32_t code) except -1

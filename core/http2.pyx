@@ -7,9 +7,7 @@ https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md (server
 
 import cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Realloc
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy
 
 from trunkline.core.callheaders cimport (
     HEADER_ACCEPT_ENCODING, HEADER_CONTENT_TYPE, HEADER_ENCODING, HEADER_METHOD, HEADER_OTHER, HEADER_PATH, HEADER_TE,
@@ -18,12 +16,11 @@ from trunkline.core.callheaders cimport (
 from trunkline.core.framing cimport Inbox, Outbox
 from trunkline.core.guards cimport spend
 from trunkline.core.http2_stream cimport Account, Budget, Stream
+from trunkline.core.http2_wire cimport Wire, stream_of
 from trunkline.core.nghttp2 cimport *
 
 cdef enum:
-    _FRAME_HEAD_BYTES = 9
     _PING_STRIKES_MAX = 2
-    _OUT_BYTES_FIRST = 320 * 1024
     _HEADER_OVERHEAD_BYTES = 32  # RFC 9113, 6.5.2
     _HEADERS_HARD_FACTOR = 4
     _CONTINUATIONS_MAX = 8
@@ -38,12 +35,9 @@ ENHANCE_YOUR_CALM = NGHTTP2_ENHANCE_YOUR_CALM
 BAD_PREFACE = NGHTTP2_ERR_BAD_CLIENT_MAGIC
 LIBRARY = (<bytes>nghttp2_version(0).version_str).decode()
 
-# What a turn has produced lies here until it is given away: one buffer for all sessions, none of which sends meanwhile.
-cdef uint8_t* _out = NULL
-cdef size_t _out_room = 0
-cdef size_t _out_size = 0
-cdef size_t _out_limit = 0
-cdef nghttp2_session_callbacks* _callbacks = NULL
+
+# Streams take turns: by default the library would send each to its end before the next (RFC 9218, 4.2).
+cdef nghttp2_extpri _in_turn = nghttp2_extpri(urgency=3, inc=1)
 
 
 @cython.final
@@ -52,7 +46,7 @@ cdef class Limits:
 
     def __init__(
         self, *, uint32_t streams_max, uint32_t header_bytes_max, uint32_t message_bytes_max, int32_t stream_window_bytes,
-        int32_t connection_window_bytes, Py_ssize_t unread_bytes_max, Py_ssize_t piece_message_bytes_max,
+        int32_t connection_window_bytes, Py_ssize_t unread_bytes_max,
         double resets_per_s_max, double settings_per_s_max, double empty_frames_per_s_max,
         int64_t ping_interval_ns_min,
     ):
@@ -62,7 +56,6 @@ cdef class Limits:
         self.stream_window_bytes = stream_window_bytes
         self.connection_window_bytes = connection_window_bytes
         self.unread_bytes_max = unread_bytes_max
-        self.piece_message_bytes_max = piece_message_bytes_max
         self.resets_per_s_max = resets_per_s_max
         self.settings_per_s_max = settings_per_s_max
         self.empty_frames_per_s_max = empty_frames_per_s_max
@@ -84,7 +77,7 @@ cdef class Limits:
 
 
 @cython.final
-cdef class Session:
+cdef class Session(Wire):
     """A server's end of one connection.
 
     `receive` and `send` are to be called in turn by its owner; the methods of its streams only queue what `send` then gives.
@@ -101,12 +94,10 @@ cdef class Session:
         self._account = Account.__new__(Account)
         self._account._budget = budget
         self._account._unread_bytes_max = limits.unread_bytes_max
-        self._account._piece_message_bytes_max = limits.piece_message_bytes_max
         self._changed = []
         self._relieved = []
         self._last_path = b""
-        if nghttp2_session_server_new2(&self._session, _callbacks, <void*>self, limits._option):
-            raise MemoryError
+        self._open(limits._option)
         self._account._wire = self._session
         settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
         settings[0].value = limits.streams_max
@@ -118,9 +109,6 @@ cdef class Session:
         settings[3].value = 1
         nghttp2_submit_settings(self._session, 0, settings, 4)
         nghttp2_session_set_local_window_size(self._session, 0, 0, limits.connection_window_bytes)
-
-    def __dealloc__(self):
-        nghttp2_session_del(self._session)
 
     @property
     def wants_write(self):
@@ -146,10 +134,7 @@ cdef class Session:
         cdef Stream stream
         self._now_ns = now_ns
         if self._session != NULL and self.error == 0 and not self.cut_by and view.shape[0]:
-            taken = nghttp2_session_mem_recv(self._session, &view[0], view.shape[0])
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
+            taken = self._receive(&view[0], view.shape[0])
             if taken < 0:
                 self.error = <int>taken
         changed = self._changed
@@ -160,23 +145,14 @@ cdef class Session:
 
     def send(self, size_t limit):
         """What is to be written next, about `limit` bytes at most; empty when there is nothing more, or nothing more yet."""
-        global _out_size, _out_limit
-        cdef const uint8_t* data = NULL
-        cdef ssize_t size = 1
+        cdef ssize_t error = 0
+        cdef bytes data
         if self._session == NULL or self.error == NGHTTP2_ERR_NOMEM:
             return b""
-        _out_size = 0
-        _out_limit = limit
-        while size > 0 and _out_size < limit:
-            size = nghttp2_session_mem_send(self._session, &data)
-            if size > 0:
-                _put(data, size)
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
-        if size < 0:
-            self.error = <int>size
-        return PyBytes_FromStringAndSize(<char*>_out, _out_size)
+        data = self._send(limit, &error)
+        if error:
+            self.error = <int>error
+        return data
 
     def relieved(self):
         """The streams that wanted room and have it now, each once."""
@@ -239,6 +215,8 @@ cdef class Session:
         return 0
 
     cdef int _begin(self, int32_t stream_id) except -1:
+        if self.cut_by:
+            return 0
         cdef Stream stream = Stream.__new__(Stream)
         stream.id = stream_id
         stream.inbox = Inbox.__new__(Inbox, self.limits.message_bytes_max)
@@ -293,8 +271,25 @@ cdef class Session:
             self._last_path = PyBytes_FromStringAndSize(<char*>value, length)
         return self._last_path
 
+    cdef int _frame_begins(self, const nghttp2_frame_hd* head) except -1:
+        if head.type == NGHTTP2_HEADERS:
+            self.headers_since_ns = self._now_ns
+        return 0
+
+    cdef int _invalid_frame(self, const nghttp2_frame* frame) except -1:
+        """A frame that makes us reset a stream costs what a reset costs."""
+        return self._spend(&self._resets, "resets_per_s_max", self.limits.resets_per_s_max)
+
+    cdef int _data(self, Stream stream, const uint8_t* data, size_t length) except -1:
+        return self._change(stream) if stream._took(data, length) else 0
+
+    cdef int _pulled(self, Stream stream) except -1:
+        if stream._outbox.framed_bytes + stream._outbox.piece_bytes <= stream._room_at:
+            stream._room_at = -1
+            self._relieved.append(stream)
+        return 0
+
     cdef int _frame(self, const nghttp2_frame* frame) except -1:
-        """A whole frame has come."""
         cdef Stream stream
         cdef uint8_t kind = frame.hd.type
         cdef bint ends = frame.hd.flags & NGHTTP2_FLAG_END_STREAM
@@ -302,12 +297,13 @@ cdef class Session:
             self.headers_since_ns = 0
             if kind == NGHTTP2_DATA and frame.hd.length == 0 and not ends:
                 self._spend(&self._empty_frames, "empty_frames_per_s_max", self.limits.empty_frames_per_s_max)
-            stream = <Stream>_stream_of(self._session, frame.hd.stream_id)
+            stream = <Stream>stream_of(self._session, frame.hd.stream_id)
             if stream is None or self.cut_by:
                 return 0
             if not stream.is_requested:
                 stream.is_requested = True
                 self.requests += 1
+                nghttp2_session_change_extpri_stream_priority(self._session, stream.id, &_in_turn, 1)
                 self._change(stream)
             if ends:
                 stream.is_ended = True
@@ -348,7 +344,7 @@ cdef class Session:
         self._ping_strikes = 0
         self._last_ping_ns = 0
         if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-            stream = <Stream>_stream_of(self._session, frame.hd.stream_id)
+            stream = <Stream>stream_of(self._session, frame.hd.stream_id)
             if stream is not None and not stream.is_ended:  # it need not send the rest (RFC 9113, 8.1)
                 nghttp2_submit_rst_stream(self._session, 0, stream.id, NGHTTP2_NO_ERROR)
         return 0
@@ -365,148 +361,3 @@ cdef class Session:
         else:
             stream.call = None
         return 0
-
-
-cdef inline object _stream_of(nghttp2_session* wire, int32_t stream_id):
-    cdef void* found = nghttp2_session_get_stream_user_data(wire, stream_id)
-    return None if found == NULL else <object>found
-
-
-cdef int _make_room(size_t more) except -1:
-    """Room for so many bytes behind what goes out."""
-    global _out, _out_room
-    cdef size_t room = max(<size_t>_OUT_BYTES_FIRST, 2 * (_out_size + more))
-    cdef uint8_t* larger
-    if _out_size + more > _out_room:
-        larger = <uint8_t*>PyMem_Realloc(_out, room)
-        if larger == NULL:
-            raise MemoryError
-        _out = larger
-        _out_room = room
-    return 0
-
-
-cdef int _put(const uint8_t* data, size_t size) except -1:
-    """Put bytes at the end of what goes out."""
-    global _out_size
-    _make_room(size)
-    memcpy(_out + _out_size, data, size)
-    _out_size += size
-    return 0
-
-
-cdef int _failed(void* session, BaseException error) noexcept:
-    """What a callback raised is raised again when the library returns."""
-    (<Session>session)._failure = error
-    return NGHTTP2_ERR_CALLBACK_FAILURE
-
-
-cdef int _on_begin_headers(nghttp2_session* wire, const nghttp2_frame* frame, void* session) noexcept:
-    try:
-        if frame.headers.cat == NGHTTP2_HCAT_REQUEST and not (<Session>session).cut_by:
-            (<Session>session)._begin(frame.hd.stream_id)
-        return 0
-    except BaseException as error:
-        return _failed(session, error)
-
-
-cdef int _on_begin_frame(nghttp2_session* wire, const nghttp2_frame_hd* head, void* session) noexcept:
-    if head.type == NGHTTP2_HEADERS:
-        (<Session>session).headers_since_ns = (<Session>session)._now_ns
-    return 0
-
-
-cdef int _on_header(
-    nghttp2_session* wire, const nghttp2_frame* frame, const uint8_t* name, size_t name_length, const uint8_t* value,
-    size_t value_length, uint8_t flags, void* session,
-) noexcept:
-    try:
-        stream = _stream_of(wire, frame.hd.stream_id)
-        if stream is not None:
-            (<Session>session)._header(<Stream>stream, name, name_length, value, value_length)
-        return 0
-    except BaseException as error:
-        return _failed(session, error)
-
-
-cdef int _on_frame(nghttp2_session* wire, const nghttp2_frame* frame, void* session) noexcept:
-    try:
-        return (<Session>session)._frame(frame)
-    except BaseException as error:
-        return _failed(session, error)
-
-
-cdef int _on_invalid_frame(nghttp2_session* wire, const nghttp2_frame* frame, int code, void* session) noexcept:
-    """Frames that make us reset a stream cost what resets cost."""
-    try:
-        return (<Session>session)._spend(
-            &(<Session>session)._resets, "resets_per_s_max", (<Session>session).limits.resets_per_s_max
-        )
-    except BaseException as error:
-        return _failed(session, error)
-
-
-cdef int _on_data(
-    nghttp2_session* wire, uint8_t flags, int32_t stream_id, const uint8_t* data, size_t length, void* session
-) noexcept:
-    try:
-        stream = _stream_of(wire, stream_id)
-        if stream is None:
-            nghttp2_session_consume_connection(wire, length)
-        elif (<Stream>stream)._took(data, length):
-            (<Session>session)._change(<Stream>stream)
-        return 0
-    except BaseException as error:
-        return _failed(session, error)
-
-
-cdef int _on_stream_close(nghttp2_session* wire, int32_t stream_id, uint32_t code, void* session) noexcept:
-    try:
-        stream = _stream_of(wire, stream_id)
-        return 0 if stream is None else (<Session>session)._closed(<Stream>stream, code)
-    except BaseException as error:
-        return _failed(session, error)
-
-
-cdef int _on_sent(nghttp2_session* wire, const nghttp2_frame* frame, void* session) noexcept:
-    try:
-        return (<Session>session)._sent(frame)
-    except BaseException as error:
-        return _failed(session, error)
-
-
-cdef int _on_send_data(
-    nghttp2_session* wire, nghttp2_frame* frame, const uint8_t* head, size_t length, nghttp2_data_source* source,
-    void* session,
-) noexcept:
-    """Write a DATA frame's head, then the stream's bytes from where they lie."""
-    global _out_size
-    cdef Stream stream = <Stream>source.ptr
-    cdef Outbox outbox = stream._outbox
-    if _out_size >= _out_limit:
-        return NGHTTP2_ERR_WOULDBLOCK
-    try:
-        _make_room(_FRAME_HEAD_BYTES + length)
-        memcpy(_out + _out_size, head, _FRAME_HEAD_BYTES)
-        outbox._pull(_out + _out_size + _FRAME_HEAD_BYTES, length)
-        _out_size += _FRAME_HEAD_BYTES + length
-        stream.sent_bytes += length
-        if outbox.framed_bytes + outbox.piece_bytes <= stream._room_at:
-            stream._room_at = -1
-            (<Session>session)._relieved.append(stream)
-        return 0
-    except BaseException as error:
-        return _failed(session, error)
-
-
-if nghttp2_session_callbacks_new(&_callbacks):
-    raise MemoryError
-nghttp2_session_callbacks_set_on_begin_headers_callback(_callbacks, _on_begin_headers)
-nghttp2_session_callbacks_set_on_begin_frame_callback(_callbacks, _on_begin_frame)
-nghttp2_session_callbacks_set_on_header_callback(_callbacks, _on_header)
-nghttp2_session_callbacks_set_on_frame_recv_callback(_callbacks, _on_frame)
-nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(_callbacks, _on_invalid_frame)
-nghttp2_session_callbacks_set_on_data_chunk_recv_callback(_callbacks, _on_data)
-nghttp2_session_callbacks_set_on_stream_close_callback(_callbacks, _on_stream_close)
-nghttp2_session_callbacks_set_on_frame_send_callback(_callbacks, _on_sent)
-nghttp2_session_callbacks_set_send_data_callback(_callbacks, _on_send_data)

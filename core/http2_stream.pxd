@@ -18,7 +18,6 @@ cdef class Account:
     cdef Py_ssize_t _unread_bytes
     cdef Py_ssize_t _owed_bytes
     cdef Py_ssize_t _unread_bytes_max
-    cdef Py_ssize_t _piece_message_bytes_max
 
     cdef int _give_back(self) except -1
 
@@ -42,6 +41,7 @@ cdef class Stream:
     cdef readonly int64_t sent_bytes
     cdef readonly Inbox inbox
     cdef public object call
+    cdef public Py_ssize_t piece_message_bytes_max
     cdef Outbox _outbox
     cdef Account _account
     cdef list _trailers

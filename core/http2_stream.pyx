@@ -9,6 +9,9 @@ from trunkline.core.callheaders cimport TIMEOUT_MALFORMED, TIMEOUT_NONE
 from trunkline.core.framing cimport Inbox, Outbox
 from trunkline.core.nghttp2 cimport *
 
+cdef enum:
+    _PIECE_MESSAGE_BYTES_MAX = 256 * 1024
+
 TIMEOUT_NONE_NS = TIMEOUT_NONE
 TIMEOUT_MALFORMED_NS = TIMEOUT_MALFORMED
 
@@ -43,7 +46,8 @@ cdef class Account:
 
 @cython.final
 cdef class Stream:
-    """One call on the wire. `call` is whatever its owner hangs there.
+    """One call on the wire. `call` is whatever its owner hangs there; pieces become messages of at most
+    `piece_message_bytes_max`.
 
     After it `is_closed` all that is written goes nowhere, in silence: the peer has gone, or has got everything.
     """
@@ -51,6 +55,7 @@ cdef class Stream:
     def __cinit__(self):
         self.timeout_ns = TIMEOUT_NONE
         self._room_at = -1
+        self.piece_message_bytes_max = _PIECE_MESSAGE_BYTES_MAX
         self.headers = []
 
     def __init__(self):
@@ -191,7 +196,7 @@ cdef class Stream:
         cdef Outbox outbox = self._outbox
         cdef nghttp2_nv* block
         cdef size_t count = 0
-        outbox._gather(self._account._piece_message_bytes_max)
+        outbox._gather(self.piece_message_bytes_max)
         if outbox.framed_bytes > <Py_ssize_t>length:
             flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
             return length

@@ -20,7 +20,6 @@ from trunkline.core.http2 import Limits
 from trunkline.core.http2_stream import Budget
 
 from ..config import TransportConfig
-from ..sink import SinkConfig
 from .compression import NAMES
 from .connection import Connection
 from .deadlines import Deadlines
@@ -30,7 +29,6 @@ from .sockets import listen
 
 _DRAIN_POLL_S = 0.01
 _NO_LIMIT = 2**31 - 1
-PIECES_BYTES_MAX = SinkConfig().message_bytes_max
 
 
 @dataclass(slots=True)
@@ -232,7 +230,6 @@ def limits_of(config: TransportConfig) -> Limits:
         stream_window_bytes=config.stream_window_bytes,
         connection_window_bytes=config.connection_window_bytes,
         unread_bytes_max=config.unread_bytes_per_connection_max,
-        piece_message_bytes_max=PIECES_BYTES_MAX,
         resets_per_s_max=config.resets_per_s_max,
         settings_per_s_max=config.settings_per_s_max,
         empty_frames_per_s_max=config.empty_frames_per_s_max,

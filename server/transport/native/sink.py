@@ -24,6 +24,7 @@ class NativeSink:
         self.ready = True
         self._call = call
         self._stream = call.stream
+        self._stream.piece_message_bytes_max = config.message_bytes_max
         self._config = config
         self._callbacks: list[Callable[[], None]] = []
         self._is_closed = False
