@@ -67,7 +67,7 @@ bench: build  ## every benchmark beside its peers; installs the peers it can
 	$(PY) -m bench report build/bench.json
 
 wheel: build  ## build the sdist, and the wheel from it
-	rm -rf dist && $(PY) -m build --outdir dist . >build/wheel.log 2>&1 || { tail -n 40 build/wheel.log; exit 1; }
+	tools/wheel.sh
 
 smoke: wheel  ## install the wheel in a clean environment; run the smoke tests and the demo against it
 	tools/smoke.sh

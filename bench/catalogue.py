@@ -76,7 +76,7 @@ BENCHMARKS = (
         name="resolve",
         what="unary Resolve",
         modules=("bench.load.resolve",),
-        peers="etcd: serializable Range",
+        peers="the same servicer on grpc.aio, without and with TLS; etcd: serializable Range",
         sizes="3 instances; etcd answers as many bytes",
         concurrency=f"1 and 8 connections x 50 streams; {SERVER_AND_LOAD}",
     ),
@@ -99,6 +99,14 @@ BENCHMARKS = (
         limit_s=480,
     ),
     Benchmark(
+        name="idle",
+        what="connections that have asked something once and wait: the server's memory",
+        modules=("bench.load.idle",),
+        peers="the same servicer on grpc.aio",
+        sizes="one Resolve on each connection",
+        concurrency=f"10,000 connections; {SERVER_AND_LOAD}",
+    ),
+    Benchmark(
         name="watch-storm",
         what="one change of the registry told to many watches",
         modules=("bench.load.storm",),
@@ -118,12 +126,13 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="subscribe",
-        what="fan-out to few and to many subscribers; who takes a topic",
+        what="fan-out to few and to many subscribers, as fast as it goes and at a tenth of that; who takes a topic",
         modules=("bench.micro.fanout", "bench.load.fanout"),
         peers="core NATS; asking each filter",
         durability="MEMORY",
         sizes="events of 200 bytes; 1,000 filters",
         concurrency=f"10 and 1,000 connections, one subscription each; {SERVER_AND_LOAD}",
+        limit_s=300,
     ),
     Benchmark(
         name="kill-to-last-call",

@@ -19,6 +19,14 @@ else
     "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
         || need="$need python3-dev"
 fi
+# For the native transport; without it everything else is there, and the server runs on grpc.aio.
+if ! { command -v pkg-config >/dev/null 2>&1 && pkg-config --exists libnghttp2; }; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        need="$need libnghttp2-dev pkg-config"
+    else
+        echo "no native transport: apt-get install libnghttp2-dev pkg-config, then make build" >&2
+    fi
+fi
 if [ -n "$need" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need

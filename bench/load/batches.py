@@ -7,9 +7,9 @@ from trunkline.api.v1 import events_pb2
 EVENT_BYTES = 200
 TOPICS = 16
 MARK = b"<bench-was-here>"
-"""Stands once in each event's data: a reader that counts it counts events."""
+"""Stands once in each event's data, with NUMBER behind it: a reader that counts it counts events, and knows whose."""
 NUMBER = b"@batch-number-16"
-"""Stands in each id, and as long, for the number of the batch."""
+"""Stands in each id and behind each mark, and as long, for the number of the batch."""
 
 
 class Batches:
@@ -21,12 +21,13 @@ class Batches:
             event = made.events.add(id=f"{NUMBER.decode()}{number:04x}", source=source, spec_version="1.0")
             event.type = f"orders.created.{number % TOPICS:02}"
             event.attributes["partitionkey"].ce_string = f"customer-{number % 50:02}"
-            event.binary_data = MARK.ljust(EVENT_BYTES - event.ByteSize() - 2, b".")
+            event.binary_data = (MARK + NUMBER).ljust(EVENT_BYTES - event.ByteSize() - 2, b".")
             assert event.ByteSize() == EVENT_BYTES
         self.count = count
-        self._template = made.SerializeToString()
-        assert self._template.count(NUMBER) == count
+        self.template = made.SerializeToString()
+        """A request that bears NUMBER."""
+        assert self.template.count(NUMBER) == 2 * count
 
     def at(self, number: int) -> bytes:
         """A request whose ids no other number has."""
-        return self._template.replace(NUMBER, b"%016x" % number)
+        return self.template.replace(NUMBER, b"%016x" % number)

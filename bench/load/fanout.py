@@ -1,209 +1,125 @@
 """One publisher, many subscribers, nothing stored: the fan-out of a MEMORY stream beside core NATS.
 
-Publisher and subscribers are one process on one core, for both sides: subscribers are plain connections whose bytes are
-searched for a mark that stands in each event.
+Publisher and subscribers are one process on one core, for both sides. As fast as it goes the publisher of ours sends
+batches and waits for answers; NATS answers no publish, and is given what it reads. At a rate, the same for both, events
+are published one by one, and measured is when the last subscriber has each.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
-from collections.abc import Awaitable, Callable
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import grpc
 
-from bench.load import h2
-from bench.load.batches import EVENT_BYTES, MARK, Batches
+from bench.load.batches import EVENT_BYTES, MARK, NUMBER, Batches
+from bench.load.client.fanout import Delivered, Fanout, deliver
 from bench.load.process import LOAD_CORE, SERVER_CORE, running
-from bench.load.server import Server
-from bench.load.unary import Counts, Load, UnaryConnection
+from bench.load.server import NATIVE, Server, called
 from bench.load.world import NAMESPACE
 from bench.peers import nats
 from bench.row import Row, row
 from bench.runner import scratch_folder
+from bench.say import say
 from trunkline.api.v1 import common_pb2, events_pb2, events_pb2_grpc
 
 PUBLISH = "/trunkline.api.v1.EventService/Publish"
 SUBSCRIBE = "/trunkline.api.v1.EventService/Subscribe"
 STREAM = "fanout"
 BATCH = 100
-IN_FLIGHT = 16
 CREDIT = 1_000_000
-WITHIN_S = 60
+PACED = 0.1
+"""Of the rate of ours that was measured just before."""
+PEER = "core NATS, GOMAXPROCS=1"
 
 
-class Deliveries:
-    """Counts marks until all that were expected are there."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How much of it."""
 
-    def __init__(self) -> None:
-        self.left = 0
-        self.done = asyncio.Event()
-        self.at = 0.0
-
-    def expect(self, count: int) -> None:
-        """From now on."""
-        self.left = count
-        self.done.clear()
-
-    def count(self, tail: bytes, received: bytes) -> bytes:
-        """Count in what arrived; the bytes that may be the beginning of a mark, for the next time."""
-        whole = tail + received
-        self.left -= whole.count(MARK)
-        if self.left <= 0 and not self.done.is_set():
-            self.at = time.perf_counter()
-            self.done.set()
-        return whole[-len(MARK) + 1 :]
+    subscribers: int
+    events: int
+    """In a repetition."""
+    repetitions: int
+    paced_s: float
 
 
-class Subscriber(h2.Connection):
-    """An ephemeral subscription that asks for no acknowledgements, with credit for all."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of one side, as fast as it goes and at a rate."""
 
-    def __init__(self, block: bytes, deliveries: Deliveries, opened: Callable[[], None]) -> None:
-        super().__init__()
-        self._block = block
-        self._deliveries = deliveries
-        self._opened: Callable[[], None] | None = opened
-        self._tail = b""
+    fast: list[Delivered]
+    paced: list[Delivered]
 
-    def begin(self) -> None:
-        """Subscribe."""
-        wanted = events_pb2.OpenSubscription(
-            subscription_id=1, namespace=NAMESPACE, stream=STREAM, credit=CREDIT, no_acknowledgement=True
-        )
-        wanted.config.start.latest = True
-        self.send(
-            self.open(self._block),
-            h2.message(events_pb2.SubscribeRequest(open=wanted).SerializeToString()),
-            end=False,
-        )
-        self.flush()
+    def rates(self) -> list[float]:
+        """Deliveries a second."""
+        return [one.rate for one in self.fast]
 
-    def data(self, stream: int, payload: memoryview) -> None:
-        if self._opened is not None:
-            self._opened()
-            self._opened = None
-        self._tail = self._deliveries.count(self._tail, bytes(payload))
-
-    def ended(self, stream: int) -> None:
-        self.lost = self.lost or ConnectionError("the subscription has ended")
+    def p99_ms(self) -> list[float]:
+        """To the last subscriber."""
+        return [one.p99_us / 1_000 for one in self.paced]
 
 
-class NatsConnection(asyncio.Protocol):
-    """A subscriber of one subject, or a publisher."""
-
-    def __init__(self, deliveries: Deliveries, subject: str, opened: Callable[[], None]) -> None:
-        self._deliveries = deliveries
-        self._subject = subject
-        self._opened: Callable[[], None] | None = opened
-        self._tail = b""
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        subscribe = b"SUB %s 1\r\n" % self._subject.encode() if self._subject else b""
-        transport.write(nats.CONNECT + subscribe + b"PING\r\n")
-
-    def data_received(self, received: bytes) -> None:
-        if self._opened is not None and b"PONG" in received:
-            self._opened()
-            self._opened = None
-        if received.startswith(b"PING"):
-            assert self.transport is not None
-            self.transport.write(b"PONG\r\n")
-        self._tail = self._deliveries.count(self._tail, received)
+def ours(subscribers: int, batch: int) -> Fanout:
+    """Ephemeral subscriptions that ask for no acknowledgements, with credit for all. Batches of another size are of
+    another source: numbers begin anew, and none is taken for a duplicate."""
+    wanted = events_pb2.OpenSubscription(
+        subscription_id=1, namespace=NAMESPACE, stream=STREAM, credit=CREDIT, no_acknowledgement=True
+    )
+    wanted.config.start.latest = True
+    return Fanout(
+        protocol="grpc",
+        opening=events_pb2.SubscribeRequest(open=wanted).SerializeToString(),
+        body=Batches(batch, namespace=NAMESPACE, stream=STREAM, source=f"/bench/{batch}").template,
+        events=batch,
+        subscribers=subscribers,
+        subscribe_path=SUBSCRIBE,
+        publish_path=PUBLISH,
+    )
 
 
-class Opened:
-    """Counts down to the last."""
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-        self.all = asyncio.Event()
-
-    def one(self) -> None:
-        """One more."""
-        self._left -= 1
-        if not self._left:
-            self.all.set()
+def theirs(subscribers: int, batch: int) -> Fanout:
+    """Subscribers of one subject."""
+    event = (MARK + NUMBER).ljust(EVENT_BYTES, b".")
+    return Fanout(
+        protocol="nats",
+        opening=b"SUB bench.events 1\r\n",
+        body=(b"PUB bench.events %d\r\n%s\r\n" % (EVENT_BYTES, event)) * batch,
+        events=batch,
+        subscribers=subscribers,
+    )
 
 
-async def our_rates(address: str, subscribers: int, events: int, repetitions: int) -> list[float]:
-    """Deliveries a second."""
-    host, port = address.rsplit(":", 1)
-    loop = asyncio.get_running_loop()
-    deliveries, opened = Deliveries(), Opened(subscribers)
-    block = h2.headers(SUBSCRIBE, address)
-    made = [
-        (await loop.create_connection(lambda: Subscriber(block, deliveries, opened.one), host, int(port)))[1]
-        for _ in range(subscribers)
-    ]
-    for subscriber in made:
-        subscriber.begin()
-    await asyncio.wait_for(opened.all.wait(), WITHIN_S)
-    batches = Batches(BATCH, namespace=NAMESPACE, stream=STREAM)
-    first = 0
-
-    async def publish() -> None:
-        nonlocal first
-        start = first
-        first += events // BATCH
-        load = Load(PUBLISH, lambda number: batches.at(start + number), 1, IN_FLIGHT, limit=events // BATCH)
-        publisher = UnaryConnection(load, h2.headers(PUBLISH, address), Counts())
-        await loop.create_connection(lambda: publisher, host, int(port))
-        publisher.begin()
-
-    found = await timed(deliveries, publish, subscribers * events, repetitions)
-    lost = [subscriber.lost for subscriber in made if subscriber.lost is not None]
-    if lost:
-        raise RuntimeError(f"{len(lost)} subscribers were lost: {lost[0]}")
-    for subscriber in made:
-        subscriber.close()
-    return found
+def paced(address: str, fanout: Fanout, shape: Shape, rate: float) -> list[Delivered]:
+    """So many events a second, one by one."""
+    bodies = max(10, int(rate * shape.paced_s))
+    return deliver(address, fanout, bodies=bodies, repetitions=shape.repetitions, rate=rate)
 
 
-async def nats_rates(address: str, subscribers: int, events: int, repetitions: int) -> list[float]:
-    """The same of core NATS."""
-    host, port = address.rsplit(":", 1)
-    loop = asyncio.get_running_loop()
-    deliveries, opened = Deliveries(), Opened(subscribers + 1)
-    subjects = ["bench.events"] * subscribers + [""]
-    made = [
-        (await loop.create_connection(partial(NatsConnection, deliveries, subject, opened.one), host, int(port)))[1]
-        for subject in subjects
-    ]
-    await asyncio.wait_for(opened.all.wait(), WITHIN_S)
-    publisher = made[-1].transport
-    assert publisher is not None
-    many = (b"PUB bench.events %d\r\n%s\r\n" % (EVENT_BYTES, MARK.ljust(EVENT_BYTES, b"."))) * events
-
-    async def publish() -> None:
-        publisher.write(many)
-
-    found = await timed(deliveries, publish, subscribers * events, repetitions)
-    for connection in made:
-        if connection.transport is not None:
-            connection.transport.abort()
-    return found
+def fast(address: str, fanout: Fanout, shape: Shape) -> list[Delivered]:
+    """As fast as it goes."""
+    return deliver(address, fanout, bodies=shape.events // fanout.events, repetitions=shape.repetitions)
 
 
-async def timed(
-    deliveries: Deliveries, publish: Callable[[], Awaitable[None]], count: int, repetitions: int
-) -> list[float]:
-    """From the first byte published to the last delivery, several times after one that does not count."""
-    found = []
-    for _ in range(repetitions + 1):
-        deliveries.expect(count)
-        began = time.perf_counter()
-        await publish()
-        await asyncio.wait_for(deliveries.done.wait(), WITHIN_S)
-        found.append(count / (deliveries.at - began))
-        if deliveries.left:
-            raise RuntimeError(f"{-deliveries.left} deliveries too many")
-    return found[1:]
+def our_part(folder: Path, shape: Shape) -> tuple[Measured, float]:
+    """And the rate at which it was paced."""
+    with running(Server(folder, core=SERVER_CORE)) as server:
+        address = server.ready()
+        create_stream(address)
+        found = fast(address, ours(shape.subscribers, BATCH), shape)
+        rate = PACED * median(one.rate for one in found) / shape.subscribers
+        return Measured(found, paced(address, ours(shape.subscribers, 1), shape, rate)), rate
+
+
+def their_part(folder: Path, shape: Shape, rate: float) -> Measured:
+    """The same of core NATS; empty when it is not there."""
+    with nats.nats(folder, core=SERVER_CORE) as address:
+        if address is None:
+            return Measured([], [])
+        found = fast(address, theirs(shape.subscribers, BATCH), shape)
+        return Measured(found, paced(address, theirs(shape.subscribers, 1), shape, rate))
 
 
 def create_stream(address: str) -> None:
@@ -215,34 +131,42 @@ def create_stream(address: str) -> None:
         events_pb2_grpc.EventServiceStub(channel).CreateStream(wanted, timeout=10)
 
 
-def measured(folder: Path, subscribers: int, events: int, repetitions: int) -> tuple[list[float], list[float]]:
-    """Ours and core NATS's; the latter empty when it is not there."""
-    with running(Server(folder, core=SERVER_CORE)) as server:
-        address = server.ready()
-        create_stream(address)
-        ours = asyncio.run(our_rates(address, subscribers, events, repetitions))
-    with nats.nats(folder, core=SERVER_CORE) as peer:
-        theirs = [] if peer is None else asyncio.run(nats_rates(peer, subscribers, events, repetitions))
-    return ours, theirs
-
-
 def rows(quick: bool) -> list[Row]:
-    """Deliveries a second to few and to many."""
+    """Deliveries a second, and the time to the last subscriber, to few and to many."""
     os.sched_setaffinity(0, {LOAD_CORE})
-    shapes = ((10, 10_000), (200, 500)) if quick else ((10, 100_000), (1_000, 1_000))
-    found = []
-    for subscribers, events in shapes:
-        with scratch_folder() as folder:
-            ours, theirs = measured(folder, subscribers, events, 2 if quick else 4)
-        found.append(
-            row(
-                "subscribe",
-                f"{events:,} events of {EVENT_BYTES} B to {subscribers:,} subscribers, batches of {BATCH}, grpc.aio",
-                ours,
-                "deliveries/s",
-                peer="core NATS, GOMAXPROCS=1",
-                peer_values=theirs,
-                goal="ratio >= 1",
-            )
-        )
-    return found
+    shapes = (
+        (Shape(10, 10_000, 2, 0.5), Shape(200, 500, 2, 0.5))
+        if quick
+        else (Shape(10, 100_000, 4, 2), Shape(1_000, 1_000, 4, 2))
+    )
+    return [made for shape in shapes for made in rows_of(shape)]
+
+
+def rows_of(shape: Shape) -> list[Row]:
+    """One as fast as it goes, one at a rate."""
+    with scratch_folder() as folder:
+        found, rate = our_part(folder, shape)
+        peer = their_part(folder, shape, rate)
+    say(f"to {shape.subscribers:,} subscribers at a tenth of the rate: {rate:,.0f} events/s")
+    to = f"{EVENT_BYTES} B to {shape.subscribers:,} subscribers"
+    return [
+        row(
+            "subscribe",
+            f"{shape.events:,} events of {to}, batches of {BATCH}, {called(NATIVE)}",
+            found.rates(),
+            "deliveries/s",
+            peer=PEER,
+            peer_values=peer.rates(),
+            gate="ratio >= 0.7",
+            goal="ratio >= 1",
+        ),
+        row(
+            "subscribe",
+            f"p99 to the last at a tenth of that: {to}, one by one, {called(NATIVE)}",
+            found.p99_ms(),
+            "ms",
+            peer=PEER,
+            peer_values=peer.p99_ms(),
+            gate="ratio <= 2",
+        ),
+    ]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
-
 from bench.load.batches import EVENT_BYTES, Batches
+from bench.load.client.unary import Calls, call
 from bench.load.process import LOAD_CORE, SERVER_CORE, running
-from bench.load.server import Server
+from bench.load.server import NATIVE, Server, called
 from bench.load.world import NAMESPACE
 from bench.peers import nats, redis
 from bench.row import Row, row
@@ -24,50 +20,25 @@ BATCH = 1_000
 IN_FLIGHT = 8
 
 
-class Publisher:
-    """Requests with at most IN_FLIGHT unanswered."""
-
-    def __init__(self, channel: grpc.Channel, batches: Batches) -> None:
-        self._call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PUBLISH)
-        self._batches = batches
-        self._numbers: Iterator[int] = iter(range(1 << 40))
-
-    def published_a_second(self, batches: int) -> float:
-        """Events that were answered as FSYNCED, a second."""
-        requests = [self._batches.at(next(self._numbers)) for _ in range(batches)]
-        waiting: deque[grpc.Future[bytes]] = deque()
-        last = b""
-        began = time.perf_counter()
-        for request in requests:
-            if len(waiting) == IN_FLIGHT:
-                last = waiting.popleft().result()
-            waiting.append(self._call.future(request, timeout=60))
-        while waiting:
-            last = waiting.popleft().result()
-        seconds = time.perf_counter() - began
-        answer = events_pb2.PublishResponse.FromString(last)
-        assert answer.durability.sync == common_pb2.SYNC_FSYNCED
-        assert not any(run.duplicate for run in answer.published)
-        return batches * self._batches.count / seconds
-
-
 def written_bytes(pid: int) -> int:
-    """What the process has given to write() and the like, sockets left out: they are written with sendmsg()."""
+    """What the process has given to write() and the like. Answers on sockets may be among it: they are a few bytes each."""
     found = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
     return int(found["wchar"])
 
 
-def our_rates(folder: Path, batches: int, repetitions: int) -> tuple[list[float], float]:
-    """Events a second, and bytes written per byte of event."""
+def our_rates(folder: Path, seconds: float, repetitions: int) -> tuple[list[float], float]:
+    """Events a second, and bytes written per byte of event. What is answered is FSYNCED, and was not there before."""
+    template = Batches(BATCH, namespace=NAMESPACE).template
     with running(Server(folder, core=SERVER_CORE)) as server:
         address = server.ready()
-        with grpc.insecure_channel(address) as channel:
-            publisher = Publisher(channel, Batches(BATCH, namespace=NAMESPACE))
-            publisher.published_a_second(max(10, batches // 4))
-            before = written_bytes(server.process.pid)
-            found = [publisher.published_a_second(batches) for _ in range(repetitions)]
-            written = written_bytes(server.process.pid) - before
-    return found, written / (repetitions * batches * BATCH * EVENT_BYTES)
+        before = written_bytes(server.process.pid)
+        calls = Calls(path=PUBLISH, bodies=[template], streams=IN_FLIGHT)
+        found = call(address, calls, seconds=seconds, repetitions=repetitions, warm_s=1)
+        written = written_bytes(server.process.pid) - before
+    answer = events_pb2.PublishResponse.FromString(found.body)
+    assert answer.durability.sync == common_pb2.SYNC_FSYNCED
+    assert not any(run.duplicate for run in answer.published)
+    return [rate * BATCH for rate in found.rates], written / (found.answered * BATCH * EVENT_BYTES)
 
 
 def nats_rates(folder: Path, sync_interval: str, batches: int, repetitions: int) -> list[float]:
@@ -103,13 +74,13 @@ def redis_rates(folder: Path, batches: int, repetitions: int) -> list[float]:
 def rows(quick: bool) -> list[Row]:
     """Events a second; the same number of bytes in flight for all."""
     os.sched_setaffinity(0, {LOAD_CORE})
-    batches, slow, repetitions = (200, 2, 3) if quick else (500, 3, 5)
+    seconds, batches, slow, repetitions = (0.5, 200, 2, 3) if quick else (1.5, 500, 3, 5)
     with scratch_folder() as folder:
-        ours, written = our_rates(folder, batches, repetitions)
+        ours, written = our_rates(folder, seconds, repetitions)
         default = nats_rates(folder, "2m", batches, repetitions)
         always = nats_rates(folder, "always", slow, 3)
         streams = redis_rates(folder, batches, repetitions)
-    metric = f"publish, {BATCH:,} x {EVENT_BYTES} B, FSYNCED, {IN_FLIGHT} in flight, grpc.aio"
+    metric = f"publish, {BATCH:,} x {EVENT_BYTES} B, FSYNCED, {IN_FLIGHT} in flight, {called(NATIVE)}"
     peers = (
         ("JetStream: file storage, default sync (2 minutes)", default, "ratio >= 3"),
         ("JetStream: file storage, sync_interval: always", always, None),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from integration.processes import Server, serving, trunkline
+from interop.conformance.programs import need, run
 
 ROOT = Path(__file__).parents[2]
 MODULE = "trunkline.example/interop"
@@ -22,24 +21,6 @@ pytestmark = pytest.mark.timeout(420)  # compilers and package registries
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("server")) as running:
         yield running
-
-
-def need(*tools: str) -> None:
-    """Skip without these tools; in CI that is a failure."""
-    missing = [tool for tool in tools if shutil.which(tool) is None]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"CI needs {', '.join(missing)}")
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed")
-
-
-def run(*command: str | Path, cwd: Path, timeout_s: float, **environment: str) -> str:
-    """Its standard output; fails the test with all of it when it fails."""
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0, f"{command[0]}:\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def exported(folder: Path) -> Path:

@@ -128,13 +128,13 @@ class Connection(asyncio.Protocol):
     def _begin(self, stream: Stream, now_s: float) -> None:
         self.called_s = now_s
         server = self.server
+        if stream.headers_too_large:  # and so some that would tell what it is were not kept
+            self._refuse(stream, Code.RESOURCE_EXHAUSTED, "received metadata size exceeds the limit")
+            return
         refused = refusal_headers(stream)
         if refused is not None:
             stream.refuse(refused)
             self.want_flush()
-            return
-        if stream.headers_too_large:
-            self._refuse(stream, Code.RESOURCE_EXHAUSTED, "received metadata size exceeds the limit")
         elif stream.timeout_ns == TIMEOUT_MALFORMED_NS:
             self._refuse(stream, Code.INTERNAL, "grpc-timeout is not 1 to 8 digits and a unit")
         elif stream.encoding is not None and stream.encoding not in KNOWN:

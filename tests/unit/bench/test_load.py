@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from bench.load.batches import EVENT_BYTES, MARK, NUMBER, Batches
+from bench.load.client.build import has_tls
 from bench.load.client.program import Files, options, records, run
 from bench.load.client.unary import Answers, Calls, call
 from bench.load.server import Tls
@@ -117,6 +118,8 @@ async def test_a_server_that_is_not_there_is_no_result(unused_address: str) -> N
 
 
 async def test_calls_go_over_tls(tmp_path: Path) -> None:
+    if not has_tls():
+        pytest.skip("needs libssl-dev")
     keys = Tls.make(tmp_path / "keys")
     pair = ((keys.folder / "server.key").read_bytes(), (keys.folder / "server.pem").read_bytes())
     echo = Echo()
