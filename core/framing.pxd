@@ -47,6 +47,7 @@ cdef class Outbox:
     cdef bint _has_empty_piece
     cdef Py_ssize_t _message_left
 
+    cdef int _drop(self, Py_ssize_t promised) except -1
     cdef int _push(self, bytes message, bint compressed) except -1
     cdef int _offer(self, bytes piece) except -1
     cdef int _gather(self, Py_ssize_t limit) except -1

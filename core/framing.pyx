@@ -201,12 +201,26 @@ cdef class Outbox:
 
     def drop(self):
         """Let go what waits, but for the rest of a message that has begun to be pulled: the peer could not tell its end."""
+        self._drop(0)
+
+    def clear(self):
+        """Let everything go."""
+        self._clear()
+
+    cdef int _drop(self, Py_ssize_t promised) except -1:
+        """The same; the next `promised` bytes count as begun."""
         cdef Py_ssize_t left = self._message_left
         cdef Py_ssize_t at = self._framed_first
         cdef Py_ssize_t offset = self._offset
+        cdef Py_ssize_t taken
+        cdef Py_ssize_t kept_bytes = 0
         cdef list kept
-        while left > 0:
-            left -= PyBytes_GET_SIZE(self._framed[at]) - offset
+        while left > 0 or kept_bytes < promised:
+            if left == 0:
+                left = _PREFIX_BYTES + _length_in(self._framed[at])
+            taken = PyBytes_GET_SIZE(self._framed[at]) - offset
+            left -= taken
+            kept_bytes += taken
             offset = 0
             at += 1
         kept = self._framed[self._framed_first:at]
@@ -214,11 +228,9 @@ cdef class Outbox:
         self._clear()
         self._framed = kept
         self._offset = offset
-        self._message_left = self.framed_bytes = left
-
-    def clear(self):
-        """Let everything go."""
-        self._clear()
+        self._message_left = left
+        self.framed_bytes = kept_bytes
+        return 0
 
     cdef int _push(self, bytes message, bint compressed) except -1:
         cdef bytes prefix = _prefix_of(PyBytes_GET_SIZE(message), compressed)

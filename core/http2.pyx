@@ -24,6 +24,8 @@ cdef enum:
     _HEADER_OVERHEAD_BYTES = 32  # RFC 9113, 6.5.2
     _HEADERS_HARD_FACTOR = 4
     _CONTINUATIONS_MAX = 8
+    _UNSENT_FRAMES_MIN = 10_000
+    _UNSENT_FRAMES_PER_STREAM = 4
     _BURST_S = 2  # a limit of so many a second lets twice as many come at once
 
 NO_ERROR = NGHTTP2_NO_ERROR
@@ -70,7 +72,7 @@ cdef class Limits:
         )
         # gRPC lets values begin and end with blanks, which servers may take away (PROTOCOL-HTTP2, Custom-Metadata).
         nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(self._option, 1)
-        nghttp2_option_set_max_continuations(self._option, _CONTINUATIONS_MAX)
+        nghttp2_option_set_max_continuations(self._option, _CONTINUATIONS_MAX + 1)
 
     def __dealloc__(self):
         nghttp2_option_del(self._option)
@@ -137,6 +139,9 @@ cdef class Session(Wire):
             taken = self._receive(&view[0], view.shape[0])
             if taken < 0:
                 self.error = <int>taken
+            # Answers to frames that cost the peer nothing: one that takes none of them must not make ever more.
+            if nghttp2_session_get_outbound_queue_size(self._session) > self._unsent_frames_max():
+                self._cut("unsent_frames_max", NGHTTP2_ENHANCE_YOUR_CALM)
         changed = self._changed
         self._changed = []
         for stream in changed:
@@ -208,6 +213,9 @@ cdef class Session(Wire):
             )
         return 0
 
+    cdef size_t _unsent_frames_max(self) noexcept:
+        return _UNSENT_FRAMES_MIN + _UNSENT_FRAMES_PER_STREAM * <size_t>self.limits.streams_max
+
     cdef int _change(self, Stream stream) except -1:
         if not stream._is_changed:
             stream._is_changed = True
@@ -218,6 +226,7 @@ cdef class Session(Wire):
         if self.cut_by:
             return 0
         cdef Stream stream = Stream.__new__(Stream)
+        self._await_headers(stream_id)
         stream.id = stream_id
         stream.inbox = Inbox.__new__(Inbox, self.limits.message_bytes_max)
         stream._outbox = Outbox.__new__(Outbox)
@@ -273,11 +282,24 @@ cdef class Session(Wire):
 
     cdef int _frame_begins(self, const nghttp2_frame_hd* head) except -1:
         if head.type == NGHTTP2_HEADERS:
-            self.headers_since_ns = self._now_ns
+            self._continuations = 0
+            if stream_of(self._session, head.stream_id) is not None:
+                self._await_headers(head.stream_id)
+        elif head.type == NGHTTP2_CONTINUATION:
+            self._continuations += 1
+            if self._continuations > _CONTINUATIONS_MAX:
+                self._cut("continuations_max", NGHTTP2_ENHANCE_YOUR_CALM)
+        return 0
+
+    cdef int _await_headers(self, int32_t stream_id) except -1:
+        """A block of headers that concerns somebody begins: not one that the library will pass over."""
+        self.headers_since_ns = self._now_ns
+        self._headers_of = stream_id
         return 0
 
     cdef int _invalid_frame(self, const nghttp2_frame* frame) except -1:
         """A frame that makes us reset a stream costs what a reset costs."""
+        self.headers_since_ns = 0
         return self._spend(&self._resets, "resets_per_s_max", self.limits.resets_per_s_max)
 
     cdef int _data(self, Stream stream, const uint8_t* data, size_t length) except -1:
@@ -295,7 +317,7 @@ cdef class Session(Wire):
         cdef bint ends = frame.hd.flags & NGHTTP2_FLAG_END_STREAM
         if kind == NGHTTP2_HEADERS or kind == NGHTTP2_DATA:
             self.headers_since_ns = 0
-            if kind == NGHTTP2_DATA and frame.hd.length == 0 and not ends:
+            if kind == NGHTTP2_DATA and frame.hd.length == frame.data.padlen and not ends:
                 self._spend(&self._empty_frames, "empty_frames_per_s_max", self.limits.empty_frames_per_s_max)
             stream = <Stream>stream_of(self._session, frame.hd.stream_id)
             if stream is None or self.cut_by:
@@ -352,6 +374,8 @@ cdef class Session(Wire):
     cdef int _closed(self, Stream stream, uint32_t code) except -1:
         stream.is_closed = True
         stream.reset_code = code
+        if stream.id == self._headers_of:
+            self.headers_since_ns = 0
         self.streams.pop(stream.id, None)
         stream._tell_account()
         stream._outbox._clear()

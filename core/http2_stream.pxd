@@ -49,6 +49,8 @@ cdef class Stream:
     cdef Py_ssize_t _owed_bytes
     cdef Py_ssize_t _held_bytes
     cdef Py_ssize_t _unread_bytes
+    cdef size_t _promised_bytes  # of a DATA frame whose length is fixed and whose bytes have not gone
+    cdef bint _is_reset
     cdef bint _is_changed
     cdef bint _is_deferred
     cdef bint _has_responded

@@ -67,6 +67,22 @@ cdef class Stream:
         return self._outbox.framed_bytes + self._outbox.piece_bytes
 
     @property
+    def is_plain(self):
+        """Whether this is a call of gRPC with nothing to look at more closely: no fault, no compression."""
+        return (
+            self.is_grpc and self.has_te and self.method is None and self.encoding is None
+            and not self.headers_too_large and self.timeout_ns != TIMEOUT_MALFORMED
+        )
+
+    @property
+    def is_whole(self):
+        """Whether the request is one message, it is here, and nothing more will come."""
+        return (
+            self.is_ended and not self.is_closed and self.inbox._count() == 1 and self.inbox._is_between()
+            and not self.inbox.fault and not self.is_over_budget
+        )
+
+    @property
     def has_responded(self):
         """Whether the response's headers are on their way."""
         return self._has_responded
@@ -138,6 +154,17 @@ cdef class Stream:
             self._has_responded = True
             self._submit(_head, 2, _OK_TRAILERS if trailers is None else trailers, True)
 
+    def reply(self, bytes message not None):
+        """The whole response: headers if they have not gone, this message, and OK. What it costs is one call's hot path."""
+        if self.is_closed or self._is_finishing:
+            return
+        if not self._has_responded:
+            self._has_responded = True
+            self._submit(_head, 3, None, False)
+        self._outbox._push(message, False)
+        self._is_finishing = True
+        self._wake()
+
     def refuse(self, list headers not None):
         """The whole response in one block of headers, :status among them; ValueError when some are sent already."""
         if self._has_responded:
@@ -148,12 +175,13 @@ cdef class Stream:
 
     def drop_pending(self):
         """Let go what waits to be sent, but for the rest of a message that is half sent."""
-        self._outbox.drop()
+        self._outbox._drop(self._promised_bytes)
 
     def reset(self, uint32_t code):
         """End the stream at once, both ways."""
-        if not self.is_closed:
-            self._outbox._clear()
+        if not self.is_closed and not self._is_reset:
+            self._is_reset = True
+            self._outbox._drop(self._promised_bytes)
             nghttp2_submit_rst_stream(self._account._wire, 0, self.id, code)
 
     cdef int _took(self, const uint8_t* data, Py_ssize_t length) except -1:
@@ -199,6 +227,7 @@ cdef class Stream:
         outbox._gather(self.piece_message_bytes_max)
         if outbox.framed_bytes > <Py_ssize_t>length:
             flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
+            self._promised_bytes = length
             return length
         if self._is_finishing and outbox.piece_bytes == 0:
             block = _block(NULL, 0, _OK_TRAILERS if self._trailers is None else self._trailers, &count)
@@ -209,6 +238,7 @@ cdef class Stream:
             self._is_deferred = True
             return NGHTTP2_ERR_DEFERRED
         flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
+        self._promised_bytes = outbox.framed_bytes
         return outbox.framed_bytes
 
     cdef int _wake(self) except -1:

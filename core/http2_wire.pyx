@@ -212,6 +212,7 @@ cdef int _on_send_data(
         outbox._pull(_out + _out_size + _FRAME_HEAD_BYTES, length)
         _out_size += _FRAME_HEAD_BYTES + length
         stream.sent_bytes += length
+        stream._promised_bytes = 0
         return (<Wire>session)._pulled(stream)
     except BaseException as error:
         return _failed(session, error)

@@ -28,6 +28,10 @@ cdef extern from "nghttp2/nghttp2.h":
         uint8_t type
         uint8_t flags
 
+    ctypedef struct nghttp2_data:
+        nghttp2_frame_hd hd
+        size_t padlen
+
     ctypedef struct nghttp2_headers:
         nghttp2_frame_hd hd
         int cat
@@ -43,6 +47,7 @@ cdef extern from "nghttp2/nghttp2.h":
 
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
+        nghttp2_data data
         nghttp2_headers headers
         nghttp2_ping ping
         nghttp2_goaway goaway
@@ -79,6 +84,7 @@ cdef extern from "nghttp2/nghttp2.h":
         NGHTTP2_GOAWAY
         NGHTTP2_WINDOW_UPDATE
         NGHTTP2_PRIORITY
+        NGHTTP2_CONTINUATION
         NGHTTP2_FLAG_NONE
         NGHTTP2_FLAG_END_STREAM
         NGHTTP2_FLAG_ACK

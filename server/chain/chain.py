@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pool
 
 from trunkline.core.errors import DeadlineExceeded, NotReady, TrunklineError
 
+from ..eager import Resumed
 from .call import Call
 from .deadlines import Deadlines
 from .gate import CANCELLED, OK, Gate, House
@@ -187,12 +188,18 @@ def _unary(gate: Gate, behaviour: Behaviour, deadlines: Deadlines) -> Behaviour:
 
 
 async def _within(deadlines: Deadlines, gate: Gate, behaviour: Behaviour, request: Any, call: Call) -> Any:
-    """Await a behaviour whose client set no deadline. DeadlineExceeded."""
+    """Await a behaviour whose client set no deadline. DeadlineExceeded. One that does not wait needs none."""
+    call.set_deadline(gate.clock.now_ns() + deadlines.limit_ns)
+    coroutine = behaviour(request, call)
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration as done:
+        return done.value
     task = asyncio.current_task()
     assert task is not None
-    call.set_deadline(deadlines.begin(task))
+    deadlines.begin(task)
     try:
-        return await behaviour(request, call)
+        return await Resumed(coroutine, awaited)
     except asyncio.CancelledError:
         if not deadlines.is_due(task) or task.uncancel():
             raise  # the client has gone, whatever the time

@@ -17,7 +17,7 @@ class ResponseHeaders:
         self._incarnation = incarnation
         self._revision = revision
         self._encoded = b""
-        self._encoded_revision = -1
+        self._encoded_revision: int | None = None
 
     @property
     def revision(self) -> int:
@@ -32,8 +32,8 @@ class ResponseHeaders:
 
     def encoded(self) -> bytes:
         """Field 1 of an answer, which is its first, tag included."""
-        revision = self.revision
+        revision = self._revision()
         if self._encoded_revision != revision:
             self._encoded_revision = revision
-            self._encoded = wire.header(self._journal_id, self._incarnation, revision)
+            self._encoded = wire.header(self._journal_id, self._incarnation, self.revision)
         return self._encoded

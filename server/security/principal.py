@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
 
@@ -82,6 +82,12 @@ class Principal:
     topic_filters: tuple[str, ...] = ()
     """Topics that it may publish and read; empty means all."""
     via: Via
+    may_everything: bool = field(init=False)
+    """Whether `authorize` lets it do anything to anything, so that it need not be asked."""
+
+    def __post_init__(self) -> None:
+        unlimited = self.role is Role.ADMIN and not self.namespaces and not self.topic_filters
+        object.__setattr__(self, "may_everything", unlimited)
 
     def may(self, verb: Verb) -> bool:
         """Whether its role is enough for this, somewhere."""

@@ -45,10 +45,11 @@ RESPOND, WRITE, OFFER, FINISH, REFUSE, RESET, TAKE, DROP, WANT_ROOM, PATIENCE = 
 """What may be done to a stream."""
 PING, NOTICE, LEAVE, CUT, CLOSE = range(5)
 """What may be done to a session."""
-_SIZES: Final = (0, 1, 5, 100, 5_000, 70_000, 300_000)
-_SENDS: Final = (1, 10, 1_000, 20_000, 262_144)
-_STEPS_MAX: Final = 400
-_PENDING_MAX: Final = 1 << 20
+_ALL_BYTES: Final = 256 * 1024
+_SIZES: Final = (0, 1, 5, 100, 5_000, 20_000, 70_000)
+_SENDS: Final = (1, 10, 1_000, 20_000, _ALL_BYTES)
+_STEPS_MAX: Final = 200
+_PENDING_MAX: Final = 1 << 18
 
 
 class Reader:
@@ -190,11 +191,11 @@ class Conversation:
     def _drain(self) -> None:
         """Everything that can go, goes."""
         for _ in range(1_000):
-            if not self._send(262_144):
+            if not self._send(_ALL_BYTES):
                 break
         else:
             raise AssertionError("sending never ends")
-        assert not self._send(262_144)
+        assert not self._send(_ALL_BYTES)
 
     def _act(self, which: int, what: int, size: int) -> None:
         streams = list(self._seen.values())
@@ -260,7 +261,7 @@ class Conversation:
             assert not stream.is_closed
         assert len(session.streams) <= session.limits.streams_max
         if not session.wants_write and not session.error:
-            assert not self._send(262_144)
+            assert not self._send(_ALL_BYTES)
 
 
 def converse(script: bytes) -> None:

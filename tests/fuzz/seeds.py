@@ -55,6 +55,7 @@ def conversations() -> Iterator[tuple[str, bytes]]:
     yield "refused", call(0) + _ALL_AT_ONCE + act(0, REFUSE) + _SEND_ALL + framed(0, 1, 1, b"late") + _ALL_AT_ONCE
     yield "stream", begun + act(0, RESPOND) + (act(0, OFFER, 3) + act(0, WANT_ROOM, 2) + _SEND_ALL) * 3 + act(0, FINISH)
     yield "dropped", begun + act(0, WRITE, 5) * 2 + _SEND_LITTLE * 6 + act(0, DROP) + act(0, FINISH, 1) + _SEND_ALL
+    yield "dropped_small", begun + act(0, WRITE, 4) * 9 + _SEND_LITTLE * 6 + act(0, DROP) + act(0, FINISH, 1) + _SEND_ALL
     yield "reset_half_sent", begun + act(0, WRITE, 6) + _SEND_LITTLE * 6 + act(0, RESET, 2) + _SEND_ALL
     yield "patient", begun + act(0, PATIENCE, 3) + act(0, OFFER, 4) * 4 + _SEND_ALL + act(0, FINISH) + _SEND_ALL
     yield "peer_resets", begun + act(0, WRITE, 5) + _SEND_LITTLE * 6 + framed(3, 0, 1, b"\0\0\0\x08") + _ALL_AT_ONCE + _SEND_ALL

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc.aio import AbortError
 
 from trunkline.core.http2_stream import Stream
+from trunkline.server.eager import start
 
 from ..sink import SinkConfig
-from .context import Context
-from .eager import start
+from .context import IDENTITY, Context
 from .metadata import MalformedMetadata
 from .routes import UNSERVED, Route
 from .sink import NativeSink
@@ -44,6 +43,9 @@ class Call(Context):
 
     def begin(self) -> None:
         """The headers are there: begin, or wait for the one request."""
+        if self.route.is_unary and self.stream.is_whole:
+            self._start_unary()
+            return
         self.changed()
         if not self._is_started and not self._is_done:
             server = self.connection.server
@@ -131,6 +133,14 @@ class Call(Context):
         self._is_started = True
         start(server.loop, self._run(), self._wait)
 
+    def _start_unary(self) -> None:
+        """What most calls are: one request that is here, and one response."""
+        server = self.connection.server
+        if self._deadline_s is not None:
+            server.deadlines.begin(self, self._deadline_s)
+        self._is_started = True
+        start(server.loop, self._run_unary(), self._wait)
+
     def _wait(self, task: asyncio.Task[None]) -> None:
         """The handler waits for something."""
         self._task = task
@@ -151,32 +161,67 @@ class Call(Context):
         else:
             self.fail(Code.INTERNAL, "the stream ended within a message")
 
+    async def _run_unary(self) -> None:
+        try:
+            message, route = self.stream.take(), self.route
+            request = route.deserialize(message if type(message) is bytes else self._opened(message))
+            response = await route.behaviour(request, self)
+            if not self._is_done:
+                self._answer(route.serialize(response))
+        except BaseException as error:
+            self._end_after(error)
+        finally:
+            self._leave()
+
     async def _run(self) -> None:
         try:
             if not self.connection.server.routes.are_fixed:
                 await self._intercept()
             await self._behave()
-            if not self._is_done:
-                self.end()
-        except asyncio.CancelledError:
-            self._code = self._code if self._is_done else Code.CANCELLED
             self.end()
-        except Ended as ended:
-            self._code, self._details = ended.code, ended.details
-            self.end()
-        except MalformedMetadata as error:
-            self._code, self._details = Code.INTERNAL, str(error)
-            self.end()
-        except AbortError as error:
-            if error is not self._aborted:
-                self._failed(error)
-        except Exception as error:
-            self._failed(error)
+        except BaseException as error:
+            self._end_after(error)
         finally:
-            if self._task is not None:
-                self.connection.server.tasks.discard(self._task)
-            if self._callbacks is not None:
-                self._call_back()
+            self._leave()
+
+    def _answer(self, data: bytes) -> None:
+        """Send the one response and the status."""
+        if self._code is OK and not self._trailing and not self._details and self._encoding is IDENTITY:
+            if len(data) <= self.connection.server.config.send_message_bytes_max:
+                self.ended_s = self.connection.loop.time()
+                self._is_done = True
+                if self.tick:
+                    self.connection.server.deadlines.end(self)
+                self.stream.reply(data)
+                self.connection.want_flush()
+                return
+        self._send(data)
+        self.end()
+
+    def _end_after(self, error: BaseException) -> None:
+        """End a call whose handler raised. What is no Exception and no cancellation goes on."""
+        if isinstance(error, asyncio.CancelledError):
+            self._end_with(Code.CANCELLED, "")
+        elif isinstance(error, Ended):
+            self._end_with(error.code, error.details)
+        elif isinstance(error, MalformedMetadata):
+            self._end_with(Code.INTERNAL, str(error))
+        elif error is not self._aborted:
+            if not isinstance(error, Exception):
+                raise error
+            self._failed(error)
+
+    def _end_with(self, code: Code, details: str) -> None:
+        if not self._is_done:
+            self._code, self._details = code, details
+            self.end()
+
+    def _leave(self) -> None:
+        """The handler is done."""
+        if self._task is not None:
+            self.connection.server.tasks.discard(self._task)
+        if self._callbacks is not None:
+            self._call_back()
 
     async def _intercept(self) -> None:
         """Let the interceptors say what serves this call."""

@@ -16,7 +16,7 @@ from trunkline.core.http2_stream import TIMEOUT_MALFORMED_NS, Stream
 
 from .call import Call
 from .compression import KNOWN
-from .metadata import Metadatum, decoded, percent_encoded
+from .metadata import MalformedMetadata, Metadatum, decoded, percent_encoded
 from .refusals import HTTP_1_ANSWER, looks_like_http_1, refusal_headers
 from .routes import UNSERVED
 
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         for stream in changed:
             call = stream.call
             if call is None:
-                if not stream.is_closed:
+                if not stream.is_closed and not stream.is_finished:
                     self._begin(stream, now_s)
             else:
                 call.changed()
@@ -128,6 +128,14 @@ class Connection(asyncio.Protocol):
     def _begin(self, stream: Stream, now_s: float) -> None:
         self.called_s = now_s
         server = self.server
+        if stream.is_plain and server.is_open and len(server.tasks) < server.calls_max:
+            self._route(stream, now_s)
+        else:
+            self._look_closer(stream, now_s)
+
+    def _look_closer(self, stream: Stream, now_s: float) -> None:
+        """Refuse what cannot be served, and say why."""
+        server = self.server
         if stream.headers_too_large:  # and so some that would tell what it is were not kept
             self._refuse(stream, Code.RESOURCE_EXHAUSTED, "received metadata size exceeds the limit")
             return
@@ -139,7 +147,7 @@ class Connection(asyncio.Protocol):
             self._refuse(stream, Code.INTERNAL, "grpc-timeout is not 1 to 8 digits and a unit")
         elif stream.encoding is not None and stream.encoding not in KNOWN:
             self._refuse(stream, Code.UNIMPLEMENTED, f"compression {stream.encoding.decode('latin-1')!r} is not known")
-        elif server.is_stopped:
+        elif not server.is_open:
             self._refuse(stream, Code.UNAVAILABLE, "the server is stopping")
         elif len(server.tasks) >= server.calls_max:
             self._refuse(stream, Code.RESOURCE_EXHAUSTED, "Concurrent RPCs limit exceeded!")
@@ -150,6 +158,9 @@ class Connection(asyncio.Protocol):
         server = self.server
         try:
             route = server.routes.find(stream.path, lambda: self.metadata_of(stream))
+        except MalformedMetadata as error:
+            self._refuse(stream, Code.INTERNAL, str(error))
+            return
         except Exception as error:
             log.error("a generic handler failed", exc_info=error)
             self._refuse(stream, Code.UNKNOWN, f"Unexpected {type(error)}: {error}")
@@ -187,7 +198,8 @@ class Connection(asyncio.Protocol):
             if stream.call is not None:
                 stream.call.relieved()
         if session.cut_by:
-            self.server.cut(session.cut_by)
+            if not self.closing_s:
+                self.server.cut(session.cut_by)
             self._close()
         elif session.is_over or (session.is_leaving and not session.streams):
             self._close()

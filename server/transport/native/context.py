@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .routes import Route
 
 DoneCallback = Callable[[Any], None]
-_IDENTITY = NAMES[grpc.Compression.NoCompression]
+IDENTITY = NAMES[grpc.Compression.NoCompression]
 
 
 class Context:
@@ -217,7 +217,7 @@ class Context:
     def _send(self, data: bytes) -> int:
         """Queue a message; how many bytes wait now. UsageError for one that is too long."""
         limit = self.connection.server.config.send_message_bytes_max
-        if self._encoding is not _IDENTITY:
+        if self._encoding is not IDENTITY:
             return self._send_compressed(data, limit)
         if len(data) > limit:
             raise Ended(grpc.StatusCode.RESOURCE_EXHAUSTED, f"Sent message larger than max ({len(data)} vs. {limit})")
@@ -226,7 +226,7 @@ class Context:
     def _send_compressed(self, data: bytes, limit: int) -> int:
         if not self.stream.has_responded:
             self._respond(())
-        packed = compressed(self._encoding, data) if self._compress_next and self._encoding is not _IDENTITY else data
+        packed = compressed(self._encoding, data) if self._compress_next and self._encoding is not IDENTITY else data
         is_smaller = packed is not data
         self._compress_next = True
         if len(packed) > limit:
@@ -236,19 +236,19 @@ class Context:
     def _respond(self, metadata: Metadata) -> None:
         """Send the headers, and with them how messages will be compressed."""
         headers = encoded(metadata)
-        if self._encoding is not _IDENTITY:
+        if self._encoding is not IDENTITY:
             accepted = (self.stream.accept_encoding or b"").replace(b" ", b"").split(b",")
             if self._encoding in accepted:
                 headers.append((b"grpc-encoding", self._encoding))
             else:
-                self._encoding = _IDENTITY
+                self._encoding = IDENTITY
         self.stream.respond(headers)
 
     def _opened(self, message: Compressed) -> bytes:
         """A compressed message as it was. Ended when it cannot be, or is too long."""
         limit = self.connection.server.config.receive_message_bytes_max
         try:
-            return decompressed(self.stream.encoding or _IDENTITY, message.data, limit)
+            return decompressed(self.stream.encoding or IDENTITY, message.data, limit)
         except TooLong:
             text = f"Received message larger than max ({limit}) once it is decompressed"
             raise Ended(grpc.StatusCode.RESOURCE_EXHAUSTED, text) from None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 TICKS_PER_S = 200
 """A call is expired up to a tick, 5 ms, after its deadline, never before."""
+_SWEEP_AT = 1_024
 
 
 class Deadlines:
@@ -23,6 +24,7 @@ class Deadlines:
         self._ticks: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0
+        self._sweep_at = _SWEEP_AT
 
     def begin(self, call: Call, due_s: float) -> None:
         """Expire this call at `due_s` of the loop's clock, instead of when it was to be expired."""
@@ -31,6 +33,8 @@ class Deadlines:
         call.tick = tick = math.ceil(due_s * TICKS_PER_S)
         calls = self._calls.get(tick)
         if calls is None:
+            if len(self._ticks) >= self._sweep_at:
+                self._sweep()
             calls = self._calls[tick] = set()
             heapq.heappush(self._ticks, tick)
             if self._timer is None or tick < self._armed:
@@ -51,6 +55,12 @@ class Deadlines:
             self._timer.cancel()
         self._calls.clear()
         self._ticks.clear()
+
+    def _sweep(self) -> None:
+        """Forget ticks whose calls are all over: peers may name far ones, each another."""
+        self._calls = {tick: calls for tick, calls in self._calls.items() if calls}
+        self._ticks = sorted(self._calls)
+        self._sweep_at = max(_SWEEP_AT, 2 * len(self._ticks))
 
     def _arm(self) -> None:
         if self._timer is not None:

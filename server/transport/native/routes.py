@@ -29,6 +29,7 @@ class Route:
         "behaviour",
         "deserialize",
         "is_async",
+        "is_unary",
         "needs_no_request",
         "path",
         "serialize",
@@ -48,6 +49,7 @@ class Route:
         self.yields = inspect.isasyncgenfunction(behaviour)
         self.is_async = self.yields or _is_coroutine_function(behaviour)
         self.needs_no_request = self.takes_stream
+        self.is_unary = self.is_async and not self.takes_stream and not self.yields_stream
 
 
 class Routes:
@@ -137,7 +139,7 @@ def _checked(message: Any) -> bytes:
 def intercepted_route() -> Route:
     """Stands for what interceptors will find: begun before its request is there, because only they know its kind."""
     route = Route("", grpc.unary_unary_rpc_method_handler(_as_it_is))
-    route.needs_no_request = True
+    route.needs_no_request, route.is_unary = True, False
     return route
 
 

@@ -70,7 +70,7 @@ class NativeServer:
         self.connections: dict[Connection, None] = {}
         self.tasks: set[asyncio.Task[None] | None] = set()
         self.chance = chance
-        self.is_stopped = False
+        self.is_open = True
         self.loop: asyncio.AbstractEventLoop
         self.deadlines: Deadlines
         self._sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = []
@@ -165,7 +165,7 @@ class NativeServer:
             connection.leave_at_s = connection.begun_s + age_s * (0.9 + 0.2 * self.chance())
         if len(self.connections) > self.config.connections_max:
             connection.tell("connections_max")
-        elif self.is_stopped:
+        elif not self.is_open:
             connection.leave()
 
     def disconnected(self, connection: Connection) -> None:
@@ -200,7 +200,7 @@ class NativeServer:
         while self.connections and not self._cutting.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cutting.wait(), _DRAIN_POLL_S)
-        self.is_stopped = True
+        self.is_open = False
         await self._end_calls([task for task in self.tasks if task is not None])
         for connection in tuple(self.connections):
             connection.abort()

@@ -10,17 +10,18 @@ import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine
+from sys import getrefcount
 from typing import Any
 
 _NOTHING = object()
 
 
-class _Resumed(Coroutine[Any, Any, None]):
+class Resumed(Coroutine[Any, Any, Any]):
     """A coroutine whose first step is done: gives once more what that step waits for, then goes on."""
 
     __slots__ = ("_awaited", "_coroutine")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
         self._coroutine = coroutine
         self._awaited = awaited
 
@@ -44,7 +45,13 @@ class _Resumed(Coroutine[Any, Any, None]):
         self._coroutine.close()
 
     def __await__(self) -> Any:
-        raise TypeError("a resumed coroutine is for one task")
+        return self
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
 
 
 class EagerTask:
@@ -84,6 +91,11 @@ class EagerTask:
             task.cancel()
 
 
+_spare: list[EagerTask] = []
+_REFERENCES_OF_OURS = 3
+"""Those of `start`, of getrefcount, and of asyncio's register of current tasks."""
+
+
 def start(
     loop: asyncio.AbstractEventLoop,
     coroutine: Coroutine[Any, Any, None],
@@ -93,15 +105,17 @@ def start(
 
     Not to be called within a task.
     """
-    current = EagerTask()
+    current = _spare.pop() if _spare else EagerTask()
     context = contextvars.copy_context()
     _enter_task(loop, current)  # type: ignore[arg-type]
     try:
         awaited = context.run(coroutine.send, None)
     except StopIteration:
+        if getrefcount(current) == _REFERENCES_OF_OURS and not current.cancelling():
+            _spare.append(current)  # nobody has kept it
         return
     finally:
         _leave_task(loop, current)  # type: ignore[arg-type]
-    task = loop.create_task(_Resumed(coroutine, awaited), context=context)
+    task = loop.create_task(Resumed(coroutine, awaited), context=context)
     current.become(task)
     waits(task)
