@@ -32,6 +32,10 @@ class Finding:
         return {"check": self.what, "result": "ok" if self.good else "PROBLEM", "detail": self.detail}
 
 
+OVER_LIBNGHTTP2 = "http2"
+"""What modules are called that are built only where that library is."""
+
+
 @click.command(short_help="Look for what is wrong.")
 @settings
 def doctor(setting: Settings) -> None:
@@ -55,7 +59,8 @@ def _installation() -> Iterator[Finding]:
             yield Finding(package, False, "not installed")
     # Each compiled module has its types beside it, whether or not it could be built.
     stubs = resources.files("trunkline.core").iterdir()
-    compiled = sorted(stub.name.removesuffix(".pyi") for stub in stubs if stub.name.endswith(".pyi"))
+    names = sorted(stub.name.removesuffix(".pyi") for stub in stubs if stub.name.endswith(".pyi"))
+    compiled = [name for name in names if not name.startswith(OVER_LIBNGHTTP2)]
     missing = []
     for name in compiled:
         try:
@@ -63,6 +68,16 @@ def _installation() -> Iterator[Finding]:
         except ImportError as error:
             missing.append(f"{name} ({error})")
     yield Finding("compiled core", not missing, ", ".join(missing) or f"{len(compiled)} modules")
+    yield Finding("native transport", True, _native_transport())
+
+
+def _native_transport() -> str:
+    """Not having it is no fault: a server here runs on grpc.aio."""
+    try:
+        from trunkline.core.http2 import LIBRARY
+    except ImportError:
+        return "not built (it needs libnghttp2-dev and pkg-config): a server started here runs on grpc.aio"
+    return f"libnghttp2 {LIBRARY}"
 
 
 def _control_plane(setting: Settings) -> Iterator[Finding]:

@@ -53,8 +53,9 @@ cdef class Inbox:
     """Assembles messages of at most `message_max` bytes from pieces of any size.
 
     `unread_bytes` are in whole messages that nobody has taken, `partial_bytes` in the one that is coming. Room for that
-    one grows with what has come, so that a length which is only claimed costs nothing. After a fault nothing is taken any
-    more: FAULT_FLAG, the first byte was neither 0 nor 1; FAULT_TOO_LONG, longer than `message_max` (`too_long_bytes`).
+    one grows with what has come, so that a length which is only claimed costs nothing. After a fault nothing is taken
+    any more: FAULT_FLAG, the first byte was neither 0 nor 1; FAULT_TOO_LONG, longer than `message_max`
+    (`too_long_bytes`).
     """
 
     def __cinit__(self, uint32_t message_max):
@@ -200,7 +201,7 @@ cdef class Outbox:
         return data
 
     def drop(self):
-        """Let go what waits, but for the rest of a message that has begun to be pulled: the peer could not tell its end."""
+        """Let go what waits, but for the rest of a message that is half pulled: the peer could not tell its end."""
         self._drop(0)
 
     def clear(self):

@@ -46,7 +46,6 @@ cdef class Session(Wire):
     cdef int _ping_strikes
 
     cdef int _cut(self, str limit, uint32_t code) except -1
-    cdef size_t _unsent_frames_max(self) noexcept
     cdef int _await_headers(self, int32_t stream_id) except -1
     cdef int _change(self, Stream stream) except -1
     cdef bytes _path_of(self, const uint8_t* value, size_t length)

@@ -16,18 +16,28 @@ LIBRARY: Final[str]
 
 @final
 class Limits:
-    streams_max: Final[int]
-    header_bytes_max: Final[int]
-    message_bytes_max: Final[int]
-    stream_window_bytes: Final[int]
-    connection_window_bytes: Final[int]
-    unread_bytes_max: Final[int]
-    resets_per_s_max: Final[float]
-    settings_per_s_max: Final[float]
-    empty_frames_per_s_max: Final[float]
-    ping_interval_ns_min: Final[int]
-    def __init__(
-        self,
+    @property
+    def streams_max(self) -> int: ...
+    @property
+    def header_bytes_max(self) -> int: ...
+    @property
+    def message_bytes_max(self) -> int: ...
+    @property
+    def stream_window_bytes(self) -> int: ...
+    @property
+    def connection_window_bytes(self) -> int: ...
+    @property
+    def unread_bytes_max(self) -> int: ...
+    @property
+    def resets_per_s_max(self) -> float: ...
+    @property
+    def settings_per_s_max(self) -> float: ...
+    @property
+    def empty_frames_per_s_max(self) -> float: ...
+    @property
+    def ping_interval_ns_min(self) -> int: ...
+    def __new__(
+        cls,
         *,
         streams_max: int,
         header_bytes_max: int,
@@ -39,19 +49,28 @@ class Limits:
         settings_per_s_max: float,
         empty_frames_per_s_max: float,
         ping_interval_ns_min: int,
-    ) -> None: ...
+    ) -> Limits: ...
 
 @final
 class Session(Wire):
-    limits: Final[Limits]
-    streams: Final[dict[int, Stream]]
-    cut_by: Final[str]
-    is_greeted: Final[bool]
-    is_leaving: Final[bool]
-    error: Final[int]
-    headers_since_ns: Final[int]
-    pings_answered: Final[int]
-    requests: Final[int]
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def streams(self) -> dict[int, Stream]: ...
+    @property
+    def cut_by(self) -> str: ...
+    @property
+    def is_greeted(self) -> bool: ...
+    @property
+    def is_leaving(self) -> bool: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def headers_since_ns(self) -> int: ...
+    @property
+    def pings_answered(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
     def __init__(self, limits: Limits, budget: Budget) -> None: ...
     @property
     def wants_write(self) -> bool: ...

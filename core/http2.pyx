@@ -1,5 +1,5 @@
-"""HTTP/2 for a gRPC server, without I/O: bytes in, streams that changed and bytes out. Frames, header compression and flow
-control are libnghttp2's; here are gRPC's messages, and the limits that keep one peer from hurting others.
+"""HTTP/2 for a gRPC server, without I/O: bytes in, streams that changed and bytes out. Frames, header compression and
+flow control are libnghttp2's; here are gRPC's messages, and the limits that keep one peer from hurting others.
 
 Sources: RFC 9113 (HTTP/2), https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, and for pings
 https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md (server enforcement).
@@ -44,11 +44,11 @@ cdef nghttp2_extpri _in_turn = nghttp2_extpri(urgency=3, inc=1)
 
 @cython.final
 cdef class Limits:
-    """Bounds of sessions, made once for all of them. Meanings and defaults are those of the transport's configuration."""
+    """Bounds of sessions, made once for all of them. Meanings and defaults: the transport's configuration."""
 
-    def __init__(
-        self, *, uint32_t streams_max, uint32_t header_bytes_max, uint32_t message_bytes_max, int32_t stream_window_bytes,
-        int32_t connection_window_bytes, Py_ssize_t unread_bytes_max,
+    def __cinit__(
+        self, *, uint32_t streams_max, uint32_t header_bytes_max, uint32_t message_bytes_max,
+        int32_t stream_window_bytes, int32_t connection_window_bytes, Py_ssize_t unread_bytes_max,
         double resets_per_s_max, double settings_per_s_max, double empty_frames_per_s_max,
         int64_t ping_interval_ns_min,
     ):
@@ -73,6 +73,8 @@ cdef class Limits:
         # gRPC lets values begin and end with blanks, which servers may take away (PROTOCOL-HTTP2, Custom-Metadata).
         nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(self._option, 1)
         nghttp2_option_set_max_continuations(self._option, _CONTINUATIONS_MAX + 1)
+        for kind in range(NGHTTP2_CONTINUATION + 1, 256):  # else we would not hear of them, nor could count them
+            nghttp2_option_set_user_recv_extension_type(self._option, kind)
 
     def __dealloc__(self):
         nghttp2_option_del(self._option)
@@ -82,7 +84,7 @@ cdef class Limits:
 cdef class Session(Wire):
     """A server's end of one connection.
 
-    `receive` and `send` are to be called in turn by its owner; the methods of its streams only queue what `send` then gives.
+    `receive` and `send` are to be called in turn by its owner; the methods of its streams only queue what `send` gives.
     `cut_by` names the limit that the peer went over: send what is left, then close the connection.
     """
 
@@ -132,6 +134,7 @@ cdef class Session(Wire):
         """
         cdef const uint8_t[::1] view = data
         cdef ssize_t taken
+        cdef size_t unsent_max = _UNSENT_FRAMES_MIN + _UNSENT_FRAMES_PER_STREAM * <size_t>self.limits.streams_max
         cdef list changed
         cdef Stream stream
         self._now_ns = now_ns
@@ -140,7 +143,7 @@ cdef class Session(Wire):
             if taken < 0:
                 self.error = <int>taken
             # Answers to frames that cost the peer nothing: one that takes none of them must not make ever more.
-            if nghttp2_session_get_outbound_queue_size(self._session) > self._unsent_frames_max():
+            if nghttp2_session_get_outbound_queue_size(self._session) > unsent_max:
                 self._cut("unsent_frames_max", NGHTTP2_ENHANCE_YOUR_CALM)
         changed = self._changed
         self._changed = []
@@ -149,7 +152,7 @@ cdef class Session(Wire):
         return changed
 
     def send(self, size_t limit):
-        """What is to be written next, about `limit` bytes at most; empty when there is nothing more, or nothing more yet."""
+        """What is to be written next, about `limit` bytes at most; empty when there is nothing more, or not yet."""
         cdef ssize_t error = 0
         cdef bytes data
         if self._session == NULL or self.error == NGHTTP2_ERR_NOMEM:
@@ -213,9 +216,6 @@ cdef class Session(Wire):
             )
         return 0
 
-    cdef size_t _unsent_frames_max(self) noexcept:
-        return _UNSENT_FRAMES_MIN + _UNSENT_FRAMES_PER_STREAM * <size_t>self.limits.streams_max
-
     cdef int _change(self, Stream stream) except -1:
         if not stream._is_changed:
             stream._is_changed = True
@@ -243,7 +243,9 @@ cdef class Session(Wire):
         if stream._header_bytes > self.limits.header_bytes_max:
             stream.headers_too_large = True
             if stream._header_bytes > _HEADERS_HARD_FACTOR * self.limits.header_bytes_max:
+                stream.reset(NGHTTP2_ENHANCE_YOUR_CALM)
                 self._cut("header_bytes_max", NGHTTP2_ENHANCE_YOUR_CALM)
+                return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE  # the library need not look at the rest
             return 0
         if stream.is_requested:
             return 0  # trailers of a request: gRPC has none
@@ -255,7 +257,8 @@ cdef class Session(Wire):
         kind = kind_of(name, name_length)
         if kind == HEADER_OTHER:
             stream.headers.append((
-                PyBytes_FromStringAndSize(<char*>name, name_length), PyBytes_FromStringAndSize(<char*>value, value_length)
+                PyBytes_FromStringAndSize(<char*>name, name_length),
+                PyBytes_FromStringAndSize(<char*>value, value_length),
             ))
         elif kind == HEADER_PATH:
             stream.path = self._path_of(value, value_length)
@@ -289,6 +292,8 @@ cdef class Session(Wire):
             self._continuations += 1
             if self._continuations > _CONTINUATIONS_MAX:
                 self._cut("continuations_max", NGHTTP2_ENHANCE_YOUR_CALM)
+        elif head.type == NGHTTP2_PRIORITY or head.type > NGHTTP2_CONTINUATION:  # of which no more is heard
+            self._spend(&self._empty_frames, "empty_frames_per_s_max", self.limits.empty_frames_per_s_max)
         return 0
 
     cdef int _await_headers(self, int32_t stream_id) except -1:
@@ -299,6 +304,9 @@ cdef class Session(Wire):
 
     cdef int _invalid_frame(self, const nghttp2_frame* frame) except -1:
         """A frame that makes us reset a stream costs what a reset costs."""
+        stream = stream_of(self._session, frame.hd.stream_id)
+        if stream is not None:
+            (<Stream>stream)._is_reset = True
         self.headers_since_ns = 0
         return self._spend(&self._resets, "resets_per_s_max", self.limits.resets_per_s_max)
 
@@ -361,6 +369,10 @@ cdef class Session(Wire):
     cdef int _sent(self, const nghttp2_frame* frame) except -1:
         """A frame is on its way."""
         cdef Stream stream
+        if frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code != NGHTTP2_NO_ERROR:
+            stream = <Stream>stream_of(self._session, frame.hd.stream_id)
+            if stream is not None and not stream._is_reset:  # by the library: a body is not as long as was said
+                self._spend(&self._resets, "resets_per_s_max", self.limits.resets_per_s_max)
         if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
             return 0
         self._ping_strikes = 0
@@ -379,6 +391,7 @@ cdef class Session(Wire):
         self.streams.pop(stream.id, None)
         stream._tell_account()
         stream._outbox._clear()
+        stream._promised_bytes = 0
         self._account._give_back()
         if code or not stream._is_finishing:
             self._change(stream)

@@ -3,7 +3,7 @@
 import cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from trunkline.core.callheaders cimport TIMEOUT_MALFORMED, TIMEOUT_NONE
 from trunkline.core.framing cimport Inbox, Outbox
@@ -93,7 +93,7 @@ cdef class Stream:
         return self._is_finishing
 
     def take(self):
-        """The oldest message that is whole: bytes, or Compressed; None when there is none. The peer gets its room back."""
+        """The oldest whole message: bytes, or Compressed; None when there is none. The peer gets its room back."""
         cdef object message = self.inbox._take()
         if message is not None:
             self._tell_account()
@@ -122,7 +122,7 @@ cdef class Stream:
         return self._outbox.framed_bytes + self._outbox.piece_bytes
 
     def offer(self, pieces not None):
-        """Send pieces (bytes, or a sequence of them) that become as few messages as possible; how many bytes now wait."""
+        """Send pieces (bytes, or a sequence of them) that become as few messages as can be; how many bytes now wait."""
         cdef bytes piece
         if self.is_closed or self._is_finishing:
             return 0
@@ -155,7 +155,7 @@ cdef class Stream:
             self._submit(_head, 2, _OK_TRAILERS if trailers is None else trailers, True)
 
     def reply(self, bytes message not None):
-        """The whole response: headers if they have not gone, this message, and OK. What it costs is one call's hot path."""
+        """The whole response: headers if they have not gone, this message, and OK: the hot path of a call."""
         if self.is_closed or self._is_finishing:
             return
         if not self._has_responded:

@@ -22,7 +22,7 @@ cdef nghttp2_session_callbacks* _callbacks = NULL
 
 
 cdef class Wire:
-    """One libnghttp2 session. A subclass says what its callbacks do; what they raise comes out of `_receive` and `_send`."""
+    """One libnghttp2 session. A subclass says what its callbacks do; `_receive` and `_send` raise what those raised."""
 
     cdef int _open(self, const nghttp2_option* option) except -1:
         if nghttp2_session_server_new2(&self._session, _callbacks, <void*>self, option):
@@ -148,7 +148,7 @@ cdef int _on_header(
     try:
         stream = stream_of(wire, frame.hd.stream_id)
         if stream is not None:
-            (<Wire>session)._header(<Stream>stream, name, name_length, value, value_length)
+            return (<Wire>session)._header(<Stream>stream, name, name_length, value, value_length)
         return 0
     except BaseException as error:
         return _failed(session, error)
@@ -166,6 +166,11 @@ cdef int _on_invalid_frame(nghttp2_session* wire, const nghttp2_frame* frame, in
         return (<Wire>session)._invalid_frame(frame)
     except BaseException as error:
         return _failed(session, error)
+
+
+cdef int _on_unknown_frame(nghttp2_session* wire, void** payload, const nghttp2_frame_hd* head, void* session) noexcept:
+    """It was counted when it began: there is nothing in it for us."""
+    return NGHTTP2_ERR_CANCEL
 
 
 cdef int _on_data(
@@ -225,6 +230,7 @@ nghttp2_session_callbacks_set_on_begin_frame_callback(_callbacks, _on_begin_fram
 nghttp2_session_callbacks_set_on_header_callback(_callbacks, _on_header)
 nghttp2_session_callbacks_set_on_frame_recv_callback(_callbacks, _on_frame)
 nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(_callbacks, _on_invalid_frame)
+nghttp2_session_callbacks_set_unpack_extension_callback(_callbacks, _on_unknown_frame)
 nghttp2_session_callbacks_set_on_data_chunk_recv_callback(_callbacks, _on_data)
 nghttp2_session_callbacks_set_on_stream_close_callback(_callbacks, _on_stream_close)
 nghttp2_session_callbacks_set_on_frame_send_callback(_callbacks, _on_sent)

@@ -36,6 +36,10 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_frame_hd hd
         int cat
 
+    ctypedef struct nghttp2_rst_stream:
+        nghttp2_frame_hd hd
+        uint32_t error_code
+
     ctypedef struct nghttp2_ping:
         nghttp2_frame_hd hd
         uint8_t[8] opaque_data
@@ -49,6 +53,7 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_frame_hd hd
         nghttp2_data data
         nghttp2_headers headers
+        nghttp2_rst_stream rst_stream
         nghttp2_ping ping
         nghttp2_goaway goaway
 
@@ -93,6 +98,7 @@ cdef extern from "nghttp2/nghttp2.h":
         NGHTTP2_DATA_FLAG_NO_END_STREAM
         NGHTTP2_DATA_FLAG_NO_COPY
         NGHTTP2_ERR_DEFERRED
+        NGHTTP2_ERR_CANCEL
         NGHTTP2_ERR_WOULDBLOCK
         NGHTTP2_ERR_CALLBACK_FAILURE
         NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
@@ -128,6 +134,8 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_session_callbacks*, int (*)(nghttp2_session*, const nghttp2_frame*, void*) noexcept)
     void nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
         nghttp2_session_callbacks*, int (*)(nghttp2_session*, const nghttp2_frame*, int, void*) noexcept)
+    void nghttp2_session_callbacks_set_unpack_extension_callback(
+        nghttp2_session_callbacks*, int (*)(nghttp2_session*, void**, const nghttp2_frame_hd*, void*) noexcept)
     void nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
         nghttp2_session_callbacks*,
         int (*)(nghttp2_session*, uint8_t, int32_t, const uint8_t*, size_t, void*) noexcept)
@@ -147,6 +155,7 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_option_set_no_closed_streams(nghttp2_option*, int)
     void nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(nghttp2_option*, int)
     void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option*, unsigned long long burst, unsigned long long rate)
+    void nghttp2_option_set_user_recv_extension_type(nghttp2_option*, uint8_t)
     void nghttp2_option_set_max_continuations(nghttp2_option*, size_t)
 
     int nghttp2_session_server_new2(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import grpc
+from prometheus_client.registry import Collector
 
 from trunkline.core.errors import InvalidArgument
 
@@ -18,6 +20,8 @@ class Transport(Protocol):
     """A registrar that serves what was registered, from `start` until `stop`."""
 
     name: str
+    collector: Collector | None
+    """Its metrics, if it has any."""
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """See grpc.aio.Server."""
@@ -30,6 +34,10 @@ class Transport(Protocol):
 
     async def stop(self, grace_s: float) -> None:
         """Take no more connections and calls; wait so long for those that are open, then cut them."""
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it listens on and can hand over; empty where it cannot."""
 
     async def wait(self) -> None:
         """Return when the server has stopped."""

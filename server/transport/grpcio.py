@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
+from prometheus_client.registry import Collector
 
 from trunkline.core.errors import InvalidArgument
 
@@ -21,8 +22,12 @@ class GrpcioTransport:
     """
 
     name = "grpcio"
+    collector: Collector | None = None  # gRPC's core tells nothing of its connections
 
     def __init__(self, config: TransportConfig, listeners: Sequence[Listener]) -> None:
+        if any(listener.inherited is not None for listener in listeners):
+            rule = "cannot be grpcio with an inherited socket: grpc.aio makes its own"
+            raise InvalidArgument.of("transport.kind", rule, config.kind)
         self._config = config
         self._listeners = tuple(listeners)
         self._generic: list[grpc.GenericRpcHandler] = []
@@ -57,6 +62,11 @@ class GrpcioTransport:
         """Take no more connections and calls; wait so long for those that are open, then cut them."""
         if self._server is not None:
             await self._server.stop(grace_s)
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """None that could be handed over."""
+        return []
 
     async def wait(self) -> None:
         """Return when the server has stopped."""

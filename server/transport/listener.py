@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import dataclass
 
@@ -18,5 +19,7 @@ class Listener:
     address: str
     credentials: grpc.ServerCredentials | None = None
     """For grpcio."""
+    inherited: socket.socket | None = None
+    """For the native transport: a socket that listens already, at this address."""
     context: ssl.SSLContext | None = None
     """For the native transport."""

@@ -23,7 +23,8 @@ class Inbox:
 
     def read(self) -> tuple[list[tuple[bool, bytes]], bytes, str]:
         """All messages so far, what is left over, and the fault: "", "flag" or "long"."""
-        messages, rest = [], self._came
+        messages: list[tuple[bool, bytes]] = []
+        rest = self._came
         while len(rest) >= 5:
             flag, length = struct.unpack(">BI", rest[:5])
             if flag > 1:

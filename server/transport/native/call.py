@@ -153,9 +153,7 @@ class Call(Context):
             self.fail(Code.RESOURCE_EXHAUSTED, "too much that was received here is not yet read")
         elif inbox.too_long_bytes:
             limit = config.receive_message_bytes_max
-            self.fail(
-                Code.RESOURCE_EXHAUSTED, f"Received message larger than max ({inbox.too_long_bytes} vs. {limit})"
-            )
+            self.fail(Code.RESOURCE_EXHAUSTED, f"Received message larger than max ({inbox.too_long_bytes} vs. {limit})")
         elif inbox.fault:
             self.fail(Code.INTERNAL, "a message begins with a byte that is neither 0 nor 1")
         else:
@@ -164,7 +162,8 @@ class Call(Context):
     async def _run_unary(self) -> None:
         try:
             message, route = self.stream.take(), self.route
-            request = route.deserialize(message if type(message) is bytes else self._opened(message))
+            assert message is not None, "a whole request has its message"
+            request = route.deserialize(message if isinstance(message, bytes) else self._opened(message))
             response = await route.behaviour(request, self)
             if not self._is_done:
                 self._answer(route.serialize(response))
@@ -186,17 +185,18 @@ class Call(Context):
 
     def _answer(self, data: bytes) -> None:
         """Send the one response and the status."""
-        if self._code is OK and not self._trailing and not self._details and self._encoding is IDENTITY:
-            if len(data) <= self.connection.server.config.send_message_bytes_max:
-                self.ended_s = self.connection.loop.time()
-                self._is_done = True
-                if self.tick:
-                    self.connection.server.deadlines.end(self)
-                self.stream.reply(data)
-                self.connection.want_flush()
-                return
-        self._send(data)
-        self.end()
+        connection = self.connection
+        is_short = len(data) <= connection.server.config.send_message_bytes_max
+        if self._code is not OK or self._trailing or self._details or self._encoding is not IDENTITY or not is_short:
+            self._send(data)
+            self.end()
+            return
+        self.ended_s = connection.loop.time()
+        self._is_done = True
+        if self.tick:
+            connection.server.deadlines.end(self)
+        self.stream.reply(data)
+        connection.want_flush()
 
     def _end_after(self, error: BaseException) -> None:
         """End a call whose handler raised. What is no Exception and no cancellation goes on."""

@@ -68,8 +68,8 @@ class Connection(asyncio.Protocol):
                 self.server.counts.refused += 1
                 self._transport.abort()  # RFC 9113, 3.2: without ALPN "h2" the peer does not speak HTTP/2
                 return
+            self.want_flush()  # else the peer may speak HTTP/1, and what it is told must not be preceded by frames
         self.server.connected(self)
-        self.want_flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.disconnected(self)

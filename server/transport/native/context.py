@@ -194,7 +194,7 @@ class Context:
             self._raise_if_over()
             message = self.stream.take()
         self.connection.want_flush()  # the peer may have got room
-        return self.route.deserialize(message if type(message) is bytes else self._opened(message))
+        return self.route.deserialize(message if isinstance(message, bytes) else self._opened(message))
 
     async def write(self, message: Any) -> None:
         """Send a response; waits while too much waits. CancelledError when the client has gone."""

@@ -50,9 +50,9 @@ def encoded(metadata: Metadata) -> Headers:
     found = []
     for key, value in metadata:
         name = key.lower()
-        if not _KEY.fullmatch(name) or name.startswith(_RESERVED):
-            if name != "grpc-status-details-bin":
-                raise ValueError(f"metadata key {key!r} cannot be sent")
+        is_free = _KEY.fullmatch(name) and not name.startswith(_RESERVED)
+        if not is_free and name != "grpc-status-details-bin":
+            raise ValueError(f"metadata key {key!r} cannot be sent")
         if name.endswith(_BINARY):
             if not isinstance(value, bytes):
                 raise TypeError(f"metadata {key!r} must be bytes, not {type(value).__name__}")

@@ -55,7 +55,7 @@ class Route:
 class Routes:
     """All that is registered. Found routes are kept, unless interceptors may change them from call to call."""
 
-    def __init__(self, interceptors: Sequence[ServerInterceptor[Any, Any]] = ()) -> None:
+    def __init__(self, interceptors: Sequence[ServerInterceptor] = ()) -> None:
         self._generic: list[grpc.GenericRpcHandler] = []
         self._registered: dict[str, Any] = {}
         self._interceptors = tuple(interceptors)
@@ -90,7 +90,7 @@ class Routes:
                 route = self._ask(HandlerCallDetails(name, metadata()))
         return route
 
-    def _ask(self, details: HandlerCallDetails) -> Route | None:
+    def _ask(self, details: Any) -> Route | None:
         """What a generic handler says, which may say something else another time."""
         for generic in self._generic:
             handler = generic.service(details)
@@ -115,7 +115,7 @@ class Routes:
         return None if handler is None else Route(details.method, handler)
 
 
-def _bound(interceptor: ServerInterceptor[Any, Any], continuation: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _bound(interceptor: ServerInterceptor, continuation: Callable[[Any], Any]) -> Callable[[Any], Any]:
     async def ask(details: Any) -> Any:
         return await interceptor.intercept_service(continuation, details)
 
@@ -123,7 +123,8 @@ def _bound(interceptor: ServerInterceptor[Any, Any], continuation: Callable[[Any
 
 
 def _is_coroutine_function(behaviour: Any) -> bool:
-    return inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(getattr(behaviour, "__call__", None))
+    """Of a function, or of an object that is called like one."""
+    return inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(type(behaviour).__call__)
 
 
 def _as_it_is(message: bytes) -> bytes:

@@ -8,7 +8,7 @@ import random
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,6 @@ from .keeper import Keeper
 from .routes import Routes
 from .sockets import listen
 
-_DRAIN_POLL_S = 0.01
 _NO_LIMIT = 2**31 - 1
 
 
@@ -53,7 +52,7 @@ class NativeServer:
         self,
         config: TransportConfig | None = None,
         *,
-        interceptors: Sequence[ServerInterceptor[Any, Any]] = (),
+        interceptors: Sequence[ServerInterceptor] = (),
         threads: ThreadPoolExecutor | None = None,
         compression: grpc.Compression = grpc.Compression.NoCompression,
         maximum_concurrent_rpcs: int | None = None,
@@ -78,6 +77,8 @@ class NativeServer:
         self._keeper: Keeper | None = None
         self._stopping: asyncio.Future[None] | None = None
         self._cutting: asyncio.Event
+        self._empty: asyncio.Event
+        self._ended: asyncio.Event
 
     # The interface of grpc.aio.Server.
 
@@ -103,7 +104,14 @@ class NativeServer:
     def add_socket(self, made: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Listen on a socket that listens already: one that was inherited."""
         made.setblocking(False)
+        if tls is not None:
+            tls.set_alpn_protocols(["h2"])
         self._sockets.append((made, tls))
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it listens on."""
+        return [made for made, _ in self._sockets]
 
     async def start(self) -> None:
         """Take connections. UsageError when it was started before."""
@@ -111,7 +119,8 @@ class NativeServer:
             raise UsageError("the server was started already")
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self.loop)
-        self._cutting = asyncio.Event()
+        self._cutting, self._empty, self._ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._empty.set()
         self._keeper = Keeper(self)
         self._keeper.start()
         handshake_s = self.config.preface_timeout_ms / 1_000
@@ -142,23 +151,21 @@ class NativeServer:
         self._cutting.set()
         await self._stopping
 
-    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - grpc.aio's signature
         """Return when the server has stopped: False; True when that took longer than `timeout` seconds."""
-        waited = 0.0
-        while self._stopping is None and (timeout is None or waited < timeout):
-            await asyncio.sleep(0.05)
-            waited += 0.05
-        if self._stopping is None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._ended.wait()
+        except TimeoutError:
             return True
-        left = None if timeout is None else max(0.0, timeout - waited)
-        done, _ = await asyncio.wait([self._stopping], timeout=left)
-        return not done
+        return False
 
     # The connections' side.
 
     def connected(self, connection: Connection) -> None:
         """A connection was made; told to go when there are too many."""
         self.connections[connection] = None
+        self._empty.clear()
         self.counts.connections += 1
         age_s = self.config.connection_age_ms_max / 1_000
         if age_s:
@@ -166,11 +173,15 @@ class NativeServer:
         if len(self.connections) > self.config.connections_max:
             connection.tell("connections_max")
         elif not self.is_open:
+            connection.abort()
+        elif self._stopping is not None:
             connection.leave()
 
     def disconnected(self, connection: Connection) -> None:
         """It is gone."""
         self.connections.pop(connection, None)
+        if not self.connections:
+            self._empty.set()
 
     def cut(self, limit: str) -> None:
         """A peer went over a limit."""
@@ -197,20 +208,21 @@ class NativeServer:
         self._close_sockets()
         for connection in tuple(self.connections):
             connection.drain()
-        while self.connections and not self._cutting.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._cutting.wait(), _DRAIN_POLL_S)
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._empty, self._cutting)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
         self.is_open = False
         await self._end_calls([task for task in self.tasks if task is not None])
         for connection in tuple(self.connections):
             connection.abort()
-        while self.connections:
-            await asyncio.sleep(0)
+        await self._empty.wait()
         assert self._keeper is not None
         await self._keeper.stop()
         self.deadlines.close()
+        self._ended.set()
 
-    async def _end_calls(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+    async def _end_calls(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Cancel handlers and let them clean up; what they say of it still goes out."""
         for task in tasks:
             task.cancel()
@@ -235,5 +247,3 @@ def limits_of(config: TransportConfig) -> Limits:
         empty_frames_per_s_max=config.empty_frames_per_s_max,
         ping_interval_ns_min=config.client_ping_interval_ms_min * 1_000_000,
     )
-
-

@@ -26,9 +26,7 @@ def listen(address: str, *, reuse_port: bool) -> tuple[socket.socket, str]:
 
 def _listen_tcp(address: str, reuse_port: bool) -> tuple[socket.socket, str]:
     host, _, port = address.rpartition(":")
-    found = socket.getaddrinfo(
-        host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    found = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, where = found[0]
     made = socket.socket(family, kind, protocol)
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
+from prometheus_client.registry import Collector
 
 from trunkline.core.errors import InvalidArgument
 
 from ..config import TransportConfig
 from ..listener import Listener
+from .metrics import TransportMetrics
 from .server import NativeServer
 from .sockets import Taken
 
@@ -23,6 +26,7 @@ class NativeTransport:
     def __init__(self, config: TransportConfig, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
         self.server = NativeServer(config)
+        self.collector: Collector | None = TransportMetrics(self.server)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """See grpc.aio.Server."""
@@ -46,12 +50,20 @@ class NativeTransport:
         """Take no more connections and calls; wait so long for those that are open, then cut them."""
         await self.server.stop(grace_s)
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it listens on."""
+        return self.server.sockets
+
     async def wait(self) -> None:
         """Return when the server has stopped."""
         await self.server.wait_for_termination()
 
     def _bind(self, listener: Listener) -> str:
         address = listener.address
+        if listener.inherited is not None:
+            self.server.add_socket(listener.inherited, listener.context)
+            return address
         try:
             if listener.context is None:
                 port = self.server.add_insecure_port(address)
