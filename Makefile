@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := core server client cli protos tests bench examples setup.py
 JOBS ?= 2
 
-.PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke simulate powercut mutants fuzz trace annotate baseline clean
+.PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke soak simulate powercut mutants fuzz trace annotate baseline clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -71,6 +71,9 @@ wheel: build  ## build the sdist, and the wheel from it
 
 smoke: wheel  ## install the wheel in a clean environment; run the smoke tests and the demo against it
 	tools/smoke.sh
+
+soak: build  ## half an hour of half load with churn: does anything grow?
+	$(PY) -m bench.load.soak
 
 simulate: build  ## thousands of simulated histories
 	SIMULATION_SEEDS=5000 $(BIN)/pytest -n $(JOBS) -q tests/simulation
