@@ -102,7 +102,7 @@ cdef class Session(Wire):
         self._relieved = []
         self._last_path = b""
         self._open(limits._option)
-        self._account._wire = self._session
+        self._account._wire, self._account._session = self._session, self
         settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
         settings[0].value = limits.streams_max
         settings[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
@@ -203,7 +203,7 @@ cdef class Session(Wire):
         self._changed = []
         self._relieved = []
         nghttp2_session_del(self._session)
-        self._session = self._account._wire = NULL
+        self._session, self._account._wire, self._account._session = NULL, NULL, None
         return left
 
     cdef int _cut(self, str limit, uint32_t code) except -1:
@@ -383,6 +383,12 @@ cdef class Session(Wire):
                 nghttp2_submit_rst_stream(self._session, 0, stream.id, NGHTTP2_NO_ERROR)
         return 0
 
+    cdef int _not_sent(self, const nghttp2_frame* frame) except -1:
+        """Headers that are too long for a block: the peer must not wait for them."""
+        if frame.hd.type == NGHTTP2_HEADERS:
+            nghttp2_submit_rst_stream(self._session, 0, frame.hd.stream_id, NGHTTP2_INTERNAL_ERROR)
+        return 0
+
     cdef int _closed(self, Stream stream, uint32_t code) except -1:
         stream.is_closed = True
         stream.reset_code = code
@@ -393,7 +399,7 @@ cdef class Session(Wire):
         stream._outbox._clear()
         stream._promised_bytes = 0
         self._account._give_back()
-        if code or not stream._is_finishing:
+        if stream.is_requested and (code or not stream._is_finishing):
             self._change(stream)
         else:
             stream.call = None

@@ -13,6 +13,7 @@ cdef class Budget:
 
 cdef class Account:
     cdef nghttp2_session* _wire
+    cdef object _session  # so that it lives as long as streams of it do, unless it is closed
     cdef Budget _budget
     cdef Py_ssize_t _held_bytes
     cdef Py_ssize_t _unread_bytes

@@ -25,6 +25,7 @@ cdef class Wire:
     cdef int _invalid_frame(self, const nghttp2_frame* frame) except -1
     cdef int _data(self, Stream stream, const uint8_t* data, size_t length) except -1
     cdef int _sent(self, const nghttp2_frame* frame) except -1
+    cdef int _not_sent(self, const nghttp2_frame* frame) except -1
     cdef int _pulled(self, Stream stream) except -1
     cdef int _closed(self, Stream stream, uint32_t code) except -1
 

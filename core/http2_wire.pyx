@@ -89,6 +89,10 @@ cdef class Wire:
         """A frame is on its way."""
         return 0
 
+    cdef int _not_sent(self, const nghttp2_frame* frame) except -1:
+        """A frame could not be sent: the library refused it."""
+        return 0
+
     cdef int _pulled(self, Stream stream) except -1:
         """Some of what waited on a stream is on its way."""
         return 0
@@ -201,6 +205,13 @@ cdef int _on_sent(nghttp2_session* wire, const nghttp2_frame* frame, void* sessi
         return _failed(session, error)
 
 
+cdef int _on_not_sent(nghttp2_session* wire, const nghttp2_frame* frame, int code, void* session) noexcept:
+    try:
+        return (<Wire>session)._not_sent(frame)
+    except BaseException as error:
+        return _failed(session, error)
+
+
 cdef int _on_send_data(
     nghttp2_session* wire, nghttp2_frame* frame, const uint8_t* head, size_t length, nghttp2_data_source* source,
     void* session,
@@ -234,4 +245,5 @@ nghttp2_session_callbacks_set_unpack_extension_callback(_callbacks, _on_unknown_
 nghttp2_session_callbacks_set_on_data_chunk_recv_callback(_callbacks, _on_data)
 nghttp2_session_callbacks_set_on_stream_close_callback(_callbacks, _on_stream_close)
 nghttp2_session_callbacks_set_on_frame_send_callback(_callbacks, _on_sent)
+nghttp2_session_callbacks_set_on_frame_not_send_callback(_callbacks, _on_not_sent)
 nghttp2_session_callbacks_set_send_data_callback(_callbacks, _on_send_data)

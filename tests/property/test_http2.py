@@ -313,6 +313,20 @@ def test_large_headers_are_told_and_enormous_ones_cut() -> None:
     assert pair.goaway == (11, b"header_bytes_max")
 
 
+def test_headers_that_cannot_be_sent_do_not_leave_the_peer_waiting() -> None:
+    pair = Pair()
+    stream = pair.call(b"")
+    stream.finish([(b"grpc-status", b"2"), (b"grpc-message", b"m" * 70_000)])
+    pair.turn()
+    assert pair.resets == {stream.id: 2}
+    other = pair.call(b"")
+    other.respond([(b"x", b"y" * 70_000)])
+    other.write(b"hello")
+    pair.turn()
+    assert pair.resets[other.id] == 2
+    assert not pair.session.streams
+
+
 def test_leaving_lets_open_calls_end_and_takes_no_more() -> None:
     pair = Pair()
     stream = pair.call(b"", end=True)

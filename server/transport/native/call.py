@@ -233,7 +233,7 @@ class Call(Context):
     async def _behave(self) -> None:
         """Run the handler in the way of its kind."""
         route = self.route
-        request = self._requests() if route.takes_stream else await self.read()
+        request = self._requests() if route.takes_stream else await self._request()
         if not route.is_async:
             await run_in_thread(self, request)
         elif not route.yields_stream:
@@ -245,6 +245,18 @@ class Call(Context):
                 await self.write(response)
         else:
             await route.behaviour(request, self)
+
+    async def _request(self) -> Any:
+        """The one request, which interceptors did not wait for."""
+        server = self.connection.server
+        if self._deadline_s is None:
+            server.deadlines.begin(self, server.loop.time() + server.config.request_timeout_ms / 1_000)
+        request = await self.read()
+        if self._deadline_s is None:
+            server.deadlines.end(self)
+        if request is grpc.aio.EOF:
+            raise Ended(Code.UNIMPLEMENTED, "the method takes one request, not 0")
+        return request
 
     async def _requests(self) -> AsyncIterator[Any]:
         while (request := await self.read()) is not grpc.aio.EOF:

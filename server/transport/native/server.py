@@ -193,9 +193,9 @@ class NativeServer:
         return Connection(self, self.counts.connections)
 
     def _listen(self, address: str, tls: ssl.SSLContext | None) -> int:
-        made, _ = listen(address, reuse_port=self.config.reuse_port)
-        self._sockets.append((made, tls))
-        return 0 if made.family == socket.AF_UNIX else made.getsockname()[1]
+        found = listen(address, reuse_port=self.config.reuse_port)
+        self._sockets.extend((made, tls) for made in found)
+        return 0 if found[0].family == socket.AF_UNIX else int(found[0].getsockname()[1])
 
     def _close_sockets(self) -> None:
         for server in self._servers:
