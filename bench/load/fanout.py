@@ -1,13 +1,14 @@
 """One publisher, many subscribers, nothing stored: the fan-out of a MEMORY stream beside core NATS.
 
 Publisher and subscribers are one process on one core, for both sides. As fast as it goes the publisher of ours sends
-batches and waits for answers; NATS answers no publish, and is given what it reads. At a rate, the same for both, events
-are published one by one, and measured is when the last subscriber has each.
+batches and waits for answers; NATS answers no publish, and is given what it reads. At a rate, the same for both, the events
+of a millisecond are published together, and measured is when the last subscriber has each.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -31,7 +32,8 @@ STREAM = "fanout"
 BATCH = 100
 CREDIT = 1_000_000
 PACED = 0.1
-"""Of the rate of ours that was measured just before."""
+"""Of the peer's rate as fast as it goes."""
+TICKS_A_SECOND = 1_000
 PEER = "core NATS, GOMAXPROCS=1"
 
 
@@ -92,10 +94,12 @@ def theirs(subscribers: int, batch: int) -> Fanout:
     )
 
 
-def paced(address: str, fanout: Fanout, shape: Shape, rate: float) -> list[Delivered]:
-    """So many events a second, one by one."""
-    bodies = max(10, int(rate * shape.paced_s))
-    return deliver(address, fanout, bodies=bodies, repetitions=shape.repetitions, rate=rate)
+def paced(address: str, side: Callable[[int, int], Fanout], shape: Shape, rate: float) -> list[Delivered]:
+    """So many events a second; those of a millisecond go together, as any pipelined publisher sends them."""
+    together = max(1, round(rate / TICKS_A_SECOND))
+    bodies = max(10, int(rate / together * shape.paced_s))
+    fanout = side(shape.subscribers, together)
+    return deliver(address, fanout, bodies=bodies, repetitions=shape.repetitions, rate=rate / together)
 
 
 def fast(address: str, fanout: Fanout, shape: Shape) -> list[Delivered]:
@@ -103,23 +107,29 @@ def fast(address: str, fanout: Fanout, shape: Shape) -> list[Delivered]:
     return deliver(address, fanout, bodies=shape.events // fanout.events, repetitions=shape.repetitions)
 
 
-def our_part(folder: Path, shape: Shape) -> tuple[Measured, float]:
-    """And the rate at which it was paced."""
+def rate_of(found: list[Delivered], shape: Shape) -> float:
+    """A tenth of it, in events a second."""
+    return PACED * median(one.rate for one in found) / shape.subscribers
+
+
+def our_part(folder: Path, shape: Shape, rate: float | None) -> tuple[Measured, float]:
+    """And the rate at which it was paced, which is our own if none is given."""
     with running(Server(folder, core=SERVER_CORE)) as server:
         address = server.ready()
         create_stream(address)
         found = fast(address, ours(shape.subscribers, BATCH), shape)
-        rate = PACED * median(one.rate for one in found) / shape.subscribers
-        return Measured(found, paced(address, ours(shape.subscribers, 1), shape, rate)), rate
+        rate = rate or rate_of(found, shape)
+        return Measured(found, paced(address, ours, shape, rate)), rate
 
 
-def their_part(folder: Path, shape: Shape, rate: float) -> Measured:
+def their_part(folder: Path, shape: Shape) -> tuple[Measured, float | None]:
     """The same of core NATS; empty when it is not there."""
     with nats.nats(folder, core=SERVER_CORE) as address:
         if address is None:
-            return Measured([], [])
+            return Measured([], []), None
         found = fast(address, theirs(shape.subscribers, BATCH), shape)
-        return Measured(found, paced(address, theirs(shape.subscribers, 1), shape, rate))
+        rate = rate_of(found, shape)
+        return Measured(found, paced(address, theirs, shape, rate)), rate
 
 
 def create_stream(address: str) -> None:
@@ -145,9 +155,9 @@ def rows(quick: bool) -> list[Row]:
 def rows_of(shape: Shape) -> list[Row]:
     """One as fast as it goes, one at a rate."""
     with scratch_folder() as folder:
-        found, rate = our_part(folder, shape)
-        peer = their_part(folder, shape, rate)
-    say(f"to {shape.subscribers:,} subscribers at a tenth of the rate: {rate:,.0f} events/s")
+        peer, peers_rate = their_part(folder, shape)
+        found, rate = our_part(folder, shape, peers_rate)
+    say(f"to {shape.subscribers:,} subscribers at a tenth of the peer's rate: {rate:,.0f} events/s")
     to = f"{EVENT_BYTES} B to {shape.subscribers:,} subscribers"
     return [
         row(
@@ -162,7 +172,7 @@ def rows_of(shape: Shape) -> list[Row]:
         ),
         row(
             "subscribe",
-            f"p99 to the last at a tenth of that: {to}, one by one, {called(NATIVE)}",
+            f"p99 to the last at a tenth of the peer's rate: {to}, {called(NATIVE)}",
             found.p99_ms(),
             "ms",
             peer=PEER,

