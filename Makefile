@@ -5,7 +5,7 @@ BIN := .venv/bin
 SOURCES := core server client cli protos tests bench examples setup.py
 JOBS ?= 2
 
-.PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke soak simulate powercut mutants fuzz trace annotate baseline clean
+.PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke soak simulate powercut mutants fuzz leaks asan trace annotate baseline clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -84,8 +84,15 @@ powercut: build  ## cut a server's power under load, again and again (root, loop
 mutants: build  ## named faults patched into shipped code; each must be caught
 	cd tests && ../$(PY) -m simulation.mutants
 
-fuzz: build  ## longer differential fuzzing of the wire scanner
+fuzz: build  ## longer fuzzing: the wire scanner against protobuf, and what peers send over HTTP/2 (needs clang)
 	FUZZ_CASES=2000000 $(BIN)/pytest -q tests/property/test_wire.py
+	tools/fuzz.sh 1200
+
+leaks: build  ## tests of the native transport, which fail when anything is alive at their end
+	tools/leaks.sh
+
+asan: build  ## tests of what core does with peers' bytes, under gcc's sanitizers
+	tools/asan.sh
 
 trace:  ## core with line tracing, for coverage; `make build` afterwards goes back
 	TRUNKLINE_CYTHON_TRACE=1 $(PY) setup.py build_ext --inplace --force && rm -f build/.core

@@ -114,7 +114,7 @@ def nghttp2() -> dict[str, list[str]] | None:
     pkg_config = shutil.which("pkg-config")
     missing = "not found: install libnghttp2-dev and pkg-config" if pkg_config is None else _nghttp2_lacks(pkg_config)
     if missing:
-        print(f"trunkline: no native transport: libnghttp2 {missing}", file=sys.stderr)
+        sys.stderr.write(f"trunkline: no native transport: libnghttp2 {missing}\n")
         return None
     found = [_said(f"{pkg_config} {option} libnghttp2").split() for option in ("--cflags", "--libs")]
     return {"extra_compile_args": found[0], "extra_link_args": found[1]}
@@ -133,9 +133,18 @@ def _nghttp2_lacks(pkg_config: str) -> str:
         probe.write_text(f"#include <nghttp2/nghttp2.h>\nint main(void) {{ {calls} return 0; }}\n")
         compiler = (sysconfig.get_config_var("CC") or "cc").split()
         flags = _said(f"{pkg_config} --cflags --libs libnghttp2").split()
-        command = [*compiler, "-Werror=implicit-function-declaration", str(probe), *flags, "-o", str(probe.with_suffix(""))]
+        command = [
+            *compiler,
+            "-Werror=implicit-function-declaration",
+            str(probe),
+            *flags,
+            "-o",
+            str(probe.with_suffix("")),
+        ]
         if subprocess.run(command, capture_output=True).returncode:
-            return f"{_said(f'{pkg_config} --modversion libnghttp2').strip()} is too old: it lacks {' or '.join(guards)}"
+            return (
+                f"{_said(f'{pkg_config} --modversion libnghttp2').strip()} is too old: it lacks {' or '.join(guards)}"
+            )
     return ""
 
 

@@ -30,6 +30,15 @@ cdef inline bint is_blank(uint8_t character) noexcept:
     return character == c" " or character == c"\t"
 
 
+cdef inline void strip_blanks(const uint8_t** value, size_t* length) noexcept:
+    """Move both ends inwards over blanks."""
+    while length[0] and is_blank(value[0][0]):
+        value[0] += 1
+        length[0] -= 1
+    while length[0] and is_blank(value[0][length[0] - 1]):
+        length[0] -= 1
+
+
 cdef inline Header kind_of(const uint8_t* name, size_t length) noexcept:
     """Which header a name is."""
     if length and name[0] == c":":

@@ -6,9 +6,6 @@ from .http2_stream import Budget, Stream
 from .http2_wire import Wire
 
 NO_ERROR: Final[int]
-PROTOCOL_ERROR: Final[int]
-INTERNAL_ERROR: Final[int]
-SETTINGS_TIMEOUT: Final[int]
 CANCEL: Final[int]
 ENHANCE_YOUR_CALM: Final[int]
 BAD_PREFACE: Final[int]

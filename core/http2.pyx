@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from trunkline.core.callheaders cimport (
     HEADER_ACCEPT_ENCODING, HEADER_CONTENT_TYPE, HEADER_ENCODING, HEADER_METHOD, HEADER_OTHER, HEADER_PATH, HEADER_TE,
-    HEADER_TIMEOUT, is_blank, is_grpc_type, is_text, kind_of, timeout_ns,
+    HEADER_TIMEOUT, is_grpc_type, is_text, kind_of, strip_blanks, timeout_ns,
 )
 from trunkline.core.framing cimport Inbox, Outbox
 from trunkline.core.guards cimport spend
@@ -29,9 +29,6 @@ cdef enum:
     _BURST_S = 2  # a limit of so many a second lets twice as many come at once
 
 NO_ERROR = NGHTTP2_NO_ERROR
-PROTOCOL_ERROR = NGHTTP2_PROTOCOL_ERROR
-INTERNAL_ERROR = NGHTTP2_INTERNAL_ERROR
-SETTINGS_TIMEOUT = NGHTTP2_SETTINGS_TIMEOUT
 CANCEL = NGHTTP2_CANCEL
 ENHANCE_YOUR_CALM = NGHTTP2_ENHANCE_YOUR_CALM
 BAD_PREFACE = NGHTTP2_ERR_BAD_CLIENT_MAGIC
@@ -249,11 +246,7 @@ cdef class Session(Wire):
             return 0
         if stream.is_requested:
             return 0  # trailers of a request: gRPC has none
-        while value_length and is_blank(value[0]):
-            value += 1
-            value_length -= 1
-        while value_length and is_blank(value[value_length - 1]):
-            value_length -= 1
+        strip_blanks(&value, &value_length)
         kind = kind_of(name, name_length)
         if kind == HEADER_OTHER:
             stream.headers.append((

@@ -179,7 +179,7 @@ cdef class Stream:
 
     def reset(self, uint32_t code):
         """End the stream at once, both ways."""
-        if not self.is_closed and not self._is_reset:
+        if not self.is_closed:
             self._is_reset = True
             self._outbox._drop(self._promised_bytes)
             nghttp2_submit_rst_stream(self._account._wire, 0, self.id, code)

@@ -22,24 +22,28 @@ fi
 
 # A package like the installed one, but for the modules that are fuzzed.
 package=$out/root/trunkline
-rm -rf "$out/root"
 mkdir -p "$package/core"
-for part in api server client cli; do ln -s "$root/build/pkgroot/trunkline/$part" "$package/$part"; done
-for file in core/*.py core/*.so; do ln -s "$root/$file" "$package/core/"; done
+for part in api server client cli; do ln -sfn "$root/build/pkgroot/trunkline/$part" "$package/$part"; done
 include=$($python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 library=$($python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
 version=$($python -c 'import sysconfig; print(sysconfig.get_config_var("LDVERSION"))')
 suffix=$($python -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
-for module in framing http2 http2_stream http2_wire; do
-    rm -f "$package/core/$module$suffix"
+fuzzed="framing http2 http2_stream http2_wire"
+for file in core/*.py core/*.so; do
+    name=$(basename "$file" "$suffix")
+    case " $fuzzed " in *" $name "*) ;; *) ln -sfn "$root/$file" "$package/core/" ;; esac
+done
+for module in $fuzzed; do
+    source=build/cython/core/$module.c
+    [ "$package/core/$module$suffix" -nt "$source" ] && continue
     "$clang" -g -O1 -fPIC -shared -w -fsanitize=fuzzer-no-link,address -fno-omit-frame-pointer -I"$include" \
-        "build/cython/core/$module.c" -o "$package/core/$module$suffix" $(pkg-config --cflags --libs libnghttp2)
+        "$source" -o "$package/core/$module$suffix" $(pkg-config --cflags --libs libnghttp2)
 done
 "$clang" -g -O1 -fsanitize=fuzzer,address -rdynamic -I"$include" tests/fuzz/main.c -o "$out/fuzz" \
     -L"$library" -Wl,-rpath,"$library" "-lpython$version"
 
 # Blocks come from malloc, so that AddressSanitizer sees their ends; what Python keeps until its end is no leak.
-export PYTHONMALLOC=malloc PYTHONNOUSERSITE=1 ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:allocator_may_return_null=1
+export PYTHONMALLOC=malloc PYTHONNOUSERSITE=1 ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64:malloc_context_size=2
 PYTHONHOME=$($python -c 'import sys; print(sys.base_prefix)')
 PYTHONPATH=$root/$out/root:$root/tests:$($python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 export PYTHONHOME PYTHONPATH

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from fuzz import frames
+from fuzz.answers import Answers
+
 from trunkline.core.http2 import Limits, Session
 from trunkline.core.http2_stream import Budget, Stream
-
-from fuzz.answers import Answers
-from fuzz.frames import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PREFACE, block, call_headers, frame, message, settings
 
 LIMITS: Final = Limits(
     streams_max=8,
@@ -41,7 +41,7 @@ GREETED, LARGE, FRUGAL = 1, 2, 4
 """Bits of a script's first byte: the peer has said hello properly; large limits; a small budget for all."""
 RAW, FRAME, CALL, AGAIN, DELIVER, WAIT, SEND, ACT, SESSION = range(9)
 """What a step is, by its first byte."""
-RESPOND, WRITE, OFFER, FINISH, REFUSE, RESET, TAKE, DROP, WANT_ROOM, PATIENCE = range(10)
+RESPOND, WRITE, OFFER, FINISH, REFUSE, RESET, TAKE, DROP, WANT_ROOM, PATIENCE, REPLY = range(_ACTS := 11)
 """What may be done to a stream."""
 PING, NOTICE, LEAVE, CUT, CLOSE = range(5)
 """What may be done to a session."""
@@ -49,7 +49,8 @@ _ALL_BYTES: Final = 256 * 1024
 _SIZES: Final = (0, 1, 5, 100, 5_000, 20_000, 70_000)
 _SENDS: Final = (1, 10, 1_000, 20_000, _ALL_BYTES)
 _STEPS_MAX: Final = 200
-_PENDING_MAX: Final = 1 << 18
+_PENDING_MAX: Final = 1 << 16
+_PIECES_MAX: Final = 100
 
 
 class Reader:
@@ -89,7 +90,7 @@ class Conversation:
         self._answers = Answers()
         self._seen: dict[int, Stream] = {}
         self._over: set[int] = set()
-        self._pending = bytearray(PREFACE + settings() if bits & GREETED else b"")
+        self._pending = bytearray(frames.PREFACE + frames.settings() if bits & GREETED else b"")
         self._last = b""
         self._now_ns = 1_000_000_000
         self._next_id = 1
@@ -115,7 +116,7 @@ class Conversation:
             self._queue(script.text(script.long()))
         elif kind == FRAME:
             head = script.number(), script.number(), script.number()
-            self._queue(frame(*head, script.text(script.number())))
+            self._queue(frames.frame(*head, script.text(script.number())))
         elif kind == CALL:
             self._call(script.number(), script.text(script.number()))
         elif kind == AGAIN:
@@ -127,7 +128,7 @@ class Conversation:
         elif kind == SEND:
             self._send(_SENDS[script.number() % len(_SENDS)])
         elif kind == ACT:
-            self._act(script.number(), script.number() % 10, script.number())
+            self._act(script.number(), script.number() % _ACTS, script.number())
         else:
             self._act_on_session(script.number() % 5)
 
@@ -141,23 +142,22 @@ class Conversation:
     def _call(self, bits: int, more: bytes) -> None:
         """A call with one more header: ends with it, or has a continuation, or a message."""
         name, _, value = more.partition(b":")
-        fields = block(call_headers(b"/a/b", [(name, value)] if more else []))
+        fields = frames.block(frames.call_headers(b"/a/b", [(name, value)] if more else []))
         stream_id, self._next_id = self._next_id, self._next_id + 2
-        ends = END_STREAM if bits & 1 else 0
+        ends = frames.END_STREAM if bits & 1 else 0
         if bits & 2:
-            half = frame(HEADERS, ends, stream_id, fields[:20])
-            self._queue(half + frame(CONTINUATION, END_HEADERS, stream_id, fields[20:]))
+            half = frames.frame(frames.HEADERS, ends, stream_id, fields[:20])
+            self._queue(half + frames.frame(frames.CONTINUATION, frames.END_HEADERS, stream_id, fields[20:]))
         else:
-            self._queue(frame(HEADERS, ends | END_HEADERS, stream_id, fields))
+            self._queue(frames.frame(frames.HEADERS, ends | frames.END_HEADERS, stream_id, fields))
         if bits & 4:
-            self._queue(frame(0, END_STREAM if bits & 8 else 0, stream_id, message(bytes(bits))))
+            self._queue(frames.frame(0, frames.END_STREAM if bits & 8 else 0, stream_id, frames.message(bytes(bits))))
 
     def _deliver(self, piece: int) -> None:
         """Give the session what the peer sent: at once, or in pieces."""
         data, self._pending = bytes(self._pending), bytearray()
         step = piece or max(1, len(data))
-        if len(data) // step > 1_000:
-            step = len(data) // 1_000
+        step = max(step, len(data) // _PIECES_MAX)
         for at in range(0, max(1, len(data)), step):
             self._receive(data[at : at + step])
 
@@ -170,7 +170,7 @@ class Conversation:
         for stream in changed:
             assert self._seen.setdefault(stream.id, stream) is stream or was_cut, "a stream's number is used again"
             assert stream.id not in self._over, "a stream is reported after its end"
-            assert stream.is_requested or stream.is_closed
+            assert stream.is_requested, "a stream is reported before its headers"
             if stream.is_closed:
                 self._over.add(stream.id)
         if was_cut or self._is_closed:
@@ -205,6 +205,7 @@ class Conversation:
     def _act_on(self, stream: Stream, what: int, size: int) -> None:
         simple: dict[int, Callable[[], object]] = {
             WRITE: lambda: stream.write(bytes(size)),
+            REPLY: lambda: stream.reply(bytes(size)),
             OFFER: lambda: stream.offer([b"x" * size, b"y" * (size // 2)]),
             FINISH: lambda: stream.finish([(b"grpc-status", b"%d" % (size % 17))] if size else None),
             RESET: lambda: stream.reset(size % 14),
@@ -248,7 +249,7 @@ class Conversation:
         """Streams outlive their session, and whatever is done to them does nothing."""
         for stream in self._seen.values():
             assert stream.is_closed
-            for what in range(10):
+            for what in range(_ACTS):
                 self._act_on(stream, what, 100)
         self._drain()
 

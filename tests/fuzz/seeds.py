@@ -8,8 +8,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fuzz import frames
-from fuzz.script import ACT, AGAIN, CALL, CLOSE, CUT, DELIVER, DROP, FINISH, FRAME, FRUGAL, GREETED, LARGE, LEAVE, NOTICE
-from fuzz.script import OFFER, PATIENCE, PING, RAW, REFUSE, RESET, RESPOND, SEND, SESSION, TAKE, WAIT, WANT_ROOM, WRITE
+from fuzz.script import (
+    ACT,
+    AGAIN,
+    CALL,
+    CLOSE,
+    CUT,
+    DELIVER,
+    DROP,
+    FINISH,
+    FRAME,
+    FRUGAL,
+    GREETED,
+    LARGE,
+    LEAVE,
+    NOTICE,
+    OFFER,
+    PATIENCE,
+    PING,
+    RAW,
+    REFUSE,
+    REPLY,
+    RESET,
+    RESPOND,
+    SEND,
+    SESSION,
+    TAKE,
+    WAIT,
+    WANT_ROOM,
+    WRITE,
+)
 
 CORPUS = Path(__file__).parent / "corpus"
 _ALL_AT_ONCE, _SEND_ALL, _SEND_LITTLE = bytes((DELIVER, 0)), bytes((SEND, 4)), bytes((SEND, 0))
@@ -36,7 +64,7 @@ def call(bits: int = 0, more: bytes = b"") -> bytes:
 
 
 def act(which: int, what: int, size: int = 0) -> bytes:
-    """A step: something done to a stream; sizes are places in script._SIZES."""
+    """A step: something done to a stream; sizes are places in _SIZES."""
     return bytes((ACT, which, what, size))
 
 
@@ -51,19 +79,30 @@ def conversations() -> Iterator[tuple[str, bytes]]:
     room = framed(frames.WINDOW_UPDATE, 0, 0, b"\0\x0f\0\0") + framed(frames.SETTINGS, 0, 0, b"\0\x04\0\x0f\0\0")
     begun = room + asked + _SEND_ALL
     yield "unary", asked + act(0, TAKE) + act(0, WRITE, 2) + act(0, FINISH) + _SEND_ALL
+    yield "reply", asked + act(0, TAKE) + act(0, REPLY, 3) + _SEND_ALL
     yield "status", asked + act(0, FINISH, 3) + _SEND_ALL
     yield "refused", call(0) + _ALL_AT_ONCE + act(0, REFUSE) + _SEND_ALL + framed(0, 1, 1, b"late") + _ALL_AT_ONCE
     yield "stream", begun + act(0, RESPOND) + (act(0, OFFER, 3) + act(0, WANT_ROOM, 2) + _SEND_ALL) * 3 + act(0, FINISH)
-    yield "dropped", begun + act(0, WRITE, 5) * 2 + _SEND_LITTLE * 6 + act(0, DROP) + act(0, FINISH, 1) + _SEND_ALL
-    yield "dropped_small", begun + act(0, WRITE, 4) * 9 + _SEND_LITTLE * 6 + act(0, DROP) + act(0, FINISH, 1) + _SEND_ALL
-    yield "reset_half_sent", begun + act(0, WRITE, 6) + _SEND_LITTLE * 6 + act(0, RESET, 2) + _SEND_ALL
+    yield "dropped", begun + act(0, WRITE, 6) * 2 + _SEND_LITTLE * 6 + act(0, DROP) + act(0, FINISH, 1) + _SEND_ALL
+    yield (
+        "dropped_small",
+        begun + act(0, WRITE, 4) * 9 + _SEND_LITTLE * 6 + act(0, DROP) + act(0, FINISH, 1) + _SEND_ALL,
+    )
     yield "patient", begun + act(0, PATIENCE, 3) + act(0, OFFER, 4) * 4 + _SEND_ALL + act(0, FINISH) + _SEND_ALL
-    yield "peer_resets", begun + act(0, WRITE, 5) + _SEND_LITTLE * 6 + framed(3, 0, 1, b"\0\0\0\x08") + _ALL_AT_ONCE + _SEND_ALL
+    half_sent = begun + act(0, WRITE, 6) + _SEND_LITTLE * 6
+    yield "reset_half_sent", half_sent + act(0, RESET, 2) + _SEND_ALL
+    yield "peer_resets", half_sent + framed(3, 0, 1, b"\0\0\0\x08") + _ALL_AT_ONCE + act(0, DROP) + _SEND_ALL
     yield "bytewise", call(14) + bytes((DELIVER, 1)) + act(0, TAKE) + act(0, FINISH) + _SEND_ALL
-    yield "leaves", asked + bytes((SESSION, NOTICE, SESSION, PING)) + _SEND_ALL + bytes((SESSION, LEAVE)) + call(1) + _ALL_AT_ONCE
+    yield (
+        "leaves",
+        asked + bytes((SESSION, NOTICE, SESSION, PING)) + _SEND_ALL + bytes((SESSION, LEAVE)) + call(1) + _ALL_AT_ONCE,
+    )
     yield "cut", asked + bytes((SESSION, CUT)) + call(12) + _ALL_AT_ONCE + act(0, FINISH) + _SEND_ALL
     yield "closed", asked + bytes((SESSION, CLOSE)) + act(0, WRITE, 3) + _SEND_ALL
-    yield "many_messages", call(4) + framed(0, 0, 1, frames.message(b"x" * 50)) + again(9) + _ALL_AT_ONCE + act(0, TAKE) * 9
+    yield (
+        "many_messages",
+        call(4) + framed(0, 0, 1, frames.message(b"x" * 50)) + again(9) + _ALL_AT_ONCE + act(0, TAKE) * 9,
+    )
     yield "late_call", bytes((SESSION, LEAVE)) + _SEND_ALL + call(1) + _ALL_AT_ONCE + wait(20_000) + _SEND_ALL
 
 
@@ -80,8 +119,14 @@ def attacks() -> Iterator[tuple[str, bytes]]:
     yield "priorities", framed(frames.PRIORITY, 0, 3, bytes(5)) + again(20) + _ALL_AT_ONCE
     yield "continuations", framed(frames.HEADERS, 0, 1) + framed(frames.CONTINUATION, 0, 1) + again(20) + _ALL_AT_ONCE
     yield "header_bomb", call(1, b"x:" + b"y" * 200) + again(3) + _ALL_AT_ONCE + _SEND_ALL
-    yield "window_0", framed(4, 0, 0, b"\0\x04\0\0\0\0") + call(12) * 5 + _ALL_AT_ONCE + act(0, WRITE, 5) + act(1, WRITE, 5)
-    yield "window_overflow", opened + framed(8, 0, 1, b"\x7f\xff\xff\xff") * 2 + framed(8, 0, 0, b"\x7f\xff\xff\xff") + _ALL_AT_ONCE
+    yield (
+        "window_0",
+        framed(4, 0, 0, b"\0\x04\0\0\0\0") + call(12) * 5 + _ALL_AT_ONCE + act(0, WRITE, 5) + act(1, WRITE, 5),
+    )
+    yield (
+        "window_overflow",
+        opened + framed(8, 0, 1, b"\x7f\xff\xff\xff") * 2 + framed(8, 0, 0, b"\x7f\xff\xff\xff") + _ALL_AT_ONCE,
+    )
     yield "too_many_streams", call(0) * 10 + _ALL_AT_ONCE + _SEND_ALL
     yield "half_messages", (call(0) + framed(0, 0, 1, b"\0\0\0\1\0" + b"x" * 200)) * 8 + _ALL_AT_ONCE + _SEND_ALL
     yield "claimed", opened + framed(0, 0, 1, b"\0\xff\xff\xff\xff") + _ALL_AT_ONCE + _SEND_ALL
@@ -103,7 +148,9 @@ def spoken_by_h2() -> Iterator[tuple[str, bytes]]:
         client.initiate_connection()
         for number in range(calls):
             stream_id = 1 + 2 * number
-            client.send_headers(stream_id, [*frames.call_headers(b"/a/b", [(b"grpc-timeout", b"5S"), (b"k-bin", b"AAE")])])
+            client.send_headers(
+                stream_id, [*frames.call_headers(b"/a/b", [(b"grpc-timeout", b"5S"), (b"k-bin", b"AAE")])]
+            )
             client.send_data(stream_id, frames.message(b"x" * 40), end_stream=not is_broken_off)
             if is_broken_off:
                 client.reset_stream(stream_id, 8)
@@ -137,10 +184,10 @@ def main() -> None:
     shutil.rmtree(CORPUS, ignore_errors=True)
     scripts = [*conversations(), *attacks()]
     made = {
-        "session": [(name, bytes((GREETED,)) + script) for name, script in scripts]
-        + [(f"{name}_large", bytes((GREETED | LARGE,)) + script) for name, script in conversations()]
-        + [(f"{name}_frugal", bytes((GREETED | FRUGAL,)) + script) for name, script in attacks() if "half" in name]
-        + [(name, bytes((LARGE,)) + script) for name, script in spoken_by_h2()],
+        "session": [(name, bytes((GREETED,)) + steps) for name, steps in scripts]
+        + [(f"{name}_large", bytes((GREETED | LARGE,)) + steps) for name, steps in conversations()]
+        + [(f"{name}_frugal", bytes((GREETED | FRUGAL,)) + steps) for name, steps in attacks() if "half" in name]
+        + [(name, bytes((LARGE,)) + steps) for name, steps in spoken_by_h2()],
         "inbox": list(bodies()),
         "headers": list(fields()),
     }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from reference.framing import Inbox as InboxOracle
-
 from fuzz.frames import END_HEADERS, PREFACE, block, call_headers, frame, settings
 from fuzz.script import LIMITS_LARGE, converse
+
+from reference.framing import Inbox as InboxOracle
 from trunkline.core.framing import Compressed, Inbox
 from trunkline.core.http2 import Session
 from trunkline.core.http2_stream import TIMEOUT_MALFORMED_NS, TIMEOUT_NONE_NS, Budget, Stream

@@ -25,7 +25,7 @@ Handler = Any
 @contextlib.asynccontextmanager
 async def serving(
     interceptors: tuple[Any, ...] = (), *, threads: ThreadPoolExecutor | None = None, **handlers: Handler
-) -> AsyncIterator[grpc.aio.Channel]:
+) -> AsyncIterator[Any]:
     """A channel to a server of these methods."""
     server: Any
     if isinstance(asyncio.get_running_loop(), uvloop.Loop):
@@ -64,7 +64,8 @@ async def failure_of(call: Any) -> grpc.aio.AioRpcError:
 async def test_plain_functions_of_all_kinds_run_in_threads() -> None:
     def say(request: bytes, context: Any) -> bytes:
         context.set_trailing_metadata((("x-sync", "yes"),))
-        return request + dict(context.invocation_metadata())["x-a"].encode()
+        text: str = dict(context.invocation_metadata())["x-a"]
+        return request + text.encode()
 
     def count(request: bytes, context: Any) -> Iterator[bytes]:
         for number in range(int(request)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from reference import framing as reference
 
+from reference import framing as reference
 from trunkline.core.framing import PREFIX_BYTES, Compressed, Inbox, Outbox
 
 MESSAGE_MAX = 200
@@ -14,7 +16,7 @@ MESSAGE_MAX = 200
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     places = sorted({min(place, len(data)) for place in at} | {0, len(data)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(places)]
 
 
 messages = st.lists(st.tuples(st.booleans(), st.binary(max_size=MESSAGE_MAX)), max_size=8)

@@ -12,9 +12,9 @@ import h2.settings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.framing import framed
-from reference.framing import Inbox as ReferenceInbox
 
+from reference.framing import Inbox as ReferenceInbox
+from reference.framing import framed
 from trunkline.core.http2 import BAD_PREFACE, Limits, Session
 from trunkline.core.http2_stream import TIMEOUT_MALFORMED_NS, TIMEOUT_NONE_NS, Budget, Stream
 from trunkline.core.http2_wire import Wire
