@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 TICKS_PER_S = 200
 """A call is expired up to a tick, 5 ms, after its deadline, never before."""
+_LATER_S = 0.0005
+"""Timers of the loop may be half a millisecond early: ours are asked for that much later, so as not to wake for nothing."""
+_ROUNDING = 1e-3
+"""Of a tick: what is due by less than that is due."""
 _SWEEP_AT = 1_024
 
 
@@ -66,11 +70,11 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = self._ticks[0]
-        self._timer = self._loop.call_at(self._armed / TICKS_PER_S, self._expire)
+        self._timer = self._loop.call_at(self._armed / TICKS_PER_S + _LATER_S, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
-        now = self._loop.time() * TICKS_PER_S
+        now = self._loop.time() * TICKS_PER_S + _ROUNDING
         while self._ticks and self._ticks[0] <= now:
             for call in self._calls.pop(heapq.heappop(self._ticks)):
                 call.tick = 0
