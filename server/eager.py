@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine
-from sys import getrefcount
 from typing import Any
 
 _NOTHING = object()
@@ -57,11 +56,13 @@ class Resumed(Coroutine[Any, Any, Any]):
 class EagerTask:
     """The current task of a coroutine's first step, and whoever keeps it (a timeout, a group) of all further ones."""
 
-    __slots__ = ("_cancel_requests", "_task")
+    __slots__ = ("_callbacks", "_cancel_requests", "_loop", "_task")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._cancel_requests = 0
+        self._callbacks: list[Callable[[Any], object]] | None = None
 
     def cancel(self, msg: Any = None) -> bool:
         """See asyncio.Task; in the first step it takes effect at its end."""
@@ -81,19 +82,46 @@ class EagerTask:
         self._cancel_requests = max(0, self._cancel_requests - 1)
         return self._cancel_requests
 
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Any = None) -> None:
+        """See asyncio.Task."""
+        if self._task is not None:
+            self._task.add_done_callback(callback, context=context)
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """See asyncio.Task."""
+        return self._loop
+
+    def get_name(self) -> str:
+        """See asyncio.Task."""
+        return "first step" if self._task is None else self._task.get_name()
+
+    def done(self) -> bool:
+        """See asyncio.Task."""
+        return self._task is not None and self._task.done()
+
+    def cancelled(self) -> bool:
+        """See asyncio.Task."""
+        return self._task is not None and self._task.cancelled()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
+
+    def finish(self) -> None:
+        """The first step was the last."""
+        for callback in self._callbacks or ():
+            self._loop.call_soon(callback, self)
 
     def become(self, task: asyncio.Task[None]) -> None:
         """The first step is over, and the coroutine goes on in this task."""
         requests, self._cancel_requests, self._task = self._cancel_requests, 0, task
         for _ in range(requests):
             task.cancel()
-
-
-_spare: list[EagerTask] = []
-_REFERENCES_OF_OURS = 3
-"""Those of `start`, of getrefcount, and of asyncio's register of current tasks."""
+        for callback in self._callbacks or ():
+            task.add_done_callback(callback)
 
 
 def start(
@@ -105,14 +133,13 @@ def start(
 
     Not to be called within a task.
     """
-    current = _spare.pop() if _spare else EagerTask()
+    current = EagerTask(loop)
     context = contextvars.copy_context()
     _enter_task(loop, current)  # type: ignore[arg-type]
     try:
         awaited = context.run(coroutine.send, None)
     except StopIteration:
-        if getrefcount(current) == _REFERENCES_OF_OURS and not current.cancelling():
-            _spare.append(current)  # nobody has kept it
+        current.finish()
         return
     finally:
         _leave_task(loop, current)  # type: ignore[arg-type]

@@ -191,7 +191,25 @@ def test_what_does_not_wait_never_becomes_a_task() -> None:
 
     assert started(at_once(), at_once()) == []
     assert len(steps) == 2
-    assert steps[0] is not steps[1], "one that somebody kept is not given to another"
+    assert steps[0] is not steps[1]
+
+
+def test_who_waits_for_the_task_of_a_first_step_is_told_whether_or_not_it_goes_on() -> None:
+    told: list[str] = []
+
+    async def call(name: str, wait: bool) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.done()
+        assert not task.cancelled()
+        assert task.get_loop() is asyncio.get_running_loop()
+        assert task.get_name()
+        task.add_done_callback(lambda _: told.append(name))
+        if wait:
+            await asyncio.sleep(0.01)
+
+    started(call("at once", False), call("later", True))
+    assert told == ["at once", "later"]
 
 
 def test_a_first_step_may_cancel_itself_and_sees_it_where_it_waits() -> None:
