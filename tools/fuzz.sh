@@ -1,7 +1,8 @@
 #!/bin/sh
 # Coverage-guided fuzzing of what peers send: fuzz.sh [SECONDS [TARGET...]]. The modules of core that read it are built with
 # AddressSanitizer and libFuzzer's counters under build/fuzz, beside a program that embeds Python. What is found beyond the
-# committed corpus stays in build/fuzz/corpus; an input that fails is left in build/fuzz and named.
+# committed corpus stays in build/fuzz/corpus; an input that fails is left in build/fuzz and named. FUZZ_SEED makes a run
+# that can be repeated, as far as its time allows; without it each is another.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
@@ -43,7 +44,7 @@ done
     -L"$library" -Wl,-rpath,"$library" "-lpython$version"
 
 # Blocks come from malloc, so that AddressSanitizer sees their ends; what Python keeps until its end is no leak.
-export PYTHONMALLOC=malloc PYTHONNOUSERSITE=1 ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64:malloc_context_size=2
+export PYTHONHASHSEED=0 PYTHONMALLOC=malloc PYTHONNOUSERSITE=1 ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64:malloc_context_size=2
 PYTHONHOME=$($python -c 'import sys; print(sys.base_prefix)')
 PYTHONPATH=$root/$out/root:$root/tests:$($python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 export PYTHONHOME PYTHONPATH
@@ -52,6 +53,7 @@ for target in "$@"; do
     mkdir -p "$out/corpus/$target"
     echo "fuzz: $target for $each s"
     FUZZ_TARGET=$target "$out/fuzz" "$out/corpus/$target" "tests/fuzz/corpus/$target" -max_total_time="$each" -timeout=10 \
+        -seed="${FUZZ_SEED:-0}" \
         -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 -artifact_prefix="$out/$target-" >"$out/$target.log" 2>&1 \
         || { tail -n 60 "$out/$target.log" >&2; exit 1; }
     grep -E 'INITED|stat::number_of_executed|stat::average|stat::new_units' "$out/$target.log"
