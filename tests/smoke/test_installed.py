@@ -92,7 +92,21 @@ def test_nothing_that_is_not_for_users_is_there() -> None:
     ]
     assert not foreign
     tops = {name.split("/")[0] for name in installed() if not name.startswith("..")}
-    assert tops == {"trunkline", f"trunkline-{version('trunkline')}.dist-info"}
+    # The last holds libnghttp2, which the wheel brings.
+    assert tops == {"trunkline", f"trunkline-{version('trunkline')}.dist-info", "trunkline.libs"}
+
+
+def test_the_native_transport_is_there() -> None:
+    from trunkline.core.http2 import LIBRARY
+    from trunkline.server.transport.choice import kind_of
+    from trunkline.server.transport.config import TransportConfig
+
+    assert re.fullmatch(r"1\.\d+\.\d+", LIBRARY)
+    assert kind_of(TransportConfig()) == "native"
+    with open("/proc/self/maps") as maps:
+        used = {line.split()[-1] for line in maps if "libnghttp2" in line}
+    assert used
+    assert all("trunkline.libs" in path for path in used), used
 
 
 def test_the_commands_of_the_server_are_found() -> None:
