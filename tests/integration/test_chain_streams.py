@@ -137,13 +137,15 @@ async def test_a_client_that_goes_ends_the_stream() -> None:
 
 async def test_unix_sockets_serve_and_are_not_taken_away(tmp_path: Path) -> None:
     listener = Listener(address=f"unix:{tmp_path}/trunkline.sock")
-    async with running(listener=listener) as server:
+    # Or the second channel may find the first one's connection, before gRPC has seen its end.
+    apart = [("grpc.use_local_subchannel_pool", 1)]
+    async with running(listener=listener, channel_options=apart) as server:
         assert (await server.registry_stub.Register(register_request())).lease_id == 7
         second = new_transport(None, [listener])
         with pytest.raises(InvalidArgument, match="is taken"):
             await second.start()
         assert (await server.registry_stub.Register(register_request())).lease_id == 7
-    async with running(listener=listener) as server:
+    async with running(listener=listener, channel_options=apart) as server:
         assert (await server.registry_stub.Register(register_request())).lease_id == 7
 
 
