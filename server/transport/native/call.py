@@ -114,11 +114,6 @@ class Call(Context):
                 self.connection.server.deadlines.end(self)
             super().end()
 
-    @property
-    def task(self) -> asyncio.Task[None] | None:
-        """What runs the handler."""
-        return self._task
-
     def _start(self) -> None:
         if not self.route.needs_no_request:
             count = len(self.stream.inbox)

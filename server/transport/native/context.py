@@ -35,7 +35,6 @@ class Context:
         "_deadline_s",
         "_details",
         "_encoding",
-        "_initial_metadata",
         "_is_cancelled",
         "_is_done",
         "_reading",
@@ -54,7 +53,6 @@ class Context:
         self._code: Any = OK
         self._details = ""
         self._trailing: tuple[Any, ...] = ()
-        self._initial_metadata: Metadata = ()
         self._callbacks: list[DoneCallback] | None = None
         self._encoding: bytes = connection.server.encoding
         self._compress_next = True

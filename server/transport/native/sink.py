@@ -28,7 +28,6 @@ class NativeSink:
         self._config = config
         self._callbacks: list[Callable[[], None]] = []
         self._is_closed = False
-        self._failure: LimitExceeded | None = None
         self._over: asyncio.Future[None] = call.connection.loop.create_future()
         self._watching: asyncio.TimerHandle | None = None
         self._sent_when_watched = 0
