@@ -260,3 +260,25 @@ async def test_context_variables_of_one_call_are_not_seen_by_others() -> None:
     async with serving(Mark=unary(mark)) as channel:
         for request in (b"a", b"slow", b"b"):
             assert await channel.unary_unary(path("Mark"))(request, timeout=5) == b"nothing"
+
+
+async def test_a_write_waits_while_the_client_does_not_read() -> None:
+    written: list[int] = []
+
+    async def flood(request: bytes, context: Any) -> None:
+        for number in range(4_000):
+            await context.write(bytes(10_000))
+            written.append(number)
+
+    async with serving(Flood=grpc.unary_stream_rpc_method_handler(flood)) as channel, asyncio.timeout(30):
+        call = channel.unary_stream(path("Flood"))(b"", timeout=30)
+        assert await call.read() == bytes(10_000)
+        seen = -1
+        while seen != len(written):  # until nothing more is written for a while
+            seen = len(written)
+            await asyncio.sleep(0.3)
+        assert seen < 4_000
+        read = 1
+        while await call.read() is not grpc.aio.EOF:
+            read += 1
+        assert read == 4_000
