@@ -1,4 +1,4 @@
-"""Heads of control records, and what a snapshot holds of them, from their binary form.
+"""Heads of control records, and what a snapshot holds of them, from their binary form and back.
 
 Read is what protobuf reads of what it has serialized: trunkline.api.journal.v1.RecordHead and AdmissionPiece. A head
 may be two serialized messages, one behind the other, which protobuf merges.
@@ -11,6 +11,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from trunkline.core.messages cimport Span, read_fixed, read_number, read_span, read_tag, skip, text
+from trunkline.core.writing cimport (
+    Out, free_out, open_out, put_fixed, put_message, put_number, put_text, taken, written,
+)
 
 cdef enum:
     _KEYS = 0x0A  # tag of a KeyVersion
@@ -109,6 +112,46 @@ cdef int _read_version(const uint8_t** from_, const uint8_t* end, Version* into)
 
 cdef _version(Version* version):
     return (version.writer, version.epoch, version.sequence) if version.present else None
+
+
+def write_head(
+    str key not None,
+    str id not None,
+    str namespace not None,
+    uint32_t schema,
+    version,
+    expects,
+    str author not None,
+    str reason not None,
+    str traceparent not None,
+):
+    """A head as `read_head` gives it; fields that are empty, or None, are left to another part."""
+    cdef Out out
+    open_out(&out)
+    try:
+        put_text(&out, 0x4A, traceparent)
+        put_text(&out, 0x42, reason)
+        put_text(&out, 0x3A, author)
+        if expects is not None:
+            _put_version(&out, 0x32, expects)
+        if version is not None:
+            _put_version(&out, 0x2A, version)
+        put_text(&out, 0x22, id)
+        put_text(&out, 0x1A, key)
+        put_text(&out, 0x12, namespace)
+        put_number(&out, 0x08, schema)
+        return taken(&out)
+    finally:
+        free_out(&out)
+
+
+cdef int _put_version(Out* out, uint8_t tag, object version) except -1:
+    cdef Py_ssize_t mark = written(out)
+    writer, epoch, sequence = version
+    put_number(out, 0x18, sequence)
+    put_number(out, 0x10, epoch)
+    put_fixed(out, 0x09, writer)
+    return put_message(out, tag, mark)
 
 
 def read_versions(bytes piece not None):

@@ -1,7 +1,8 @@
-"""Instances from their binary form: what a registry reads a hundred thousand of when it starts.
+"""Instances from their binary form and back: what a registry reads a hundred thousand of when it starts, and what each
+registration is read and written as.
 
-What is read was serialized by protobuf, so each field stands once and every text is UTF-8. What many instances have in
-common is kept once: names are interned, and places and sets of labels are known again by their bytes.
+What is read was serialized by protobuf or here, so each field stands once and every text is UTF-8. What many instances
+have in common is kept once: names are interned, and places and sets of labels are known again by their bytes.
 """
 
 from sys import intern
@@ -9,10 +10,13 @@ from types import MappingProxyType
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject_GenericSetAttr
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from trunkline.core.messages cimport Span, read_number, read_span, read_tag, skip, text
+from trunkline.core.messages cimport Span, read_fixed, read_number, read_span, read_tag, skip, text
+from trunkline.core.writing cimport (
+    Out, free_out, open_out, put_bytes, put_fixed, put_message, put_number, put_text, put_text_always, taken, written,
+)
 
 from trunkline.core.model import NO_LABELS as _NO_LABELS
 from trunkline.core.model import WEIGHT_DEFAULT as _WEIGHT_DEFAULT
@@ -213,3 +217,119 @@ cdef _declaration(int32_t declared):
         return Declared.SERVING
     found = _declared.get(declared)
     return Declared(declared) if found is None else found
+
+
+# Writing.
+
+
+def write_instance(instance, bytes health_check):
+    """The message of an instance, every default written out; equal instances are the same bytes.
+
+    `health_check` is the message of its health check, or None.
+    """
+    cdef Out out
+    open_out(&out)
+    try:
+        _put_instance(&out, instance, health_check)
+        return taken(&out)
+    finally:
+        free_out(&out)
+
+
+cdef int _put_instance(Out* out, object instance, bytes health_check) except -1:
+    cdef tuple endpoints = instance.endpoints
+    cdef Py_ssize_t mark
+    if health_check is not None:
+        put_bytes(out, 0x52, health_check)
+    put_number(out, 0x48, instance.declared)
+    _put_labels(out, instance.labels)
+    locality = instance.locality
+    if locality is not _nowhere and locality != _nowhere:
+        mark = written(out)
+        put_text(out, 0x1A, locality.sub_zone)
+        put_text(out, 0x12, locality.zone)
+        put_text(out, 0x0A, locality.region)
+        put_message(out, 0x3A, mark)
+    put_number(out, 0x30, instance.weight)
+    for endpoint in reversed(endpoints):
+        mark = written(out)
+        put_text(out, 0x1A, endpoint.protocol)
+        put_number(out, 0x10, endpoint.port)
+        put_text(out, 0x0A, endpoint.host)
+        put_message(out, 0x2A, mark)
+    put_text(out, 0x22, instance.version)
+    put_text(out, 0x1A, instance.id)
+    put_text(out, 0x12, instance.service)
+    put_text(out, 0x0A, instance.namespace)
+    return 0
+
+
+cdef int _put_labels(Out* out, object labels) except -1:
+    cdef Py_ssize_t mark
+    if not labels:
+        return 0
+    for name in sorted(labels, reverse=True):
+        mark = written(out)
+        put_text_always(out, 0x12, labels[name])
+        put_text_always(out, 0x0A, name)
+        put_message(out, _LABELS, mark)
+    return 0
+
+
+# The fact of a registration: trunkline.api.journal.v1.InstanceRegistered.
+
+
+def write_registration(
+    instance, bytes health_check, uint64_t lease_id, bytes secret_hash not None, uint64_t ttl_ms, uint64_t keeper
+):
+    """The body of the record; `health_check` as of `write_instance`."""
+    cdef Out out
+    cdef Py_ssize_t mark
+    open_out(&out)
+    try:
+        put_fixed(&out, 0x29, keeper)
+        put_number(&out, 0x20, ttl_ms)
+        if secret_hash:
+            put_bytes(&out, 0x1A, secret_hash)
+        put_fixed(&out, 0x11, lease_id)
+        mark = written(&out)
+        _put_instance(&out, instance, health_check)
+        put_message(&out, 0x0A, mark)
+        return taken(&out)
+    finally:
+        free_out(&out)
+
+
+def read_registration(bytes body not None, health_check):
+    """Instance, lease id, hash of its secret, TTL in ms, keeper. As `read_instance`."""
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(body)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(body)
+    cdef Span instance
+    cdef Span secret_hash
+    cdef uint64_t lease_id = 0
+    cdef uint64_t ttl_ms = 0
+    cdef uint64_t keeper = 0
+    cdef uint32_t tag
+    memset(&instance, 0, sizeof(Span))
+    memset(&secret_hash, 0, sizeof(Span))
+    while at < end:
+        read_tag(&at, end, &tag)
+        if tag == 0x0A:
+            read_span(&at, end, &instance)
+        elif tag == 0x11:
+            read_fixed(&at, end, &lease_id)
+        elif tag == 0x1A:
+            read_span(&at, end, &secret_hash)
+        elif tag == 0x20:
+            read_number(&at, end, &ttl_ms)
+        elif tag == 0x29:
+            read_fixed(&at, end, &keeper)
+        else:
+            skip(&at, end, tag)
+    return (
+        instance_of(instance, health_check),
+        lease_id,
+        PyBytes_FromStringAndSize(<const char*>secret_hash.at, secret_hash.size),
+        <int64_t>ttl_ms,
+        keeper,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class AppliedTracker:
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
         self._waits: dict[AppliedWait, None] = {}
-        self._recent: dict[tuple[str, str, str], RegisteredInstance | None] = {}
+        self._recent: OrderedDict[tuple[str, str, str], RegisteredInstance | None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waits)
@@ -109,10 +110,10 @@ class AppliedTracker:
         recent = self._recent
         for change in changes:
             key = (change.namespace, change.service, change.instance_id)
-            recent.pop(key, None)
             recent[key] = change.before
+            recent.move_to_end(key)
         while len(recent) > self._config.recent_changes_max:
-            del recent[next(iter(recent))]
+            recent.popitem(last=False)
 
     def scope(self, namespace: str, service: str, instance_id: str | None) -> AppliedScope:
         """Who has to acknowledge: those that could route to the instance, or everyone if that is not known.

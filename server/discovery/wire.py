@@ -6,6 +6,7 @@ tags are the contract's, and a test compares the result with what protobuf makes
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from trunkline.api import convert
@@ -107,7 +108,7 @@ class EncodedInstances:
 
     def __init__(self, *, instances_max: int = ENCODED_INSTANCES_MAX) -> None:
         self._max = instances_max
-        self._kept: dict[tuple[str, str, str], tuple[RegisteredInstance, bytes]] = {}
+        self._kept: OrderedDict[tuple[str, str, str], tuple[RegisteredInstance, bytes]] = OrderedDict()
         self.made = 0
         """Encodings so far: what the rest of the work is weighed by."""
 
@@ -124,7 +125,7 @@ class EncodedInstances:
         self.made += 1
         encoded = framed(convert.registered_to(registered).SerializeToString(deterministic=True))
         if kept is None and len(self._kept) >= self._max:
-            del self._kept[next(iter(self._kept))]
+            self._kept.popitem(last=False)
         if kept is not None and kept[0].modified_revision > registered.modified_revision:
             return encoded  # an older state, for a reader that is behind: the newer one is wanted more often
         self._kept[key] = (registered, encoded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from trunkline.api import convert
@@ -136,7 +136,7 @@ class Streams:
             if name != DEFAULT_STREAM or not make:
                 raise not_found(namespace, name)
             # The caller's request id stands for what it asks for, which comes after this.
-            making = replace(origin, request_id="")
+            making = origin._replace(request_id="")
             await self._write_created(namespace, name, StreamSettings(sync=self.promise.sync), making, exact=False)
             entity = self._fold.stream(namespace, name)
             if entity is None:

@@ -7,13 +7,13 @@ bytes of a stored event are the bytes of the field `event` of a Delivery.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Protocol, TypeVar
+from itertools import accumulate, repeat
+from typing import NamedTuple, Protocol, TypeVar, cast
 
-from trunkline.api.journal.v1 import record_pb2
 from trunkline.core.errors import InvalidArgument
+from trunkline.core.heads import write_head
 
 from .record import NO_VERSION, Record, Version
 
@@ -47,9 +47,8 @@ class Scan(Protocol):
     def id_hashes(self) -> array[int]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A control record or a checkpoint before it has a position. Fields are those of Record."""
+class Draft(NamedTuple):
+    """A control record or a checkpoint before it has a position. Fields are those of Record, in their order."""
 
     topic: str
     body: bytes
@@ -65,20 +64,21 @@ class Draft:
 
     def record(self, offset: int, time_ns: int) -> Record:
         """The record that this becomes at a position."""
+        topic, body, key, record_id, namespace, schema, version, expects, author, reason, traceparent = self
         return Record(
-            offset=offset,
-            time_ns=time_ns,
-            topic=self.topic,
-            body=self.body,
-            key=self.key,
-            id=self.id,
-            namespace=self.namespace,
-            schema=self.schema,
-            version=self.version or NO_VERSION,
-            expects=self.expects,
-            author=self.author,
-            reason=self.reason,
-            traceparent=self.traceparent,
+            offset,
+            time_ns,
+            topic,
+            body,
+            key,
+            record_id,
+            namespace,
+            schema,
+            version or NO_VERSION,
+            expects,
+            author,
+            reason,
+            traceparent,
         )
 
 
@@ -230,31 +230,31 @@ def encode_heads(drafts: Sequence[Draft]) -> tuple[bytes, list[bytes]]:
 
     Common and rest, concatenated, are the whole head (protobuf merges the parts of a message).
     """
-    common = record_pb2.RecordHead()
-    for field in ("schema", "namespace", "key", "id", "author", "reason", "traceparent"):
-        first = getattr(drafts[0], field)
-        if all(getattr(draft, field) == first for draft in drafts):
-            setattr(common, field, first)
-    if len({draft.version and draft.version[:2] for draft in drafts}) == 1 and drafts[0].version is not None:
-        common.version.writer, common.version.epoch, _ = drafts[0].version
-    return common.SerializeToString(), [_own_head(draft, common) for draft in drafts]
+    columns = list(zip(*drafts, strict=True))
+    key, keys = _split(columns[2], "")
+    record_id, ids = _split(columns[3], "")
+    namespace, namespaces = _split(columns[4], "")
+    schema, schemas = _split(columns[5], 0)
+    version, versions = _split_versions(columns[6])
+    author, authors = _split(columns[8], "")
+    reason, reasons = _split(columns[9], "")
+    traceparent, traceparents = _split(columns[10], "")
+    common = write_head(key, record_id, namespace, schema, version, None, author, reason, traceparent)
+    rest = zip(keys, ids, namespaces, schemas, versions, columns[7], authors, reasons, traceparents, strict=True)
+    return common, [write_head(*head) for head in rest]
 
 
-def _own_head(draft: Draft, common: record_pb2.RecordHead) -> bytes:
-    head = record_pb2.RecordHead(
-        schema=0 if common.schema else draft.schema,
-        namespace="" if common.namespace else draft.namespace,
-        key="" if common.key else draft.key,
-        id="" if common.id else draft.id,
-        author="" if common.author else draft.author,
-        reason="" if common.reason else draft.reason,
-        traceparent="" if common.traceparent else draft.traceparent,
-    )
-    if draft.version is not None:
-        if not common.HasField("version"):
-            head.version.writer, head.version.epoch, _ = draft.version
-        head.version.sequence = draft.version.sequence
-    if draft.expects is not None:
-        head.expects.SetInParent()
-        head.expects.writer, head.expects.epoch, head.expects.sequence = draft.expects
-    return head.SerializeToString()
+def _split(column: Sequence[T], nothing: T) -> tuple[T, Iterable[T]]:
+    """What all have in common, and each one's rest."""
+    first = column[0]
+    if column.count(first) < len(column):
+        return nothing, column
+    return first, repeat(nothing, len(column))
+
+
+def _split_versions(column: Sequence[Version | None]) -> tuple[Version | None, Iterable[Version | None]]:
+    """The same of versions, whose writer and epoch may be common to all."""
+    first = column[0]
+    if first is None or any(version is None or version[:2] != first[:2] for version in column):
+        return None, column
+    return first._replace(sequence=0), [Version(0, 0, sequence) for _, _, sequence in cast("Sequence[Version]", column)]

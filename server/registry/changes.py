@@ -12,8 +12,7 @@ from typing import NamedTuple
 from trunkline.core.model import RegisteredInstance
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryChange:
+class RegistryChange(NamedTuple):
     """One instance before and after one record. `before` is None for a new one, `after` for one that went."""
 
     revision: int

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.errors import InstanceAlive, InstanceNotFound, InstanceOverridden, RevisionMismatch
+from trunkline.core.instances import write_registration
 from trunkline.core.model import ROUTABLE, Declared, Instance, Status
 from trunkline.server.journal.control.fold import Change, View
 
@@ -49,26 +50,22 @@ def hash_secret(secret: bytes) -> bytes:
 
 def lease_id_of(key: InstanceKey, secret: bytes) -> int:
     """The lease that a secret's holder has on an instance: the same however often it is asked for, and as hard to guess
-    as 64 bits of the secret."""
-    digest = hmac.digest(secret, f"trunkline lease {key.text}".encode(), "sha256")
-    return int.from_bytes(digest[:8], "big") or 1
+    as 64 bits of the secret. A keyed hash (RFC 7693, 2.5), in a third of the time that HMAC takes.
+    """
+    digest = hashlib.blake2b(key.text.encode(), digest_size=8, key=secret, person=b"trunkline lease")
+    return int.from_bytes(digest.digest(), "big") or 1
 
 
-def register(wanted: Registration, *, node_id: int, keeps_all: bool) -> Decide:
+def register(key: InstanceKey, wanted: Registration, lease_id: int, *, node_id: int, keeps_all: bool) -> Decide:
     """Register or change an instance. Refuses with InstanceAlive."""
-    key = InstanceKey.of(wanted.instance)
     secret_hash = hash_secret(wanted.secret)
-    fact = control_pb2.InstanceRegistered(
-        instance=convert.instance_to(wanted.instance),
-        lease_id=lease_id_of(key, wanted.secret),
-        secret_hash=secret_hash,
-        ttl_ms=wanted.ttl_ms,
-        keeper=node_id,
-    )
-    changes = (_change(REGISTERED, key, fact.SerializeToString(deterministic=True)),)
+    health_check = convert.health_check_bytes(wanted.instance.health_check)
+    body = write_registration(wanted.instance, health_check, lease_id, secret_hash, wanted.ttl_ms, node_id)
+    change = _change(REGISTERED, key, body)
+    changes = (change,)
 
     def decide(view: View) -> Sequence[Change]:
-        entry: Entry | None = view.get(key.text)
+        entry: Entry | None = view.get(change.key)
         if entry is None:
             return changes
         lease = entry.lease

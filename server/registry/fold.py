@@ -144,25 +144,26 @@ class RegistryFold:
             self._collect(record, before, after)
 
     def _collect(self, record: Record, before: Entry | None, after: Entry | None) -> None:
-        old, new = (None if e is None else e.registered for e in (before, after))
+        old, old_lease = (None, None) if before is None else before[:2]
+        new, new_lease = (None, None) if after is None else after[:2]
         if old is not new:
             shown = new or old
             assert shown is not None
+            instance = shown.instance
             self.changes.append(
                 RegistryChange(
-                    revision=record.offset,
-                    time_ns=record.time_ns,
-                    namespace=shown.instance.namespace,
-                    service=shown.instance.service,
-                    instance_id=shown.instance.id,
-                    before=old,
-                    after=new,
-                    what=describe(record.topic, record.body, before, after),
-                    author=record.author,
-                    reason=record.reason,
+                    record.offset,
+                    record.time_ns,
+                    instance.namespace,
+                    instance.service,
+                    instance.id,
+                    old,
+                    new,
+                    describe(record.topic, record.body, before, after),
+                    record.author,
+                    record.reason,
                 )
             )
-        old_lease, new_lease = (None if e is None else e.lease for e in (before, after))
         if old_lease is not new_lease:
             cause = control_pb2.InstanceRemoved.FromString(record.body).cause if record.topic == REMOVED else 0
             self.lease_changes.append(LeaseChange(record.key, old_lease, new_lease, record.topic, cause))

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
+from trunkline.core.instances import read_registration
 from trunkline.core.model import Instance, RegisteredInstance
 
 from .entity import Entry, Lease, Override
@@ -58,10 +60,15 @@ def _derived(entry: Entry, instance: Instance, revision: int) -> Entry:
     return Entry(registered, entry.lease, entry.probe_failure, entry.override)
 
 
+@lru_cache(maxsize=1_024)
+def _read_registration(body: bytes) -> tuple[Instance, int, bytes, int, int]:
+    """Remembered, because a record is read when it is decided and once more when it is durable."""
+    return read_registration(body, convert.health_check_of)
+
+
 def _registered(entry: Entry | None, body: bytes, at: At) -> Entry:
-    fact = control_pb2.InstanceRegistered.FromString(body)
-    instance = convert.instance_from(fact.instance)
-    lease = Lease(fact.lease_id, fact.secret_hash, fact.ttl_ms, fact.keeper)
+    instance, lease_id, secret_hash, ttl_ms, keeper = _read_registration(body)
+    lease = Lease(lease_id, secret_hash, ttl_ms, keeper)
     created, registered_at_ns = at.revision, at.time_ns
     probe_failure = override = None
     if entry is not None:
@@ -72,14 +79,7 @@ def _registered(entry: Entry | None, body: bytes, at: At) -> Entry:
             if _probed_alike(old.instance, instance):
                 probe_failure = entry.probe_failure
     status, reason = status_of(instance.declared, lease, probe_failure, override)
-    registered = RegisteredInstance(
-        instance=instance,
-        status=status,
-        status_reason=reason,
-        created_revision=created,
-        modified_revision=at.revision,
-        registered_at_ns=registered_at_ns,
-    )
+    registered = RegisteredInstance(instance, status, reason, created, at.revision, registered_at_ns)
     return Entry(registered, lease, probe_failure, override)
 
 

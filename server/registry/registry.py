@@ -165,14 +165,15 @@ class Registry:
     async def register(self, wanted: Registration, origin: Origin, *, deadline_ns: int | None = None) -> Registered:
         """Register or change an instance. Raises InstanceAlive, LimitExceeded and what the sequencer raises."""
         key = InstanceKey.of(wanted.instance)
-        if self.fold.get(key.text) is None:
+        text = key.text
+        if self.fold.get(text) is None:
             self._refuse_beyond_limits(key)
-        decide = decisions.register(wanted, node_id=self._node_id, keeps_all=self.config.keeps_all)
-        written = await self._sequencer.write(decide, origin, deadline_ns=deadline_ns)
         lease_id = lease_id_of(key, wanted.secret)
+        decide = decisions.register(key, wanted, lease_id, node_id=self._node_id, keeps_all=self.config.keeps_all)
+        written = await self._sequencer.write(decide, origin, deadline_ns=deadline_ns)
         if not written.records:
             self.keep_alive((lease_id,))
-        entry = self.fold.get(key.text)
+        entry = self.fold.get(text)
         revision = written.revision if entry is None else entry.registered.modified_revision
         return Registered(lease_id, wanted.ttl_ms, revision, bool(written.records))
 

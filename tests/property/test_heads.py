@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reference import heads as reference
 from trunkline.api.journal.v1 import admission_pb2, record_pb2
-from trunkline.core.heads import read_head, read_versions
+from trunkline.core.heads import read_head, read_versions, write_head
 
 text = st.text(max_size=5)
 words = st.sampled_from([0, 1, 300, 2**63, 2**64 - 1])
@@ -47,6 +47,12 @@ def test_any_head_whole_or_in_parts(parts: list[record_pb2.RecordHead], more: by
         part.MergeFromString(more)
     data = b"".join(part.SerializeToString() for part in parts)
     assert read_head(data) == reference.read_head(data)
+
+
+@given(heads)
+def test_any_head_there_and_back(head: record_pb2.RecordHead) -> None:
+    written = write_head(*reference.read_head(head.SerializeToString()))
+    assert written == head.SerializeToString(deterministic=True)
 
 
 @given(pieces, unknown)

@@ -10,9 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reference import instances as reference
+from trunkline.api import convert
+from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import common_pb2
-from trunkline.core.instances import read_instance
-from trunkline.core.model import Instance
+from trunkline.core.instances import read_instance, read_registration, write_instance, write_registration
+from trunkline.core.model import Endpoint, Instance
 
 text = st.text(max_size=5)
 """Any, of one to four bytes a character."""
@@ -68,6 +70,49 @@ def test_any_bytes_that_are_an_instance(data: bytes) -> None:
 def test_other_bytes_are_refused_or_read_within_their_bounds(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         read(data)
+
+
+@given(messages, st.binary(max_size=3), st.sampled_from([0, 1, 2**64 - 1]), st.integers(0, 2**63 - 1), unknown)
+def test_any_registration_there_and_back(
+    message: common_pb2.Instance, secret_hash: bytes, word: int, ttl_ms: int, more: bytes
+) -> None:
+    instance = reference.read_instance(message.SerializeToString())
+    fact = control_pb2.InstanceRegistered(
+        instance=convert.instance_to(instance),
+        lease_id=word,
+        secret_hash=secret_hash,
+        ttl_ms=ttl_ms,
+        keeper=word,
+    )
+    health_check = fact.instance.health_check.SerializeToString() if instance.health_check is not None else None
+    written = write_registration(instance, health_check, word, secret_hash, ttl_ms, word)
+    assert control_pb2.InstanceRegistered.FromString(written) == fact
+    assert len(written) == fact.ByteSize(), "nothing is there twice"
+    assert common_pb2.Instance.FromString(write_instance(instance, health_check)) == fact.instance
+    if len(instance.labels) < 2:  # protobuf has an order of its own for what begins alike
+        assert written == fact.SerializeToString(deterministic=True)
+    found = read_registration(written + more, reference.health_check_of)
+    assert found == (instance, word, secret_hash, ttl_ms, word)
+
+
+def test_an_instance_that_needs_more_room() -> None:
+    labels = {f"{name:04}" * 8: "é" * 200 for name in range(300)}
+    endpoints = tuple(Endpoint(f"host-{port}", port) for port in range(1, 300))
+    instance = Instance(namespace="shop", service="cart", id="a" * 5_000, endpoints=endpoints, labels=labels)
+    assert common_pb2.Instance.FromString(write_instance(instance, None)) == convert.instance_to(instance)
+
+
+def test_equal_instances_are_the_same_bytes() -> None:
+    one, other = (
+        Instance(namespace="shop", service="cart", id="a", endpoints=(), labels=labels)
+        for labels in ({"a": "1", "ab": "2", "é": "3"}, {"é": "3", "ab": "2", "a": "1"})
+    )
+    assert write_instance(one, None) == write_instance(other, None)
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_instance(Instance(namespace="shop", service="cart", id="\ud800", endpoints=()), None)
 
 
 def check(message: common_pb2.Instance) -> None:

@@ -217,6 +217,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_registry_is_as_it_must_be(self) -> None:
+        self._sync()  # a loop that is stopped has a last turn
         shown: dict[Name, RegisteredInstance] = {
             (entry.registered.instance.service, entry.registered.instance.id): entry.registered
             for entry in self.world.fold.entries()

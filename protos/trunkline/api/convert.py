@@ -153,6 +153,11 @@ def health_check_to(check: GrpcHealthCheck) -> common_pb2.HealthCheck:
     )
 
 
+def health_check_bytes(check: GrpcHealthCheck | None) -> bytes | None:
+    """The same, as bytes; None for none."""
+    return None if check is None else health_check_to(check).SerializeToString()
+
+
 def instance_from(instance: common_pb2.Instance) -> Instance:
     """One running copy, defaults filled in.
 

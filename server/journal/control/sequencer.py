@@ -11,11 +11,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from trunkline.core.clock import Clock
-from trunkline.core.errors import DeadlineExceeded, LimitExceeded, NotReady, TrunklineError, WriteConflict
+from trunkline.core.errors import LimitExceeded, NotReady, TrunklineError, WriteConflict
 
 from ..batch import Batch, Draft
 from ..block import Block
@@ -24,6 +24,7 @@ from ..record import Record, Version
 from .admission import NODE_STARTED, Admission
 from .fold import Change, Decide, Folds
 from .overlay import Overlay
+from .pending_write import PendingWrite, Waits, late
 from .requests import RecentRequests
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,7 @@ WRITE_TIMEOUT_NS = 10_000_000_000
 """How long a write without a deadline of its own may take."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(NamedTuple):
     """On whose behalf a write is made: what stands in its records' heads."""
 
     author: str
@@ -46,8 +46,7 @@ class Origin:
     traceparent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """A write's answer: the revision at which it is in force, and its records (none if nothing was written)."""
 
     revision: int
@@ -64,18 +63,6 @@ class Group:
     time_ns: int
     applied: tuple[Record, ...]
     skipped: int
-
-
-@dataclass(slots=True, eq=False)
-class _Write:
-    """A decided write on its way: its records' sequences, and what became of them."""
-
-    drafts: list[Draft]
-    settled: asyncio.Future[bool]
-    """True: all folded. False: one was skipped, or nothing was appended; decide again."""
-    outstanding: int
-    records: list[Record] = field(default_factory=list)
-    skipped: bool = False
 
 
 class _View:
@@ -130,10 +117,11 @@ class Sequencer:
         self._clock = clock
         self._overlay = Overlay(folds)
         self._sequence = 0
-        self._queue: deque[_Write] = deque()
+        self._queue: deque[PendingWrite] = deque()
         self._queued_records = 0
-        self._by_sequence: dict[int, _Write] = {}
-        self._by_request: dict[str, _Write] = {}
+        self._by_sequence: dict[int, PendingWrite] = {}
+        self._by_request: dict[str, PendingWrite] = {}
+        self._waits = Waits(clock)
         self._work = asyncio.Event()
         self._listeners: list[Callable[[Group], None]] = []
         self._stopping = False
@@ -161,7 +149,7 @@ class Sequencer:
     def _fold_block(self, block: Block) -> None:
         applied: list[Record] = []
         skipped = 0
-        settled: list[tuple[_Write, Record | None]] = []
+        settled: list[tuple[PendingWrite, Record | None]] = []
         for index in range(block.count):
             record = block.record(index)
             if record.offset <= self.revision:
@@ -193,7 +181,7 @@ class Sequencer:
             self.requests.add(record.id, record.offset, record.time_ns)
         return True
 
-    def _own_write(self, record: Record) -> _Write | None:
+    def _own_write(self, record: Record) -> PendingWrite | None:
         if record.version.writer != self._node_id or record.version.epoch != self.epoch:
             return None
         write = self._by_sequence.pop(record.version.sequence, None)
@@ -201,14 +189,19 @@ class Sequencer:
             self._overlay.pop(record.key)
         return write
 
-    def _settle_one(self, write: _Write, folded: Record | None) -> None:
+    def _settle_one(self, write: PendingWrite, folded: Record | None) -> None:
         write.outstanding -= 1
         if folded is None:
             write.skipped = True
         else:
             write.records.append(folded)
-        if not write.outstanding and not write.settled.done():
-            write.settled.set_result(not write.skipped)
+        if not write.outstanding and write.outcome is None:
+            self._settle(write, not write.skipped)
+
+    def _settle(self, write: PendingWrite, outcome: bool | TrunklineError) -> None:
+        if write.request_id:
+            self._by_request.pop(write.request_id, None)
+        write.settle(outcome)
 
     # Writing.
 
@@ -224,7 +217,7 @@ class Sequencer:
         conflicts = 0
         while True:
             if self._clock.now_ns() >= deadline_ns:
-                raise WriteConflict(f"lost to other writers {conflicts} times") if conflicts else _late()
+                raise WriteConflict(f"lost to other writers {conflicts} times") if conflicts else late()
             repeated = await self._repeated(origin.request_id, deadline_ns)
             if repeated is not None:
                 return repeated
@@ -233,7 +226,7 @@ class Sequencer:
             changes = self._decide(decide, view)
             if changes:
                 write = self._enqueue(changes, origin)
-                if await self._until(write.settled, deadline_ns):
+                if await self._waits.until(write, deadline_ns):
                     return Written(write.records[-1].offset, tuple(write.records))
                 conflicts += write.skipped
             elif view.read:  # refused, or nothing to do, because of what is not durable yet: wait, look again
@@ -246,7 +239,7 @@ class Sequencer:
         if not request_id:
             return None
         while (write := self._by_request.get(request_id)) is not None:
-            await self._until(write.settled, deadline_ns)
+            await self._waits.until(write, deadline_ns)
         revision = self.requests.get(request_id)
         return None if revision is None else Written(revision, repeated=True)
 
@@ -268,33 +261,24 @@ class Sequencer:
         if self._queued_records >= QUEUE_RECORDS_MAX:
             raise LimitExceeded("control_queue_records_max", QUEUE_RECORDS_MAX)
 
-    def _enqueue(self, changes: Sequence[Change], origin: Origin) -> _Write:
-        loop = asyncio.get_running_loop()
-        write = _Write([], loop.create_future(), len(changes))
+    def _enqueue(self, changes: Sequence[Change], origin: Origin) -> PendingWrite:
+        author, reason, request_id, traceparent = origin
+        drafts: list[Draft] = []
+        write = PendingWrite(drafts, request_id)
         now_ns = self._clock.time_ns()
         for change in changes:
+            topic, key, body, namespace, schema = change
             self._sequence += 1
             version = Version(self._node_id, self.epoch, self._sequence)
-            write.drafts.append(
-                Draft(
-                    topic=change.topic,
-                    body=change.body,
-                    key=change.key,
-                    id=origin.request_id,
-                    namespace=change.namespace,
-                    schema=change.schema,
-                    version=version,
-                    expects=self._expected(change.key),
-                    author=origin.author,
-                    reason=origin.reason,
-                    traceparent=origin.traceparent,
-                )
+            expects = self._expected(key)
+            drafts.append(
+                Draft(topic, body, key, request_id, namespace, schema, version, expects, author, reason, traceparent)
             )
             self._overlay.push(change, version, revision=self.revision + 1, time_ns=now_ns)
             self._by_sequence[self._sequence] = write
-        if origin.request_id:
-            self._by_request[origin.request_id] = write
-            write.settled.add_done_callback(lambda _: self._by_request.pop(origin.request_id, None))
+        write.outstanding = len(drafts)
+        if request_id:
+            self._by_request[request_id] = write
         self._queue.append(write)
         self._queued_records += len(changes)
         self._work.set()
@@ -311,14 +295,7 @@ class Sequencer:
         versions = [version for key in keys if (version := self._overlay.version(key)) is not None]
         waited = {id(write): write for v in versions if (write := self._by_sequence.get(v.sequence)) is not None}
         for write in waited.values():
-            await self._until(write.settled, deadline_ns)
-
-    async def _until(self, settled: asyncio.Future[bool], deadline_ns: int) -> bool:
-        seconds = max(0.0, (deadline_ns - self._clock.now_ns()) / 1e9)
-        done, _ = await asyncio.wait([settled], timeout=seconds)
-        if not done:
-            raise _late()
-        return settled.result()
+            await self._waits.until(write, deadline_ns)
 
     # Appending.
 
@@ -347,7 +324,7 @@ class Sequencer:
         self._work.set()
 
     async def _append_group(self) -> None:
-        writes: list[_Write] = []
+        writes: list[PendingWrite] = []
         drafts: list[Draft] = []
         while self._queue and (not drafts or len(drafts) + len(self._queue[0].drafts) <= GROUP_RECORDS_MAX):
             write = self._queue.popleft()
@@ -361,21 +338,20 @@ class Sequencer:
         finally:
             self._queued_records -= len(drafts)
 
-    def _fail(self, writes: Sequence[_Write], error: TrunklineError) -> None:
+    def _fail(self, writes: Sequence[PendingWrite], error: TrunklineError) -> None:
         """An append failed: those writes are told, and what was decided on top of them is decided again."""
         log.warning("control append failed", extra={"reason": error.code, "writes": len(writes)})
         self._overlay.drop()
         for write in writes:
             self._forget_sequences(write)
-            if not write.settled.done():
-                write.settled.set_exception(error)
-                write.settled.exception()  # nobody may be waiting any more
+            if write.outcome is None:
+                self._settle(write, error)
         while self._queue:
             write = self._queue.popleft()
             self._queued_records -= len(write.drafts)
             self._forget_sequences(write)
-            if not write.settled.done():
-                write.settled.set_result(False)
+            if write.outcome is None:
+                self._settle(write, False)
         if self._log.failed is not None:
             self.failed.set()
 
@@ -384,11 +360,7 @@ class Sequencer:
         assert self._log.failed is None
         self.failed.clear()
 
-    def _forget_sequences(self, write: _Write) -> None:
+    def _forget_sequences(self, write: PendingWrite) -> None:
         for draft in write.drafts:
             assert draft.version is not None
             self._by_sequence.pop(draft.version.sequence, None)
-
-
-def _late() -> DeadlineExceeded:
-    return DeadlineExceeded("the write was not durable before the deadline; it may still be written")

@@ -37,7 +37,7 @@ MUTANTS = (
     Mutant(
         "a control write is answered before its append is durable",
         f"{JOURNAL}.control.sequencer",
-        "                if await self._until(write.settled, deadline_ns):\n",
+        "                if await self._waits.until(write, deadline_ns):\n",
         "                return Written(self.revision + self._queued_records, ())\n                if False:\n",
     ),
     Mutant(
