@@ -14,6 +14,7 @@ from integration.transports import new_transport
 from trunkline.api.v1 import discovery_pb2, registry_pb2_grpc
 from trunkline.core.errors import InvalidArgument, LimitExceeded
 from trunkline.server.chain.config import ChainConfig
+from trunkline.server.transport.config import TransportConfig
 from trunkline.server.transport.listener import Listener
 from trunkline.server.transport.sink import Sink, SinkConfig
 
@@ -175,3 +176,17 @@ async def test_several_listeners() -> None:
         finally:
             await transport.stop(0)
         await transport.wait()
+
+
+async def test_a_request_that_inflates_beyond_the_limit_ends_its_stream_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(transport_config=TransportConfig(receive_message_bytes_max=100_000)) as server:
+        other, _ = await open_watch(server)
+        call = server.channel.stream_stream("/trunkline.api.v1.DiscoveryService/Watch")(
+            compression=grpc.Compression.Gzip, timeout=10
+        )
+        await call.write(OPEN.SerializeToString())
+        await server.discovery.opened.get()
+        await call.write(bytes(100_001))
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not other.done()
+        assert not caplog.records, "a peer must not be able to fill the log"

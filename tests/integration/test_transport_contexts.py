@@ -282,3 +282,28 @@ async def test_a_write_waits_while_the_client_does_not_read() -> None:
         while await call.read() is not grpc.aio.EOF:
             read += 1
         assert read == 4_000
+
+
+async def test_a_stream_that_inflates_a_message_beyond_the_limit_is_ended(caplog: pytest.LogCaptureFixture) -> None:
+    async def gather(requests: AsyncIterator[bytes], context: Any) -> bytes:
+        return b"".join([request async for request in requests])
+
+    def gather_in_a_thread(requests: Iterator[bytes], context: Any) -> bytes:
+        return b"".join(requests)
+
+    handlers = {"Gather": gather, "GatherInAThread": gather_in_a_thread}
+    with ThreadPoolExecutor(2) as threads:
+        async with serving(
+            threads=threads,
+            **{name: grpc.stream_unary_rpc_method_handler(handler) for name, handler in handlers.items()},
+        ) as channel:
+            for name in handlers:
+                call = channel.stream_unary(path(name))(timeout=10, compression=grpc.Compression.Gzip)
+                await call.write(b"a")
+                with contextlib.suppress(asyncio.InvalidStateError):  # it may be over before all is written
+                    await call.write(bytes(TransportConfig().receive_message_bytes_max + 1))
+                    await call.done_writing()
+                assert (await failure_of(call)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED, name
+                again = channel.stream_unary(path(name))(iter([b"a", b"b"]), timeout=10)
+                assert await again == b"ab", "the connection goes on"
+    assert not caplog.records, "a peer must not be able to fill the log"

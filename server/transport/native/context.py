@@ -14,7 +14,7 @@ from trunkline.core.http2_stream import Stream
 
 from .compression import NAMES, TooLong, compressed, decompressed
 from .metadata import Metadata, Metadatum, encoded, percent_encoded
-from .status import OK, Ended, code_number, status_of
+from .status import OK, code_number, status_of
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -213,12 +213,12 @@ class Context:
             self._room = None
 
     def _send(self, data: bytes) -> int:
-        """Queue a message; how many bytes wait now. UsageError for one that is too long."""
+        """Queue a message; how many bytes wait now. CancelledError for one that is too long."""
         limit = self.connection.server.config.send_message_bytes_max
         if self._encoding is not IDENTITY:
             return self._send_compressed(data, limit)
         if len(data) > limit:
-            raise Ended(grpc.StatusCode.RESOURCE_EXHAUSTED, f"Sent message larger than max ({len(data)} vs. {limit})")
+            self._refuse_to_send(len(data), limit)
         return self.stream.write(data)
 
     def _send_compressed(self, data: bytes, limit: int) -> int:
@@ -228,7 +228,7 @@ class Context:
         is_smaller = packed is not data
         self._compress_next = True
         if len(packed) > limit:
-            raise Ended(grpc.StatusCode.RESOURCE_EXHAUSTED, f"Sent message larger than max ({len(packed)} vs. {limit})")
+            self._refuse_to_send(len(packed), limit)
         return self.stream.write(packed, is_smaller)
 
     def _respond(self, metadata: Metadata) -> None:
@@ -243,15 +243,26 @@ class Context:
         self.stream.respond(headers)
 
     def _opened(self, message: Compressed) -> bytes:
-        """A compressed message as it was. Ended when it cannot be, or is too long."""
+        """A compressed message as it was. CancelledError when it cannot be, or is too long."""
         limit = self.connection.server.config.receive_message_bytes_max
         try:
             return decompressed(self.stream.encoding or IDENTITY, message.data, limit)
         except TooLong:
             text = f"Received message larger than max ({limit}) once it is decompressed"
-            raise Ended(grpc.StatusCode.RESOURCE_EXHAUSTED, text) from None
+            self._give_up(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         except ValueError as error:
-            raise Ended(grpc.StatusCode.INTERNAL, str(error)) from error
+            self._give_up(grpc.StatusCode.INTERNAL, str(error))
+
+    def _refuse_to_send(self, size: int, limit: int) -> NoReturn:
+        self._give_up(grpc.StatusCode.RESOURCE_EXHAUSTED, f"Sent message larger than max ({size} vs. {limit})")
+
+    def _give_up(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        """End the call on account of a message. To the handler that is a cancellation, as if the client had gone."""
+        if not self._is_done:
+            self._code, self._details = code, details
+            self.end()
+            self._is_cancelled = True
+        raise asyncio.CancelledError
 
     def _raise_if_over(self) -> None:
         if self._is_cancelled:

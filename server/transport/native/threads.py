@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,9 +17,16 @@ _NO_MORE = object()
 
 async def run_in_thread(call: Call, request: Any) -> None:
     """Run a call's handler in the server's threads and send what it returns or yields."""
-    loop, server, route = call.connection.loop, call.connection.server, call.route
     context = ThreadContext(call)
-    asked = _Requests(call) if route.takes_stream else request
+    asked = _Requests(call) if call.route.takes_stream else request
+    try:
+        await _run(call, asked, context)
+    except concurrent.futures.CancelledError:  # what the handler waited for was cancelled, and so it was, too
+        raise asyncio.CancelledError from None
+
+
+async def _run(call: Call, asked: Any, context: ThreadContext) -> None:
+    loop, server, route = call.connection.loop, call.connection.server, call.route
     answer = await loop.run_in_executor(server.threads, route.behaviour, asked, context)
     if not route.yields_stream:
         if not call.done():
