@@ -167,11 +167,17 @@ def _unary(gate: Gate, behaviour: Behaviour, deadlines: Deadlines) -> Behaviour:
         stats.in_flight += 1
         try:
             call = enter(context)
-            request = decode(data, call.principal)
+            coroutine = behaviour(decode(data, call.principal), call)
             if context.time_remaining() is None:
-                answer = await _within(deadlines, gate, behaviour, request, call)
+                call.set_deadline(begun_ns + deadlines.limit_ns)
+                try:  # a behaviour that does not wait needs nothing that minds its deadline
+                    awaited = coroutine.send(None)
+                except StopIteration as done:
+                    answer = done.value
+                else:
+                    answer = await _within(deadlines, gate, Resumed(coroutine, awaited))
             else:
-                answer = await behaviour(request, call)
+                answer = await coroutine
             code = OK
             return answer
         except grpc.aio.AbortError:
@@ -187,19 +193,13 @@ def _unary(gate: Gate, behaviour: Behaviour, deadlines: Deadlines) -> Behaviour:
     return call
 
 
-async def _within(deadlines: Deadlines, gate: Gate, behaviour: Behaviour, request: Any, call: Call) -> Any:
-    """Await a behaviour whose client set no deadline. DeadlineExceeded. One that does not wait needs none."""
-    call.set_deadline(gate.clock.now_ns() + deadlines.limit_ns)
-    coroutine = behaviour(request, call)
-    try:
-        awaited = coroutine.send(None)
-    except StopIteration as done:
-        return done.value
+async def _within(deadlines: Deadlines, gate: Gate, waiting: Resumed) -> Any:
+    """Await a behaviour whose client set no deadline. DeadlineExceeded."""
     task = asyncio.current_task()
     assert task is not None
     deadlines.begin(task)
     try:
-        return await Resumed(coroutine, awaited)
+        return await waiting
     except asyncio.CancelledError:
         if not deadlines.is_due(task) or task.uncancel():
             raise  # the client has gone, whatever the time

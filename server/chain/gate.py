@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 PeerGone = grpc.aio.InternalError
 """What grpc.aio raises when it writes to a connection that is no longer there."""
 
+REPEATED_MAX: Final = 1_024
+"""Requests of a method that are kept in the form in which they are served ..."""
+REPEATED_BYTES_MAX: Final = 512
+"""... if they have no more than this."""
 OK: Final = "OK"
 CANCELLED: Final = "CANCELLED"
 
@@ -123,12 +128,19 @@ def _decoder(descriptor: MethodDescriptor, method: Method) -> Decode:
     demands = method.demands
     name = descriptor.input_type.full_name
 
-    def decode(data: bytes, principal: Principal) -> Message:
+    def read(data: bytes) -> Message:
         try:
             request = parse(data)
         except DecodeError:
             raise InvalidArgument.of(name, "must be a serialized message of this type", f"{len(data)} bytes") from None
         check(request)
+        return request
+
+    kept = lru_cache(REPEATED_MAX)(read)
+    kept_bytes_max = REPEATED_BYTES_MAX if method.is_repeated else -1
+
+    def decode(data: bytes, principal: Principal) -> Message:
+        request = kept(data) if len(data) <= kept_bytes_max else read(data)
         if demands is not None and not principal.may_everything:
             demand = demands(request)
             if demand is not None:

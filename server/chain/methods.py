@@ -31,6 +31,9 @@ class Method:
     """The servicer gets the request's bytes: it scans them, which is their validation."""
     raw_response: bool = False
     """The servicer gives encoded responses."""
+    is_repeated: bool = False
+    """Many callers ask the same, byte for byte: short requests are parsed and checked once and kept. No servicer may change
+    what it is given."""
     waits_ms: int = 0
     """How long it may wait by design; the default deadline is that much later."""
     before_ready: bool = False
@@ -103,7 +106,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "SetOverride": _plain(Verb.ADMINISTER),
     },
     "trunkline.api.v1.DiscoveryService": {
-        "Resolve": _plain(Verb.READ, raw_response=True),
+        "Resolve": _plain(Verb.READ, raw_response=True, is_repeated=True),
         "Pick": _plain(Verb.READ),
         # A watch that is not allowed ends alone, the others on the stream go on: the servicer sees to that.
         "Watch": Method(verb=Verb.READ, raw_response=True),

@@ -70,6 +70,19 @@ async def test_a_reader_may_not_register_but_resolve() -> None:
         )
 
 
+async def test_a_request_that_was_answered_to_one_is_still_refused_to_another() -> None:
+    async with running(loopback_is_open=False) as server:
+        shop, office = (
+            bearer(add_token(server, name, admin_pb2.ROLE_READER, namespaces=[name])) for name in ("shop", "office")
+        )
+        request = discovery_pb2.ResolveRequest(namespace="shop", service="cart")
+        for _ in range(3):
+            await server.discovery_stub.Resolve(request, metadata=shop)
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await server.discovery_stub.Resolve(request, metadata=office)
+            assert failed.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_by_name_a_registration_is_an_operators() -> None:
     async with running(loopback_is_open=False) as server:
         metadata = bearer(add_token(server, "svc", admin_pb2.ROLE_SERVICE))

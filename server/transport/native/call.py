@@ -43,12 +43,15 @@ class Call(Context):
 
     def begin(self) -> None:
         """The headers are there: begin, or wait for the one request."""
-        if self.route.is_unary and self.stream.is_whole:
-            self._start_unary()
+        server = self.connection.server
+        if self.route.is_unary and self.stream.is_whole:  # what most calls are
+            if self._deadline_s is not None:
+                server.deadlines.begin(self, self._deadline_s)
+            self._is_started = True
+            start(server.loop, self._run_unary(), self._wait)
             return
         self.changed()
         if not self._is_started and not self._is_done:
-            server = self.connection.server
             limit_s = server.loop.time() + server.config.request_timeout_ms / 1_000
             server.deadlines.begin(self, limit_s if self._deadline_s is None else min(limit_s, self._deadline_s))
 
@@ -127,14 +130,6 @@ class Call(Context):
             server.deadlines.end(self)
         self._is_started = True
         start(server.loop, self._run(), self._wait)
-
-    def _start_unary(self) -> None:
-        """What most calls are: one request that is here, and one response."""
-        server = self.connection.server
-        if self._deadline_s is not None:
-            server.deadlines.begin(self, self._deadline_s)
-        self._is_started = True
-        start(server.loop, self._run_unary(), self._wait)
 
     def _wait(self, task: asyncio.Task[None]) -> None:
         """The handler waits for something."""
