@@ -181,7 +181,7 @@ async def test_several_listeners() -> None:
 async def test_a_request_that_inflates_beyond_the_limit_ends_its_stream_alone(caplog: pytest.LogCaptureFixture) -> None:
     async with running(transport_config=TransportConfig(receive_message_bytes_max=100_000)) as server:
         other, _ = await open_watch(server)
-        call = server.channel.stream_stream("/trunkline.api.v1.DiscoveryService/Watch")(
+        call: Any = server.channel.stream_stream("/trunkline.api.v1.DiscoveryService/Watch")(
             compression=grpc.Compression.Gzip, timeout=10
         )
         await call.write(OPEN.SerializeToString())

@@ -291,13 +291,13 @@ async def test_a_stream_that_inflates_a_message_beyond_the_limit_is_ended(caplog
     def gather_in_a_thread(requests: Iterator[bytes], context: Any) -> bytes:
         return b"".join(requests)
 
-    handlers = {"Gather": gather, "GatherInAThread": gather_in_a_thread}
     with ThreadPoolExecutor(2) as threads:
         async with serving(
             threads=threads,
-            **{name: grpc.stream_unary_rpc_method_handler(handler) for name, handler in handlers.items()},
+            Gather=grpc.stream_unary_rpc_method_handler(gather),
+            GatherInAThread=grpc.stream_unary_rpc_method_handler(gather_in_a_thread),
         ) as channel:
-            for name in handlers:
+            for name in ("Gather", "GatherInAThread"):
                 call = channel.stream_unary(path(name))(timeout=10, compression=grpc.Compression.Gzip)
                 await call.write(b"a")
                 with contextlib.suppress(asyncio.InvalidStateError):  # it may be over before all is written
