@@ -94,7 +94,7 @@ BENCHMARKS = (
         what="leases kept alive over streams: the server's CPU, and memory an instance",
         modules=("bench.load.keepalive",),
         durability="no disk is touched by a keep-alive",
-        sizes="100,000 leases on 1,000 connections, 4,000 leases on 4,000 connections; TTL 10 s",
+        sizes="100,000 leases on 1,000 connections, 10,000 leases on 10,000 connections; TTL 10 s",
         concurrency=SERVER_AND_LOAD,
         limit_s=480,
     ),

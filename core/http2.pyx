@@ -123,20 +123,19 @@ cdef class Session(Wire):
             not nghttp2_session_want_read(self._session) and not nghttp2_session_want_write(self._session)
         )
 
-    def receive(self, data not None, int64_t now_ns):
+    def receive(self, bytes data not None, int64_t now_ns):
         """Take in what the peer sent; the streams on which something happened, each once, in order.
 
         A fault of the peer is answered as RFC 9113 says, in what `send` gives next; after one that cannot be answered
         `error` is not 0 (BAD_PREFACE: it does not speak HTTP/2).
         """
-        cdef const uint8_t[::1] view = data
         cdef ssize_t taken
         cdef size_t unsent_max = _UNSENT_FRAMES_MIN + _UNSENT_FRAMES_PER_STREAM * <size_t>self.limits.streams_max
         cdef list changed
         cdef Stream stream
         self._now_ns = now_ns
-        if self._session != NULL and self.error == 0 and not self.cut_by and view.shape[0]:
-            taken = self._receive(&view[0], view.shape[0])
+        if self._session != NULL and self.error == 0 and not self.cut_by and PyBytes_GET_SIZE(data):
+            taken = self._receive(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
             if taken < 0:
                 self.error = <int>taken
             # Answers to frames that cost the peer nothing: one that takes none of them must not make ever more.

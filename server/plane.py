@@ -183,7 +183,9 @@ class ControlPlane:
         server = chain.server
         header, sink = self.discovery.headers.message, self.config.sink
         events = EventService(self.events, header, sink, namespaces=self._registry_fold.namespaces)
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(self.registry, header), server)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(
+            RegistryService(self.registry, self.discovery.headers), server
+        )
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), server)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(

@@ -99,8 +99,8 @@ def _plain(verb: Verb, **options: Any) -> Method:
 _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
     "trunkline.api.v1.RegistryService": {
         "Register": Method(verb=Verb.REGISTER, demands=_register),
-        "KeepAlive": Method(verb=Verb.REGISTER, demands=_nothing),
-        "KeepAliveOnce": Method(verb=Verb.REGISTER, demands=_nothing),
+        "KeepAlive": Method(verb=Verb.REGISTER, demands=_nothing, raw_response=True),
+        "KeepAliveOnce": Method(verb=Verb.REGISTER, demands=_nothing, raw_response=True),
         "Deregister": Method(verb=Verb.REGISTER, demands=_by_registration),
         "Drain": Method(verb=Verb.REGISTER, demands=_by_registration, waits_ms=WAIT_MS_MAX),
         "SetOverride": _plain(Verb.ADMINISTER),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any, Final
+from collections.abc import AsyncIterable, Iterable
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 import grpc
 
@@ -25,12 +26,23 @@ DRAIN_LIMIT_MS_DEFAULT: Final = 30_000
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class RegistryService(RegistryServiceServicer):
-    """Thin: converts, asks the registry, converts back. `header` makes the head of an answer."""
+class Headers(Protocol):
+    """Makes the head of an answer."""
 
-    def __init__(self, registry: Registry, header: Callable[[], common_pb2.ResponseHeader]) -> None:
+    def message(self) -> common_pb2.ResponseHeader:
+        """As a message."""
+
+    def encoded(self) -> bytes:
+        """As the first field of an answer, whole."""
+
+
+class RegistryService(RegistryServiceServicer):
+    """Thin: converts, asks the registry, converts back."""
+
+    def __init__(self, registry: Registry, headers: Headers) -> None:
         self._registry = registry
-        self._header = header
+        self._headers = headers
+        self._header = headers.message
 
     async def Register(self, request: registry_pb2.RegisterRequest, context: Context) -> registry_pb2.RegisterResponse:
         wanted = Registration(
@@ -50,28 +62,18 @@ class RegistryService(RegistryServiceServicer):
             changed=registered.changed,
         )
 
-    async def KeepAlive(
-        self, requests: AsyncIterable[registry_pb2.KeepAliveRequest], context: Context
-    ) -> AsyncIterator[registry_pb2.KeepAliveResponse]:
-        async for request in requests:
-            kept = self._registry.keep_alive(request.lease_ids)
-            yield registry_pb2.KeepAliveResponse(
-                header=self._header(),
-                renewed=kept.renewed,
-                lost=_lost_to(kept.lost),
-                next_within=convert.ms_to(kept.next_within_ms),
-            )
+    async def KeepAlive(  # type: ignore[override]
+        self, requests: AsyncIterable[registry_pb2.KeepAliveRequest], context: Any
+    ) -> None:
+        await context.answer_each(requests, self._keep_alive)
 
-    async def KeepAliveOnce(
-        self, request: registry_pb2.KeepAliveOnceRequest, context: Context
-    ) -> registry_pb2.KeepAliveOnceResponse:
+    async def KeepAliveOnce(self, request: registry_pb2.KeepAliveOnceRequest, context: Context) -> bytes:  # type: ignore[override]
+        return self._keep_alive(request)
+
+    def _keep_alive(self, request: registry_pb2.KeepAliveRequest | registry_pb2.KeepAliveOnceRequest) -> bytes:
         kept = self._registry.keep_alive(request.lease_ids)
-        return registry_pb2.KeepAliveOnceResponse(
-            header=self._header(),
-            renewed=kept.renewed,
-            lost=_lost_to(kept.lost),
-            next_within=convert.ms_to(kept.next_within_ms),
-        )
+        answer = _all_kept(kept.renewed, kept.next_within_ms) if not kept.lost else _kept(*kept)
+        return self._headers.encoded() + answer
 
     async def Deregister(
         self, request: registry_pb2.DeregisterRequest, context: Context
@@ -122,6 +124,19 @@ def _reference_from(reference: registry_pb2.RegistrationRef) -> Reference:
         service=reference.service,
         instance_id=reference.instance_id,
     )
+
+
+def _kept(renewed: int, lost: Iterable[tuple[int, LostReason]], next_within_ms: int) -> bytes:
+    """A KeepAliveResponse without its header. KeepAliveOnceResponse has the same fields."""
+    return registry_pb2.KeepAliveResponse(
+        renewed=renewed, lost=_lost_to(lost), next_within=convert.ms_to(next_within_ms)
+    ).SerializeToString()
+
+
+@lru_cache(maxsize=256)
+def _all_kept(renewed: int, next_within_ms: int) -> bytes:
+    """What almost every answer says."""
+    return _kept(renewed, (), next_within_ms)
 
 
 def _lost_to(lost: Iterable[tuple[int, LostReason]]) -> Iterable[registry_pb2.LostLease]:

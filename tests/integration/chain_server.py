@@ -45,6 +45,8 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
         self.deadlines_ns: list[int | None] = []
         self.draining = asyncio.Event()
         self.ended = asyncio.Event()
+        self.answered = 0
+        """Keep-alives."""
 
     async def Register(self, request: Any, context: Any) -> Any:
         self.principals.append(principal_of(context))
@@ -67,10 +69,13 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
         faulty: dict[str, Any] = {}
         return faulty["a fault"]
 
-    async def KeepAlive(self, requests: Any, context: Any) -> Any:
+    async def KeepAlive(self, requests: Any, context: Any) -> None:  # type: ignore[override]
+        def answer(request: Any) -> bytes:
+            self.answered += 1
+            return registry_pb2.KeepAliveResponse(renewed=len(request.lease_ids)).SerializeToString()
+
         try:
-            async for request in requests:
-                yield registry_pb2.KeepAliveResponse(renewed=len(request.lease_ids))
+            await context.answer_each(requests, answer)
         finally:
             self.ended.set()
 

@@ -11,7 +11,7 @@ import pytest
 from integration.chain_server import Running, register_request, running
 from integration.transports import new_transport
 
-from trunkline.api.v1 import discovery_pb2, registry_pb2_grpc
+from trunkline.api.v1 import discovery_pb2, registry_pb2, registry_pb2_grpc
 from trunkline.core.errors import InvalidArgument, LimitExceeded
 from trunkline.server.chain.config import ChainConfig
 from trunkline.server.transport.config import TransportConfig
@@ -190,3 +190,25 @@ async def test_a_request_that_inflates_beyond_the_limit_ends_its_stream_alone(ca
         assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert not other.done()
         assert not caplog.records, "a peer must not be able to fill the log"
+
+
+async def test_requests_are_answered_no_faster_than_the_client_takes_the_answers() -> None:
+    many = 30_000
+    window: list[tuple[str, Any]] = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
+    async with running(channel_options=window) as server, asyncio.timeout(60):
+        call = server.registry_stub.KeepAlive()
+        asked = registry_pb2.KeepAliveRequest(lease_ids=[1, 2])
+
+        async def ask() -> None:
+            for _ in range(many):
+                await call.write(asked)
+            await call.done_writing()
+
+        asking = asyncio.create_task(ask())
+        answered = -1
+        while answered != server.registry.answered:  # until it does not go on
+            answered = server.registry.answered
+            await asyncio.sleep(0.5)
+        assert 0 < answered < many
+        assert [answer.renewed async for answer in call] == [2] * many
+        await asking

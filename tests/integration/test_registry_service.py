@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import grpc
@@ -13,6 +13,7 @@ from reference.registry_world import World
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, registry_pb2, registry_pb2_grpc
 from trunkline.server.chain.call import Call
+from trunkline.server.discovery.header import ResponseHeaders
 from trunkline.server.registry.service import RegistryService
 from trunkline.server.security.principal import Principal, Role, Via
 
@@ -20,21 +21,29 @@ CALLER = Principal(name="token/7", role=Role.ADMIN, via=Via.TOKEN)
 SECRET = b"0123456789abcdef"
 
 
+class Known(Call):
+    """A call whose answers are bytes, which grpc.aio is to serialize."""
+
+    def write(self, message: Any, /) -> Awaitable[None]:
+        return super().write(registry_pb2.KeepAliveResponse.FromString(message))
+
+
 class KnownCaller(RegistryService):
-    """What the chain does for a servicer: the context knows who calls."""
+    """What the chain does for a servicer: the context knows who calls, and answers may be bytes."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(world.registry, lambda: common_pb2.ResponseHeader(revision=world.control.sequencer.revision))
+        super().__init__(world.registry, ResponseHeaders("a-journal", 1, lambda: world.control.sequencer.revision))
         self._world = world
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in ("Register", "Deregister", "Drain", "SetOverride"):
+        if name not in ("Register", "KeepAlive", "KeepAliveOnce", "Deregister", "Drain", "SetOverride"):
             return found
         clock = self._world.clock
 
         async def called(request: Any, context: Any) -> Any:
-            return await found(request, Call(context, CALLER, lambda data, _: data, clock))
+            answer = await found(request, Known(context, CALLER, lambda data, _: data, clock))
+            return registry_pb2.KeepAliveOnceResponse.FromString(answer) if isinstance(answer, bytes) else answer
 
         return called
 
@@ -86,13 +95,14 @@ async def test_keep_alives_over_a_stream_and_one_by_one(stub: Any) -> None:
     for _ in range(3):
         await stream.write(registry_pb2.KeepAliveRequest(lease_ids=[lease_id, 5]))
         answer = await stream.read()
-        assert answer.renewed == 1
+        assert (answer.renewed, answer.header.revision) == (1, 1)
         assert [(lost.lease_id, lost.reason) for lost in answer.lost] == [(5, registry_pb2.LostLease.REASON_UNKNOWN)]
         assert convert.ms_from(answer, "next_within", 0) == 1_000
     await stream.done_writing()
     assert await stream.read() is grpc.aio.EOF
     once = await stub.KeepAliveOnce(registry_pb2.KeepAliveOnceRequest(lease_ids=[lease_id]))
-    assert (once.renewed, list(once.lost)) == (1, [])
+    assert (once.renewed, list(once.lost), once.header.journal_id) == (1, [], "a-journal")
+    assert convert.ms_from(once, "next_within", 0) == 1_000
 
 
 async def test_an_override_is_set_and_taken_back(stub: Any) -> None:

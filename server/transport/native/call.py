@@ -13,6 +13,7 @@ from trunkline.core.http2_stream import Stream
 from trunkline.server.eager import start
 
 from ..sink import SinkConfig
+from .answering import Answer, Answering
 from .context import IDENTITY, Context
 from .metadata import MalformedMetadata
 from .routes import UNSERVED, Route
@@ -31,13 +32,14 @@ Code = grpc.StatusCode
 class Call(Context):
     """A context that knows its stream's news and its handler's task."""
 
-    __slots__ = ("_is_started", "_relief", "_task", "ended_s", "tick")
+    __slots__ = ("_answering", "_is_started", "_relief", "_task", "ended_s", "tick")
 
     def __init__(self, connection: Connection, stream: Stream, route: Route, deadline_s: float | None) -> None:
         super().__init__(connection, stream, route, deadline_s)
         self._task: asyncio.Task[None] | None = None
         self._is_started = False
         self._relief: Callable[[], None] | None = None
+        self._answering: Answering | None = None
         self.tick = 0
         self.ended_s = 0.0
 
@@ -62,6 +64,8 @@ class Call(Context):
             self.gone()
         elif stream.inbox.fault or stream.is_over_budget or (stream.is_ended and not stream.inbox.is_between):
             self._refuse_what_came()
+        elif self._answering is not None:
+            self._answering.changed()
         elif self._reading is not None:
             if not self._reading.done():
                 self._reading.set_result(None)
@@ -84,6 +88,11 @@ class Call(Context):
     def make_sink(self, config: SinkConfig) -> NativeSink:
         """The writing end of this call for long streams; see sink.sink_of."""
         return NativeSink(self, config)
+
+    async def answer_each(self, answer: Answer) -> None:
+        """Answer each request at once, where it comes in, until the client sends no more. Raises what `answer` raises."""
+        self._answering = Answering(self, answer)
+        await self._answering.run()
 
     def gone(self) -> None:
         """The client has broken the call off, or the connection is lost."""
@@ -112,7 +121,7 @@ class Call(Context):
     def end(self) -> None:
         """Send the status."""
         if not self._is_done:
-            self.ended_s = self.connection.loop.time()
+            self._has_ended()
             if self.tick:
                 self.connection.server.deadlines.end(self)
             super().end()
@@ -181,12 +190,19 @@ class Call(Context):
             self._send(data)
             self.end()
             return
-        self.ended_s = connection.loop.time()
+        self._has_ended()
         self._is_done = True
         if self.tick:
             connection.server.deadlines.end(self)
         self.stream.reply(data)
         connection.want_flush()
+
+    def _has_ended(self) -> None:
+        """The keeper looks whether the peer takes the end."""
+        connection = self.connection
+        self.ended_s = connection.loop.time()
+        if not connection.ended_s:
+            connection.ended_s = self.ended_s
 
     def _end_after(self, error: BaseException) -> None:
         """End a call whose handler raised. What is no Exception and no cancellation goes on."""

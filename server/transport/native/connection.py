@@ -42,6 +42,8 @@ class Connection(asyncio.Protocol):
         self.heard_s = self.called_s = self.begun_s = 0.0
         self.pinged_s = 0.0
         self.closing_s = 0.0
+        self.ended_s = 0.0
+        """When the first of the calls had ended that the keeper has not looked at."""
         self.leave_at_s = float("inf")
         self.auth_context: Mapping[str, Sequence[bytes]] = {}
         self._index = index

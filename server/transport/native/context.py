@@ -178,8 +178,7 @@ class Context:
     async def read(self) -> Any:
         """The next request; grpc.aio.EOF after the last. CancelledError when the client has gone."""
         self._raise_if_over()
-        message = self.stream.take()
-        while message is None:
+        while (request := self.take()) is None:
             if self.stream.is_ended:
                 return grpc.aio.EOF
             if self._reading is not None:
@@ -190,17 +189,27 @@ class Context:
             finally:
                 self._reading = None
             self._raise_if_over()
-            message = self.stream.take()
         self.connection.want_flush()  # the peer may have got room
+        return request
+
+    def take(self) -> Any:
+        """The next request that is here; None when there is none. CancelledError for one that ends the call."""
+        message = self.stream.take()
+        if message is None:
+            return None
         return self.route.deserialize(message if isinstance(message, bytes) else self._opened(message))
 
     async def write(self, message: Any) -> None:
         """Send a response; waits while too much waits. CancelledError when the client has gone."""
         self._raise_if_over()
-        waiting = self._send(self.route.serialize(message))
+        waiting = self.send(message)
         self.connection.want_flush()
         if waiting > self.connection.server.config.write_high_water_bytes:
             await self._wait_for_room()
+
+    def send(self, message: Any) -> int:
+        """Queue a response; how many bytes wait now. A flush must follow. CancelledError for one that ends the call."""
+        return self._send(self.route.serialize(message))
 
     async def _wait_for_room(self) -> None:
         if self._room is not None:

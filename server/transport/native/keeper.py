@@ -1,4 +1,4 @@
-"""Looks after a server's connections once a second: silent ones, slow ones, old ones."""
+"""Looks after a server's connections every few seconds: silent ones, slow ones, old ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .server import NativeServer
 
+EVERY_S_MAX: Final = 2.5
+"""From look to look; less where a limit is so short that a quarter of it is less."""
+NOTICE_S: Final = 1.0
+"""How long a peer may take to answer the notice before it is told to go."""
 _SLICE: Final = 1_000
 """Connections that are looked at without letting others run."""
 
@@ -25,7 +29,7 @@ class Keeper:
         shortest_ms = min(
             config.keepalive_time_ms, config.keepalive_timeout_ms, config.preface_timeout_ms, config.headers_timeout_ms
         )
-        self._every_s = min(1.0, shortest_ms / 4_000)
+        self._every_s = min(EVERY_S_MAX, shortest_ms / 4_000)
 
     def start(self) -> None:
         """Begin."""
@@ -63,14 +67,15 @@ class Keeper:
                 connection.abort()
         elif now_s - connection.heard_s > config.keepalive_time_ms / 1_000:
             connection.ping()
-        self._look_at_age(connection, now_s)
-        if session.streams:
+        if now_s > connection.leave_at_s or config.connection_idle_ms_max:
+            self._look_at_age(connection, now_s)
+        if connection.ended_s and now_s - connection.ended_s > config.linger_timeout_ms / 1_000:
             self._look_at_streams(connection, now_s)
 
     def _look_at_age(self, connection: Connection, now_s: float) -> None:
         config, idle_s = self._config, self._config.connection_idle_ms_max / 1_000
         if now_s > connection.leave_at_s:
-            if connection.session.is_leaving or now_s > connection.leave_at_s + 1:
+            if connection.session.is_leaving or now_s > connection.leave_at_s + NOTICE_S:
                 if now_s > connection.leave_at_s + config.connection_age_grace_ms / 1_000:
                     connection.abort()
                 elif not connection.session.is_leaving:
@@ -83,8 +88,13 @@ class Keeper:
     def _look_at_streams(self, connection: Connection, now_s: float) -> None:
         """Reset what has ended and is not taken."""
         late_s = now_s - self._config.linger_timeout_ms / 1_000
+        connection.ended_s = 0.0
         for stream in tuple(connection.session.streams.values()):
             call = stream.call
-            if call is not None and call.ended_s and call.ended_s < late_s:
+            if call is None or not call.ended_s:
+                continue
+            if call.ended_s < late_s:
                 stream.reset(0x8)
                 connection.want_flush()
+            else:
+                connection.ended_s = min(connection.ended_s or now_s, call.ended_s)
