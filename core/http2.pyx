@@ -112,15 +112,18 @@ cdef class Session(Wire):
         nghttp2_session_set_local_window_size(self._session, 0, 0, limits.connection_window_bytes)
 
     @property
-    def wants_write(self):
-        """Whether `send` has something to give."""
-        return self._session != NULL and nghttp2_session_want_write(self._session) != 0
-
-    @property
     def is_over(self):
         """Whether nothing more will come or go: close the connection."""
         return self._session == NULL or self.error != 0 or (
             not nghttp2_session_want_read(self._session) and not nghttp2_session_want_write(self._session)
+        )
+
+    @property
+    def is_quiet(self):
+        """Whether there is nothing to see to behind a `send`: nobody has room again, nothing waits, nothing ends."""
+        return (
+            self._session != NULL and self.error == 0 and not self.cut_by and not self.is_leaving and not self._relieved
+            and nghttp2_session_want_write(self._session) == 0 and nghttp2_session_want_read(self._session) != 0
         )
 
     def receive(self, bytes data not None, int64_t now_ns):
@@ -154,8 +157,7 @@ cdef class Session(Wire):
         if self._session == NULL or self.error == NGHTTP2_ERR_NOMEM:
             return b""
         data = self._send(limit, &error)
-        if error:
-            self.error = <int>error
+        self.error = <int>error or self.error
         return data
 
     def relieved(self):

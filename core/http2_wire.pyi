@@ -1,4 +1,6 @@
 from typing_extensions import disjoint_base
 
 @disjoint_base
-class Wire: ...
+class Wire:
+    @property
+    def wants_write(self) -> bool: ...

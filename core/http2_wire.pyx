@@ -32,6 +32,11 @@ cdef class Wire:
     def __dealloc__(self):
         nghttp2_session_del(self._session)
 
+    @property
+    def wants_write(self):
+        """Whether `send` has something to give."""
+        return self._session != NULL and nghttp2_session_want_write(self._session) != 0
+
     cdef ssize_t _receive(self, const uint8_t* data, size_t length) except? -1:
         """Feed bytes; the library's error, or how many it took."""
         cdef ssize_t taken = nghttp2_session_mem_recv(self._session, data, length)

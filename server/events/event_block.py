@@ -59,7 +59,7 @@ class EventBlock:
         """About what it occupies, encodings included."""
         self.matched: dict[int, Sequence[int]] = {}
         """Indexes of the events that a filter group takes; filled by the matcher."""
-        self._suffixes: list[bytes | None] = [None] * self.count
+        self._suffixes: list[bytes | None] | None = None
         self._chunks: dict[tuple[int, int, bytes, int], tuple[bytes, int]] = {}
         self._chunk_bytes = 2 * len(events.payload) + CHUNK_BYTES
 
@@ -85,10 +85,12 @@ class EventBlock:
 
     def suffix(self, index: int) -> bytes:
         """Offset, time and event, as they stand at the end of every delivery of it."""
-        found = self._suffixes[index]
+        suffixes = self._suffixes
+        if suffixes is None:  # those who need no acknowledgement never ask
+            suffixes = self._suffixes = [None] * self.count
+        found = suffixes[index]
         if found is None:
-            found = delivery_suffix(self.offsets[index], self._events.time_ns, self._frame(index))
-            self._suffixes[index] = found
+            found = suffixes[index] = delivery_suffix(self.offsets[index], self._events.time_ns, self._frame(index))
         return found
 
     def suffix_at(self, offset: int) -> bytes | None:
@@ -102,7 +104,7 @@ class EventBlock:
             index = bisect_left(offsets, offset)
             if index == self.count or offsets[index] != offset:
                 return None
-        return self._suffixes[index] or self.suffix(index)
+        return self.suffix(index)
 
     def chunk(self, group: int, first: int, prefix: bytes, credit: int) -> tuple[bytes, int]:
         """Deliveries at their first attempt, and how many: the group's from its `first` on, as far as credit goes.

@@ -1,12 +1,13 @@
-"""Blocks: records that are in a log. Columns are views into one buffer; nothing is parsed before it is asked for."""
+"""Blocks: records that are in a log. What was read is views into one buffer; nothing is parsed before it is asked for."""
 
 from __future__ import annotations
 
 import sys
 from array import array
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import google_crc32c
 
@@ -33,9 +34,12 @@ from .record import NO_VERSION, Record, Version
 
 assert sys.byteorder == "little", "columns are written as they lie in memory"
 
-Column = memoryview
-"""A view of integers: 'Q', 'I' or 'H'."""
+Column: TypeAlias = "array[int] | memoryview"
+"""Integers: 'Q', 'I' or 'H'. Of what was appended here they are arrays: a view costs 300 bytes more, and Python's collector
+two looks, for as long as the block is kept."""
 Code = Literal["Q", "I", "H"]
+SHARED_ZEROS_MAX = 256
+"""A column of no more zeros is the same for all blocks."""
 _WIDTH = {"Q": 8, "I": 4, "H": 2}
 
 
@@ -73,7 +77,7 @@ class Block:
     """'Q': 0 for no key."""
     id_hashes: Column
     """'Q': two per record, zeros where records have no ids."""
-    payload: memoryview
+    payload: bytes | memoryview
     size: int
     """Bytes that this takes in memory, about."""
 
@@ -91,11 +95,11 @@ class Block:
     def of_batch(batch: Batch, *, base_offset: int, time_ns: int, incarnation: int) -> Block:
         """The block that a batch becomes, without a detour over its bytes."""
         block = Block(base_offset, batch.count, time_ns, incarnation)
-        block.payload = memoryview(batch.payload)
-        block.ends = memoryview(batch.ends)
-        block.topic_ids = memoryview(batch.topic_ids)
-        block.key_hashes = memoryview(batch.key_hashes) if batch.key_hashes else zeros("Q", batch.count)
-        block.id_hashes = memoryview(batch.id_hashes) if batch.id_hashes else zeros("Q", 2 * batch.count)
+        block.payload = batch.payload
+        block.ends = batch.ends
+        block.topic_ids = batch.topic_ids
+        block.key_hashes = batch.key_hashes or zeros("Q", batch.count)
+        block.id_hashes = batch.id_hashes or zeros("Q", 2 * batch.count)
         block._topics = batch.topics
         block._drafts = batch.drafts
         block.size = batch.size
@@ -118,7 +122,7 @@ class Block:
 
     def frame(self, index: int) -> memoryview:
         """Tag, length and body of one record."""
-        return self.payload[self.ends[index - 1] if index else 0 : self.ends[index]]
+        return memoryview(self.payload)[self.ends[index - 1] if index else 0 : self.ends[index]]
 
     def body(self, index: int) -> memoryview:
         """The body of one record."""
@@ -173,6 +177,15 @@ class Block:
 
 def zeros(code: Code, count: int) -> Column:
     """A column of zeros: 'Q', 'I' or 'H'."""
+    return _few_zeros(code, count) if count <= SHARED_ZEROS_MAX else _zeros(code, count)
+
+
+@cache
+def _few_zeros(code: Code, count: int) -> memoryview:
+    return _zeros(code, count)
+
+
+def _zeros(code: Code, count: int) -> memoryview:
     return memoryview(bytes(_WIDTH[code] * count)).cast(code)
 
 

@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         """Write what there is to write, once, when this turn of the loop is over."""
         if not self._is_flushing:
             self._is_flushing = True
-            self.loop.call_soon(self._flush_later)
+            self.server.flush_soon(self)
 
     def metadata_of(self, stream: Stream) -> tuple[Metadatum, ...]:
         """A stream's metadata, decoded once for calls in a row that bear the same. MalformedMetadata."""
@@ -182,12 +182,24 @@ class Connection(asyncio.Protocol):
 
     # Writing.
 
-    def _flush_later(self) -> None:
-        if self._is_flushing:  # else it was done meanwhile
+    def flush_if_due(self) -> None:
+        """The turn is over; what it produced may have been written meanwhile."""
+        if self._is_flushing:
             self._flush()
 
     def _flush(self) -> None:
         self._is_flushing = False
+        session = self.session
+        if not self._is_paused:
+            data = session.send(FLUSH_BYTES)
+            if data:
+                self._transport.write(data)
+            if session.is_quiet:
+                return
+        self._see_to_the_rest()
+
+    def _see_to_the_rest(self) -> None:
+        """Write on, let streams go on that have room, close what is over."""
         session = self.session
         while not self._is_paused:
             data = session.send(FLUSH_BYTES)

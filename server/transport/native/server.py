@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import socket
 import ssl
@@ -26,6 +27,8 @@ from .deadlines import Deadlines
 from .keeper import Keeper
 from .routes import Routes
 from .sockets import listen
+
+log = logging.getLogger(__name__)
 
 _NO_LIMIT = 2**31 - 1
 
@@ -75,6 +78,7 @@ class NativeServer:
         self._sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = []
         self._servers: list[asyncio.Server] = []
         self._keeper: Keeper | None = None
+        self._due: list[Connection] = []
         self._stopping: asyncio.Future[None] | None = None
         self._cutting: asyncio.Event
         self._empty: asyncio.Event
@@ -161,6 +165,21 @@ class NativeServer:
         return False
 
     # The connections' side.
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Let it write when this turn of the loop is over. One handle for all of a turn: a change is told to thousands."""
+        if not self._due:
+            self.loop.call_soon(self._flush)
+        self._due.append(connection)
+
+    def _flush(self) -> None:
+        due, self._due = self._due, []
+        for connection in due:
+            try:
+                connection.flush_if_due()
+            except Exception as error:
+                log.error("a connection failed", exc_info=error)
+                connection.abort()
 
     def connected(self, connection: Connection) -> None:
         """A connection was made; told to go when there are too many."""
