@@ -210,7 +210,7 @@ class App:
         return HttpListener(self._config.http_listen, metrics=plane.metrics, ready=lambda: plane.readiness.is_open)
 
 
-GARBAGE_THRESHOLDS = (20_000, 20, 20)
+GARBAGE_THRESHOLDS = (25_000, 16, 20)
 """Objects between looks for garbage, and looks of one kind between those of the next. Almost nothing here is garbage in
 a cycle, and Python's 700 take a fifth of the time while registrations come fast."""
 

@@ -61,24 +61,36 @@ def register(key: InstanceKey, wanted: Registration, lease_id: int, *, node_id: 
     secret_hash = hash_secret(wanted.secret)
     health_check = convert.health_check_bytes(wanted.instance.health_check)
     body = write_registration(wanted.instance, health_check, lease_id, secret_hash, wanted.ttl_ms, node_id)
-    change = _change(REGISTERED, key, body)
-    changes = (change,)
+    keeper = None if keeps_all else node_id
+    return _Register(_change(REGISTERED, key, body), wanted, secret_hash, keeper)
 
-    def decide(view: View) -> Sequence[Change]:
+
+class _Register:
+    """A decision as one object: thousands may wait for the disk, and a closure is made of ten."""
+
+    __slots__ = ("_change", "_keeper", "_secret_hash", "_wanted")
+
+    def __init__(self, change: Change, wanted: Registration, secret_hash: bytes, keeper: int | None) -> None:
+        self._change = change
+        self._wanted = wanted
+        self._secret_hash = secret_hash
+        self._keeper = keeper
+
+    def __call__(self, view: View) -> Sequence[Change]:
+        change, wanted = self._change, self._wanted
         entry: Entry | None = view.get(change.key)
         if entry is None:
-            return changes
+            return (change,)
         lease = entry.lease
-        if not hmac.compare_digest(lease.secret_hash, secret_hash):
+        if not hmac.compare_digest(lease.secret_hash, self._secret_hash):
             if not lease.lapsed and not wanted.take_over:
-                raise InstanceAlive(f"{key.service}/{key.id} is alive under another secret", instance=key.id)
-            return changes
+                name = wanted.instance
+                raise InstanceAlive(f"{name.service}/{name.id} is alive under another secret", instance=name.id)
+            return (change,)
         as_it_is = entry.registered.instance == wanted.instance and lease.ttl_ms == wanted.ttl_ms
-        if as_it_is and not lease.lapsed and (keeps_all or lease.keeper == node_id):
+        if as_it_is and not lease.lapsed and self._keeper in (None, lease.keeper):
             return ()
-        return changes
-
-    return decide
+        return (change,)
 
 
 def remove(target: Target) -> Decide:

@@ -17,23 +17,38 @@ TICK_S = 0.05
 class PendingWrite:
     """A decided write on its way: its records, what became of them, and who waits for that."""
 
-    __slots__ = ("drafts", "outcome", "outstanding", "records", "request_id", "skipped", "waiters")
+    __slots__ = ("_waiters", "drafts", "outcome", "outstanding", "records", "request_id", "skipped")
 
     def __init__(self, drafts: list[Draft], request_id: str) -> None:
         self.drafts = drafts
         self.request_id = request_id
         self.outstanding = 0
         """Of the drafts, how many are not folded and not skipped."""
-        self.records: list[Record] = []
+        self.records: list[Record] | None = None
+        """Those that are folded."""
         self.skipped = False
         self.outcome: bool | TrunklineError | None = None
         """True: all folded. False: one was skipped, or nothing was appended; decide again. An error: the append failed."""
-        self.waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    def folded(self, record: Record) -> None:
+        """One of its records is folded."""
+        if self.records is None:
+            self.records = [record]
+        else:
+            self.records.append(record)
+
+    def await_with(self, waiter: asyncio.Future[None]) -> None:
+        """Wake it when the outcome is there."""
+        if self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
 
     def settle(self, outcome: bool | TrunklineError) -> None:
         """Tell everybody."""
         self.outcome = outcome
-        for waiter in self.waiters:
+        for waiter in self._waiters or ():
             _wake(waiter)
 
 
@@ -53,7 +68,7 @@ class Waits:
         if write.outcome is None:
             loop = asyncio.get_running_loop()
             waiter = loop.create_future()
-            write.waiters.append(waiter)
+            write.await_with(waiter)
             self._due_ns[waiter] = deadline_ns
             if self._timer is None:
                 self._timer = loop.call_later(TICK_S, self._tick, loop)

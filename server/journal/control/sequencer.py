@@ -73,11 +73,11 @@ class _View:
     def __init__(self, overlay: Overlay, revision: int) -> None:
         self._overlay = overlay
         self.revision = revision
-        self.read: list[str] = []
+        self.read: tuple[str, ...] = ()
 
     def get(self, key: str) -> Any | None:
         if key in self._overlay:
-            self.read.append(key)
+            self.read = (*self.read, key)
         return self._overlay.get(key)
 
 
@@ -194,7 +194,7 @@ class Sequencer:
         if folded is None:
             write.skipped = True
         else:
-            write.records.append(folded)
+            write.folded(folded)
         if not write.outstanding and write.outcome is None:
             self._settle(write, not write.skipped)
 
@@ -227,7 +227,8 @@ class Sequencer:
             if changes:
                 write = self._enqueue(changes, origin)
                 if await self._waits.until(write, deadline_ns):
-                    return Written(write.records[-1].offset, tuple(write.records))
+                    records = tuple(write.records or ())
+                    return Written(records[-1].offset, records)
                 conflicts += write.skipped
             elif view.read:  # refused, or nothing to do, because of what is not durable yet: wait, look again
                 await self._until_durable(view.read, deadline_ns)

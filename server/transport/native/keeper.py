@@ -26,9 +26,15 @@ class Keeper:
         self._config = server.config
         self._task: asyncio.Task[None] | None = None
         config = server.config
-        shortest_ms = min(
-            config.keepalive_time_ms, config.keepalive_timeout_ms, config.preface_timeout_ms, config.headers_timeout_ms
+        limits_ms = (
+            config.keepalive_time_ms,
+            config.keepalive_timeout_ms,
+            config.preface_timeout_ms,
+            config.headers_timeout_ms,
+            config.connection_age_ms_max,
+            config.connection_idle_ms_max,
         )
+        shortest_ms = min(limit_ms for limit_ms in limits_ms if limit_ms)
         self._every_s = min(EVERY_S_MAX, shortest_ms / 4_000)
 
     def start(self) -> None:
