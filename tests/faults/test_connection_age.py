@@ -3,11 +3,12 @@ of the calls that are open (RFC 9113, 6.8). The peers here are sockets that see 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from faults.hostile import Peer, Victim
+from faults.hostile import POUR, Peer, Victim
 from fuzz import frames
 from fuzz.frames import Frame
 from integration.echo_server import SAY
@@ -118,3 +119,29 @@ def test_both_are_off_unless_asked_for() -> None:
             assert server.state().connections == 1
     finally:
         server.stop()
+
+
+def test_a_server_that_stops_at_once_still_tells_those_who_read() -> None:
+    server = Victim({})
+    with Peer(server.port) as peer:
+        windows = frames.window_update(0, 1 << 30) + frames.settings((frames.INITIAL_WINDOW_SIZE, (1 << 31) - 1))
+        peer.send(windows + frames.call(1, POUR.encode(), b"") + frames.call(3, SAY_PATH, b"slow 30"))
+        time.sleep(0.5)  # more waits for this peer by now than the kernel takes
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        heard = peer.heard(BOUND_S)
+        stopping.join(BOUND_S)
+        assert not stopping.is_alive()
+    assert ends(heard) == {1, 3}
+    assert [last_stream(frame) for frame in heard if frame.kind == frames.GOAWAY] == [EVERYTHING, 3]
+
+
+def test_a_server_that_stops_at_once_does_not_wait_for_those_who_do_not_read() -> None:
+    server = Victim({})
+    with Peer(server.port) as peer:
+        windows = frames.window_update(0, 1 << 30) + frames.settings((frames.INITIAL_WINDOW_SIZE, (1 << 31) - 1))
+        peer.send(windows + frames.call(1, POUR.encode(), b""))
+        time.sleep(0.5)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < BOUND_S

@@ -214,11 +214,11 @@ class Connection(asyncio.Protocol):
         if session.cut_by:
             if not self.closing_s:
                 self.server.cut(session.cut_by)
-            self._close()
+            self.close()
         elif session.is_over or (session.is_leaving and not session.streams):
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Close when the peer has taken what was sent."""
         if not self.closing_s:
             self.closing_s = self.loop.time()
@@ -235,7 +235,7 @@ class Connection(asyncio.Protocol):
         else:
             self._flush()
         self.server.counts.refused += 1
-        self._close()
+        self.close()
 
     # Its end, and whether it is still there.
 

@@ -30,6 +30,8 @@ from .sockets import listen
 
 log = logging.getLogger(__name__)
 
+FAREWELL_S = 0.5
+"""How long a peer may take to read why its calls ended when the server stops."""
 _NO_LIMIT = 2**31 - 1
 
 
@@ -233,6 +235,11 @@ class NativeServer:
             task.cancel()
         self.is_open = False
         await self._end_calls([task for task in self.tasks if task is not None])
+        for connection in tuple(self.connections):
+            connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._empty.wait()
         for connection in tuple(self.connections):
             connection.abort()
         await self._empty.wait()
