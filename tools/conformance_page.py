@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from interop.conformance import results  # noqa: E402
-from interop.conformance.cases import GRPC_GO, GRPC_JS, GRPCIO_ASYNC, GRPCIO_SYNC, Suite  # noqa: E402
+from interop.conformance.cases import GRPC_GO, GRPC_GO_TLS, GRPC_JS, GRPCIO_ASYNC, GRPCIO_SYNC, Suite  # noqa: E402
 from interop.conformance.h2spec import DEVIATIONS, H2SPEC, SECTIONS  # noqa: E402
 
 PAGE = ROOT / "docs" / "transport-conformance.md"
@@ -34,7 +34,7 @@ Clients that were written elsewhere call the test service of gRPC's
 .venv/bin/pytest tests/interop
 ```
 
-Not shown by any case: TLS; and that the servicer is told whether a request was compressed, which `client_compressed_unary` and
+Not shown by any case: that the servicer is told whether a request was compressed, which `client_compressed_unary` and
 `client_compressed_streaming` of gRPC's list ask for, and which grpc.aio has no way to say. The bytes on the wire are counted
 instead.
 """
@@ -63,8 +63,8 @@ class Part:
 PARTS = (
     Part(
         title="gRPC's own cases",
-        words=f"{GRPC_GO.title}: {GRPC_GO.about}",
-        suites=(GRPC_GO,),
+        words="\n".join(f"- {suite.title}: {suite.about}" for suite in (GRPC_GO, GRPC_GO_TLS)),
+        suites=(GRPC_GO, GRPC_GO_TLS),
     ),
     Part(
         title="The same and more from other clients",

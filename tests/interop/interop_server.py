@@ -1,6 +1,6 @@
 """A server of gRPC's interoperability tests in a process of its own: python -m interop.interop_server --transport native
 
-Prints its port; stops with its standard input, in an orderly way.
+Prints its port, and with --tls that of a second one over TLS; stops with its standard input, in an orderly way.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -19,6 +20,8 @@ import uvloop
 from interop.conformance.cases import TRANSPORTS
 from interop.conformance.service import InteropService
 
+from trunkline.server.security.config import TlsConfig
+from trunkline.server.security.tls import server_context, server_credentials
 from trunkline.server.transport.choice import make_transport
 from trunkline.server.transport.config import TransportConfig
 from trunkline.server.transport.listener import Listener
@@ -47,15 +50,19 @@ class Anything(grpc.GenericRpcHandler):
         yield bytes(100)
 
 
-def made(kind: Any) -> Transport:
+def made(kind: Any, tls: TlsConfig | None) -> Transport:
     """The one place that knows how each transport is made."""
-    return make_transport(replace(CONFIG, kind=kind), [Listener(address="127.0.0.1:0")])
+    listeners = [Listener(address="127.0.0.1:0")]
+    if tls is not None:
+        credentials, context = server_credentials(tls), server_context(tls)
+        listeners.append(Listener(address="127.0.0.1:0", credentials=credentials, context=context))
+    return make_transport(replace(CONFIG, kind=kind), listeners)
 
 
 async def main(transport: Transport, *more: grpc.GenericRpcHandler) -> None:
     transport.add_generic_rpc_handlers((*InteropService().handlers(), *more))
-    (address,) = await transport.start()
-    sys.stdout.write(f"{address.rpartition(':')[2]}\n")
+    addresses = await transport.start()
+    sys.stdout.write(" ".join(address.rpartition(":")[2] for address in addresses) + "\n")
     sys.stdout.flush()
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await transport.stop(GRACE_S)
@@ -65,10 +72,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--transport", choices=TRANSPORTS, default="native")
     parser.add_argument("--any-request", action="store_true", help="let through what is no call, for h2spec")
+    parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERTIFICATE", "KEY"))
     asked = parser.parse_args()
+    tls = None if asked.tls is None else TlsConfig(certificate=asked.tls[0], key=asked.tls[1])
     gate = patch("trunkline.server.transport.native.connection.refusal_headers", return_value=None)
     with (
         gate if asked.any_request else nullcontext(),
         asyncio.Runner(loop_factory=uvloop.new_event_loop if asked.transport == "native" else None) as runner,
     ):
-        runner.run(main(made(asked.transport), *([Anything()] if asked.any_request else [])))
+        runner.run(main(made(asked.transport, tls), *([Anything()] if asked.any_request else [])))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from interop.conformance.cases import GRPC_GO
+from interop.conformance.cases import GRPC_GO, GRPC_GO_TLS
 from interop.conformance.harness import Interop, judged
 from interop.conformance.programs import go_tool, run
 
@@ -39,6 +40,24 @@ def test_every_case_of_the_client_is_run_or_left_out(client: Path) -> None:
 @pytest.mark.parametrize("case", GRPC_GO.cases)
 def test_grpc_go(client: Path, interop: Interop, case: str) -> None:
     with judged(GRPC_GO, interop, case) as address:
-        host, _, port = address.rpartition(":")
-        where = (f"-server_host={host}", f"-server_port={port}", f"-test_case={case}")
-        run(client, *where, *OPTIONS.get(case, ()), cwd=client.parent, timeout_s=40)
+        call(client, address, case)
+
+
+@pytest.mark.parametrize("case", GRPC_GO_TLS.cases)
+def test_grpc_go_over_tls(client: Path, interop: Interop, authority: Any, case: str) -> None:
+    with judged(GRPC_GO_TLS, interop, case) as address:
+        call(
+            client,
+            address,
+            case,
+            "-use_tls",
+            "-use_test_ca",
+            f"-ca_file={authority.authority}",
+            "-server_host_override=localhost",
+        )
+
+
+def call(client: Path, address: str, case: str, *more: str) -> None:
+    host, _, port = address.rpartition(":")
+    where = (f"-server_host={host}", f"-server_port={port}", f"-test_case={case}", *more)
+    run(client, *where, *OPTIONS.get(case, ()), cwd=client.parent, timeout_s=40)

@@ -20,6 +20,8 @@ class Suite:
     excused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(transport, case) that is not run, and why."""
     transports: tuple[str, ...] = TRANSPORTS
+    is_secure: bool = False
+    """Over TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ GO_CASES = {
     "orca_oob": "load reports on a stream of their own, beside the calls",
 }
 
-_GOOGLE = "needs Google's credentials and TLS"
+_GOOGLE = "needs Google's credentials"
 GO_LEFT_OUT = {
     "compute_engine_creds": _GOOGLE,
     "service_account_creds": _GOOGLE,
@@ -125,6 +127,14 @@ GRPC_GO = Suite(
     ),
     cases=GO_CASES,
     left_out=GO_LEFT_OUT,
+)
+GRPC_GO_TLS = Suite(
+    name="grpc-go-tls",
+    title="grpc-go over TLS",
+    about="The same client and cases, over TLS with a certificate of an authority that it is told of.",
+    cases=GO_CASES,
+    left_out=GO_LEFT_OUT,
+    is_secure=True,
 )
 GRPC_JS = Suite(
     name="grpc-js",

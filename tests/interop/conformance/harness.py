@@ -43,7 +43,10 @@ class Interop:
         said = self._process.stdout.readline()
         if not said:
             raise RuntimeError(f"the server on {transport} ended with {self.stop()} and no port")
-        self.port = int(said)
+        ports = [int(port) for port in said.split()]
+        self.port = ports[0]
+        self.tls_port = ports[-1]
+        """The same unless it was asked for one."""
 
     @property
     def address(self) -> str:
@@ -101,7 +104,7 @@ def judged(suite: Suite, server: Interop, case: str) -> Iterator[str]:
         pytest.skip(reason)
     outcome = results.FAILED
     try:
-        with Relay(server.port) as relay:
+        with Relay(server.tls_port if suite.is_secure else server.port) as relay:
             yield relay.address
             passed = relay.passed.copy()
         bounds = TRAFFIC.get(case, Traffic())
