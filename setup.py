@@ -26,7 +26,7 @@ PACKAGE_DIRS = {  # the one place where the package map is written down
     "trunkline.server": "server",
 }
 
-OVER_NGHTTP2 = ("http2", "http2_stream", "http2_wire")
+OVER_NGHTTP2 = ("http2", "http2_stream", "http2_wire", "nghttp2_memory")
 
 
 def all_packages() -> list[str]:

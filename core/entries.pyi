@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from trunkline.core.model import GrpcHealthCheck, Instance
+from trunkline.core.model import GrpcHealthCheck, Instance, RegisteredInstance
 
 _Lease = tuple[int, bytes, int, int, int | None, int]
 """Id, hash of its secret, TTL in ms, keeper, and when it lapsed: revision and ns."""
@@ -9,4 +9,8 @@ _Override = tuple[int, str]
 _Entry = tuple[Instance, int, int, int, _Lease, str | None, _Override | None]
 """Instance, revisions at which it was made and changed, ns of its registration, lease, probe failure, override."""
 
+def write_entries(
+    entries: list[tuple[RegisteredInstance, _Lease, str | None, _Override | None]],
+    health_check_bytes: Callable[[GrpcHealthCheck | None], bytes | None],
+) -> bytes: ...
 def read_entries(piece: bytes, health_check: Callable[[bytes], GrpcHealthCheck]) -> tuple[list[_Entry], bytes]: ...

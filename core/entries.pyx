@@ -1,11 +1,15 @@
-"""A registry's entries from their binary form in a snapshot: trunkline.api.journal.v1.RegistryPiece."""
+"""A registry's entries from their binary form in a snapshot and back: trunkline.api.journal.v1.RegistryPiece."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from trunkline.core.instances cimport instance_of
+from trunkline.core.instances cimport instance_of, put_instance
 from trunkline.core.messages cimport Span, read_fixed, read_number, read_span, read_tag, skip, text
+from trunkline.core.writing cimport (
+    Out, free_out, open_out, put_bytes, put_fixed, put_message, put_number, put_number_always, put_text,
+    put_text_always, taken, written,
+)
 
 cdef enum:
     _ENTRIES = 0x22  # tag of an entry
@@ -156,3 +160,60 @@ cdef tuple _override(Span message):
         else:
             skip(&at, end, tag)
     return <int32_t><uint32_t>status, text(reason)
+
+
+# Writing.
+
+
+def write_entries(list entries not None, health_check_bytes):
+    """A piece of nothing but these entries, each (registered, lease, probe failure, override) as the registry has it.
+
+    `health_check_bytes` makes bytes of a health check, and None of None. Equal entries are the same bytes.
+    """
+    cdef Out out
+    cdef Py_ssize_t mark
+    open_out(&out)
+    try:
+        for entry in reversed(entries):
+            mark = written(&out)
+            _put_entry(&out, entry, health_check_bytes)
+            put_message(&out, _ENTRIES, mark)
+        return taken(&out)
+    finally:
+        free_out(&out)
+
+
+cdef int _put_entry(Out* out, object entry, object health_check_bytes) except -1:
+    cdef Py_ssize_t mark
+    registered, lease, probe_failure, override = entry
+    instance, _, _, created, modified, registered_at_ns = registered
+    if override is not None:
+        mark = written(out)
+        status, reason = override
+        put_text(out, 0x12, reason)
+        put_number(out, 0x08, status)
+        put_message(out, 0x3A, mark)
+    if probe_failure is not None:
+        put_text_always(out, 0x32, probe_failure)
+    mark = written(out)
+    _put_lease(out, lease)
+    put_message(out, 0x2A, mark)
+    put_number(out, 0x20, <uint64_t><int64_t>registered_at_ns)
+    put_number(out, 0x18, modified)
+    put_number(out, 0x10, created)
+    mark = written(out)
+    put_instance(out, instance, health_check_bytes(instance.health_check))
+    return put_message(out, 0x0A, mark)
+
+
+cdef int _put_lease(Out* out, lease) except -1:
+    lease_id, secret_hash, ttl_ms, keeper, lapsed_revision, lapsed_ns = lease
+    put_number(out, 0x30, <uint64_t><int64_t>lapsed_ns)
+    if lapsed_revision is not None:
+        put_number_always(out, 0x28, lapsed_revision)
+    put_fixed(out, 0x21, keeper)
+    put_number(out, 0x18, <uint64_t><int64_t>ttl_ms)
+    if secret_hash:
+        put_bytes(out, 0x12, secret_hash)
+    put_fixed(out, 0x09, lease_id)
+    return 0

@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from trunkline.core.framing cimport Outbox
+from trunkline.core cimport nghttp2_memory
 from trunkline.core.http2_stream cimport Stream
 from trunkline.core.nghttp2 cimport *
 
@@ -25,7 +26,7 @@ cdef class Wire:
     """One libnghttp2 session. A subclass says what its callbacks do; `_receive` and `_send` raise what those raised."""
 
     cdef int _open(self, const nghttp2_option* option) except -1:
-        if nghttp2_session_server_new2(&self._session, _callbacks, <void*>self, option):
+        if nghttp2_session_server_new3(&self._session, _callbacks, <void*>self, option, &nghttp2_memory.counted):
             raise MemoryError
         return 0
 

@@ -230,13 +230,13 @@ def write_instance(instance, bytes health_check):
     cdef Out out
     open_out(&out)
     try:
-        _put_instance(&out, instance, health_check)
+        put_instance(&out, instance, health_check)
         return taken(&out)
     finally:
         free_out(&out)
 
 
-cdef int _put_instance(Out* out, object instance, bytes health_check) except -1:
+cdef int put_instance(Out* out, object instance, bytes health_check) except -1:
     cdef tuple endpoints = instance.endpoints
     cdef Py_ssize_t mark
     if health_check is not None:
@@ -293,7 +293,7 @@ def write_registration(
             put_bytes(&out, 0x1A, secret_hash)
         put_fixed(&out, 0x11, lease_id)
         mark = written(&out)
-        _put_instance(&out, instance, health_check)
+        put_instance(&out, instance, health_check)
         put_message(&out, 0x0A, mark)
         return taken(&out)
     finally:

@@ -12,6 +12,13 @@ cdef extern from "nghttp2/nghttp2.h":
     ctypedef struct nghttp2_session_callbacks
     ctypedef struct nghttp2_option
 
+    ctypedef struct nghttp2_mem:
+        void* mem_user_data
+        void* (*malloc)(size_t size, void* user) noexcept
+        void (*free)(void* block, void* user) noexcept
+        void* (*calloc)(size_t count, size_t size, void* user) noexcept
+        void* (*realloc)(void* block, size_t size, void* user) noexcept
+
     ctypedef struct nghttp2_info:
         const char* version_str
 
@@ -160,8 +167,8 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_option_set_user_recv_extension_type(nghttp2_option*, uint8_t)
     void nghttp2_option_set_max_continuations(nghttp2_option*, size_t)
 
-    int nghttp2_session_server_new2(
-        nghttp2_session**, const nghttp2_session_callbacks*, void* user_data, const nghttp2_option*)
+    int nghttp2_session_server_new3(
+        nghttp2_session**, const nghttp2_session_callbacks*, void* user_data, const nghttp2_option*, nghttp2_mem*)
     void nghttp2_session_del(nghttp2_session*)
     ssize_t nghttp2_session_mem_recv(nghttp2_session*, const uint8_t*, size_t)
     ssize_t nghttp2_session_mem_send(nghttp2_session*, const uint8_t**)

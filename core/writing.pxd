@@ -1,7 +1,7 @@
 """Writing messages as protobuf serializes them, fields in their order, from the last byte to the first.
 
 Backwards, so that a message's length is known when it is put before it. Fields that have their default are left out, as
-protobuf does; `put_bytes` writes what is there, empty or not. Tags are of one byte. Source:
+protobuf does; `put_bytes` and what is called `always` write what is there, empty or not. Tags are of one byte. Source:
 protobuf.dev/programming-guides/encoding. MemoryError when there is none.
 """
 
@@ -65,7 +65,7 @@ cdef inline int _need(Out* out, Py_ssize_t size) except -1:
     return 0
 
 
-cdef inline int _put_varint(Out* out, uint8_t tag, uint64_t value) except -1:
+cdef inline int put_number_always(Out* out, uint8_t tag, uint64_t value) except -1:
     _need(out, 11)
     out.at -= protowire.varint_size(value)
     protowire.put_varint(out.at, value)
@@ -75,7 +75,7 @@ cdef inline int _put_varint(Out* out, uint8_t tag, uint64_t value) except -1:
 
 
 cdef inline int put_number(Out* out, uint8_t tag, uint64_t value) except -1:
-    return _put_varint(out, tag, value) if value else 0
+    return put_number_always(out, tag, value) if value else 0
 
 
 cdef inline int put_fixed(Out* out, uint8_t tag, uint64_t value) except -1:
@@ -93,7 +93,7 @@ cdef inline int _put_span(Out* out, uint8_t tag, const char* data, Py_ssize_t si
     _need(out, size)
     out.at -= size
     memcpy(out.at, data, size)
-    return _put_varint(out, tag, size)
+    return put_number_always(out, tag, size)
 
 
 cdef inline int put_bytes(Out* out, uint8_t tag, bytes data) except -1:
@@ -114,4 +114,4 @@ cdef inline int put_text(Out* out, uint8_t tag, str value) except -1:
 
 cdef inline int put_message(Out* out, uint8_t tag, Py_ssize_t mark) except -1:
     """What was written since `mark` is a message in this field."""
-    return _put_varint(out, tag, written(out) - mark)
+    return put_number_always(out, tag, written(out) - mark)

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from trunkline.api import convert
 from trunkline.api.journal.v1 import registry_pb2
-from trunkline.core.entries import read_entries
+from trunkline.core.entries import read_entries, write_entries
 from trunkline.core.model import Instance, RegisteredInstance, Status
 
 from .entity import Entry, Lease, Override
 from .status import status_of
 
 ENTRIES_PER_PIECE = 64
-"""About 1 ms of work."""
+"""A step of a snapshot."""
 NAMES_PER_PIECE = 500
 
 
@@ -56,8 +56,7 @@ def pieces(
             )
         yield piece.SerializeToString(deterministic=True)
     for at in range(0, len(entries), ENTRIES_PER_PIECE):
-        piece = registry_pb2.RegistryPiece(entries=map(_entry_to, entries[at : at + ENTRIES_PER_PIECE]))
-        yield piece.SerializeToString(deterministic=True)
+        yield write_entries(list(entries[at : at + ENTRIES_PER_PIECE]), convert.health_check_bytes)
 
 
 def read_pieces(data: Iterable[bytes]) -> Iterator[Piece]:
@@ -71,28 +70,6 @@ def read_pieces(data: Iterable[bytes]) -> Iterator[Piece]:
             [Tombstone(t.namespace, t.service, t.id, t.revision, t.time_ns) for t in piece.tombstones],
             starmap(_entry_from, entries),
         )
-
-
-def _entry_to(entry: Entry) -> registry_pb2.RegistryEntry:
-    registered, lease, override = entry.registered, entry.lease, entry.override
-    return registry_pb2.RegistryEntry(
-        instance=convert.instance_to(registered.instance),
-        created_revision=registered.created_revision,
-        modified_revision=registered.modified_revision,
-        registered_at_ns=registered.registered_at_ns,
-        lease=registry_pb2.RegistryLease(
-            id=lease.id,
-            secret_hash=lease.secret_hash,
-            ttl_ms=lease.ttl_ms,
-            keeper=lease.keeper,
-            lapsed_revision=lease.lapsed_revision,
-            lapsed_ns=lease.lapsed_ns,
-        ),
-        probe_failure=entry.probe_failure,
-        override=None
-        if override is None
-        else registry_pb2.RegistryOverride(status=convert.status_to(override.status), reason=override.reason),
-    )
 
 
 def _entry_from(

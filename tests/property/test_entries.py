@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reference import entries as reference
 from reference.instances import health_check_of
+from trunkline.api import convert
 from trunkline.api.journal.v1 import registry_pb2
 from trunkline.api.v1 import common_pb2
-from trunkline.core.entries import read_entries
+from trunkline.core.entries import read_entries, write_entries
+from trunkline.core.model import RegisteredInstance, Status
 
 text = st.text(max_size=5)
 words = st.sampled_from([0, 1, 300, 2**63 - 1, 2**64 - 1])
@@ -68,3 +71,39 @@ def test_any_piece(piece: registry_pb2.RegistryPiece, more: bytes) -> None:
 def test_other_bytes_are_refused_or_read_within_their_bounds(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         read_entries(data, health_check_of)
+
+
+@given(st.lists(entries, max_size=3))
+def test_any_entries_there_and_back(some: list[registry_pb2.RegistryEntry]) -> None:
+    data = registry_pb2.RegistryPiece(entries=some).SerializeToString()
+    read, _ = read_entries(data, convert.health_check_of)
+    held = [
+        (RegisteredInstance(instance, Status.SERVING, "", created, modified, at_ns), lease, failure, override)
+        for instance, created, modified, at_ns, lease, failure, override in read
+    ]
+    written = write_entries(held, convert.health_check_bytes)
+    assert read_entries(written, convert.health_check_of) == (read, b"")
+    as_protobuf_writes = registry_pb2.RegistryPiece(entries=map(entry_to, held))
+    assert registry_pb2.RegistryPiece.FromString(written) == as_protobuf_writes
+    assert len(written) == as_protobuf_writes.ByteSize(), "nothing is there twice"
+
+
+def entry_to(entry: Any) -> registry_pb2.RegistryEntry:
+    """As protobuf would write it, one field after the other."""
+    registered, (lease_id, secret_hash, ttl_ms, keeper, lapsed_revision, lapsed_ns), probe_failure, override = entry
+    return registry_pb2.RegistryEntry(
+        instance=convert.instance_to(registered.instance),
+        created_revision=registered.created_revision,
+        modified_revision=registered.modified_revision,
+        registered_at_ns=registered.registered_at_ns,
+        lease=registry_pb2.RegistryLease(
+            id=lease_id,
+            secret_hash=secret_hash,
+            ttl_ms=ttl_ms,
+            keeper=keeper,
+            lapsed_revision=lapsed_revision,
+            lapsed_ns=lapsed_ns,
+        ),
+        probe_failure=probe_failure,
+        override=override and registry_pb2.RegistryOverride(status=override[0], reason=override[1]),
+    )
