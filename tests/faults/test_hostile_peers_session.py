@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from leaks import live_counts
 
 from trunkline.core.http2 import Limits, Session
 from trunkline.core.http2_stream import Budget, Stream
+from trunkline.core.nghttp2_memory import blocks
 from trunkline.server.transport.config import TransportConfig
 from trunkline.server.transport.native.connection import Connection
 from trunkline.server.transport.native.deadlines import Deadlines
@@ -265,3 +267,22 @@ async def test_deadlines_of_calls_that_are_over_cost_nothing() -> None:
     assert len(deadlines._ticks) == len(deadlines._calls) < 4_000
     assert all(cast("Any", call) in deadlines._calls[call.tick] for call in kept)
     deadlines.close()
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_nothing_of_a_session_stays_in_the_library(is_closed: bool) -> None:
+    gc.collect()
+    before = blocks()
+    session = new_session()
+    streams = [called(session, 1 + 2 * number) for number in range(20)]
+    for stream in streams[:10]:
+        stream.write(bytes(100_000))
+    for stream in streams[5:15]:
+        stream.finish([(b"grpc-status", b"5")])
+    sent(session)
+    assert blocks() > before + 20
+    if is_closed:
+        session.close()
+    del session, streams, stream
+    gc.collect()
+    assert blocks() == before
