@@ -2,8 +2,7 @@
 
 `python -m bench.load.soak --minutes 30`. Connections come and go with every round of calls, streams are opened and broken off,
 instances change, events are published into a stream that keeps the last 64 MiB. What the first five minutes fill (dedupe
-window, caches, the stream) may grow; after them nothing may. Exits with 1 when something does. Writes are few and large,
-because the journal keeps an index entry of each block that it writes until the block's segment is full.
+window, caches, the stream) may grow; after them nothing may. Exits with 1 when something does.
 """
 
 from __future__ import annotations

@@ -29,6 +29,9 @@ from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
+JOURNAL_RECENT_BYTES_MAX = 256 << 10
+"""Checkpoints that are kept in memory: they are read at a start and when the journal is compacted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusConfig:
@@ -96,7 +99,8 @@ class EventBus:
 
     async def start(self, origin: Origin) -> None:
         """Open every stream and go on with every subscription."""
-        journal = await self._engine.open_log(SUBSCRIPTIONS, LogConfig(sync=self._promise.sync))
+        kept = LogConfig(sync=self._promise.sync, recent_bytes_max=JOURNAL_RECENT_BYTES_MAX)
+        journal = await self._engine.open_log(SUBSCRIPTIONS, kept)
         self._checkpoints = Checkpoints(journal, self.attention, is_current=self._is_current)
         self._subscriptions = Subscriptions(
             self.fold, self.streams, self._checkpoints, self._writer, self.attention, self._config.subscriptions

@@ -6,6 +6,8 @@ from bisect import bisect_right
 
 from .block import Block
 
+BLOCK_BYTES = 1_024
+"""What a block takes in memory beside its bytes, about."""
 _COMPACT_AT = 1_024
 
 
@@ -48,8 +50,8 @@ class RecentBlocks:
         return block
 
     def shrink(self, bytes_max: int) -> None:
-        """Drop the oldest until no more than `bytes_max` are held."""
-        while self.bytes > bytes_max:
+        """Drop the oldest until no more than `bytes_max` are held, with what Python takes for each block."""
+        while self.bytes + BLOCK_BYTES * len(self) > bytes_max:
             self.drop_first()
 
     def clear(self) -> None:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 CONTROL = "trunkline.control"
 REPLAY_BYTES = 1 << 20
+RECENT_BYTES_MAX = 1 << 20
+"""Control records that are kept in memory although they are folded: for those who follow the stream and are a little late."""
 SLICE_PIECES = 4
 """Pieces of a snapshot (about 1 ms each) that are encoded between two looks at the loop."""
 
@@ -86,7 +88,7 @@ class Control:
     async def open(self) -> None:
         """Rebuild the folds. JournalCorrupt when neither snapshot nor journal leads to a whole state."""
         admission, requests = Admission(), RecentRequests()
-        self._log = await self.engine.open_log(CONTROL, LogConfig(sync=self._sync))
+        self._log = await self.engine.open_log(CONTROL, LogConfig(sync=self._sync, recent_bytes_max=RECENT_BYTES_MAX))
         self._snapshot_revision = await self._load_snapshot(admission, requests)
         if self._snapshot_revision + 1 < self._log.first_offset:
             raise JournalCorrupt(
