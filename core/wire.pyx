@@ -27,6 +27,7 @@ cdef enum:
     _STREAM_BYTES_MAX = 128
     _SYNC_MAX = 3
     _TOPICS_AT_HAND = 32
+    _COPIED_BYTES_MAX = 16 << 10  # a view takes 250 bytes, two objects that are collected, and keeps the whole request
     _EVENT_TAG = 0x7A  # field 15, bytes: the same in PublishRequest and Delivery
 
 EVENTS_MAX = _EVENTS_MAX
@@ -92,6 +93,8 @@ def scan_publish(bytes data not None, *, bint stream_request):
     _fill_columns(at, end, scan)
     if request.scattered:
         scan.payload = _gathered(at, end, request.payload)
+    elif request.behind_last - request.first <= _COPIED_BYTES_MAX:
+        scan.payload = data[request.first - at:request.behind_last - at]
     else:
         scan.payload = memoryview(data)[request.first - at:request.behind_last - at]
     return scan
