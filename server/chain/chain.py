@@ -131,6 +131,7 @@ class Chain:
                 raise
             except asyncio.CancelledError:
                 if not self._why_ended:
+                    code = _ended_code(context)
                     raise
                 task.uncancel()
                 refusal: TrunklineError = NotReady(self._why_ended)
@@ -183,6 +184,9 @@ def _unary(gate: Gate, behaviour: Behaviour, deadlines: Deadlines) -> Behaviour:
         except grpc.aio.AbortError:
             code = _code_name(context)
             raise
+        except asyncio.CancelledError:
+            code = _ended_code(context)
+            raise
         except (Exception, BaseExceptionGroup) as error:
             refusal = gate.refusal_of(error)
             code = refusal.status
@@ -228,6 +232,12 @@ def _taking_one(gate: Gate, behaviour: Behaviour) -> Behaviour:
         return await behaviour(gate.decode(data, call.principal), call)
 
     return take
+
+
+def _ended_code(context: Any) -> str:
+    """The status with which the transport ended a call, if it knows one: a deadline that has passed, a message too long."""
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) and code is not grpc.StatusCode.OK else CANCELLED
 
 
 def _code_name(context: Any) -> str:

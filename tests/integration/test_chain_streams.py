@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+import uvloop
 from integration.chain_server import Running, register_request, running
 from integration.transports import new_transport
 
@@ -189,6 +190,8 @@ async def test_a_request_that_inflates_beyond_the_limit_ends_its_stream_alone(ca
         await call.write(bytes(100_001))
         assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert not other.done()
+        if isinstance(asyncio.get_running_loop(), uvloop.Loop):  # grpc.aio does not tell
+            assert server.counted("Watch") == {"RESOURCE_EXHAUSTED": 1}
         assert not caplog.records, "a peer must not be able to fill the log"
 
 

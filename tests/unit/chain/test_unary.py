@@ -63,6 +63,9 @@ class Context:
     def peer(self) -> str:
         return "unix:"
 
+    def code(self) -> int:
+        return 0
+
     def time_remaining(self) -> None:
         return None
 
