@@ -34,7 +34,6 @@ ENHANCE_YOUR_CALM = NGHTTP2_ENHANCE_YOUR_CALM
 BAD_PREFACE = NGHTTP2_ERR_BAD_CLIENT_MAGIC
 LIBRARY = (<bytes>nghttp2_version(0).version_str).decode()
 
-
 # Streams take turns: by default the library would send each to its end before the next (RFC 9218, 4.2).
 cdef nghttp2_extpri _in_turn = nghttp2_extpri(urgency=3, inc=1)
 
@@ -153,11 +152,10 @@ cdef class Session(Wire):
     def send(self, size_t limit):
         """What is to be written next, about `limit` bytes at most; empty when there is nothing more, or not yet."""
         cdef ssize_t error = 0
-        cdef bytes data
-        if self._session == NULL or self.error == NGHTTP2_ERR_NOMEM:
-            return b""
-        data = self._send(limit, &error)
-        self.error = <int>error or self.error
+        cdef bytes data = b""
+        if self._session != NULL and self.error != NGHTTP2_ERR_NOMEM:
+            data = self._send(limit, &error)
+            self.error = <int>error or self.error
         return data
 
     def relieved(self):
@@ -287,6 +285,8 @@ cdef class Session(Wire):
             if self._continuations > _CONTINUATIONS_MAX:
                 self._cut("continuations_max", NGHTTP2_ENHANCE_YOUR_CALM)
         elif head.type == NGHTTP2_PRIORITY or head.type > NGHTTP2_CONTINUATION:  # of which no more is heard
+            if head.type == NGHTTP2_PRIORITY and head.stream_id == 0:  # RFC 9113, 6.3
+                nghttp2_session_terminate_session(self._session, NGHTTP2_PROTOCOL_ERROR)
             self._spend(&self._empty_frames, "empty_frames_per_s_max", self.limits.empty_frames_per_s_max)
         return 0
 

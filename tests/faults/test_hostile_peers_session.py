@@ -286,3 +286,12 @@ def test_nothing_of_a_session_stays_in_the_library(is_closed: bool) -> None:
     del session, streams, stream
     gc.collect()
     assert blocks() == before
+
+
+def test_a_priority_of_no_stream_is_an_error_of_the_connection() -> None:
+    session = new_session()
+    stream = called(session)
+    session.receive(frames.frame(frames.PRIORITY, 0, 0, b"\0\0\0\3\0"), S)
+    assert [frame.number for frame in sent(session) if frame.kind == frames.GOAWAY] == [frames.PROTOCOL_ERROR]
+    assert session.is_over
+    assert not stream.is_finished

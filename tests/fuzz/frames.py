@@ -13,6 +13,7 @@ ACK: Final = 0x1
 END_HEADERS: Final = 0x4
 PADDED: Final = 0x8
 INITIAL_WINDOW_SIZE: Final = 4
+PROTOCOL_ERROR: Final = 0x1
 REFUSED_STREAM: Final = 0x7
 ENHANCE_YOUR_CALM: Final = 0xB
 

@@ -75,10 +75,6 @@ DEVIATIONS = {
         "frame like any on a closed stream, since it cannot tell it from late trailers of a stream that was reset"
     ),
     ("http2/5.3.1", "Sends PRIORITY frame that depend on itself"): _PRIORITY,
-    ("http2/6.3", "Sends a PRIORITY frame with 0x0 stream identifier"): (
-        "RFC 9113, 6.3, still has MUST here. But the server ignores priorities (RFC 9218, 2.1), and libnghttp2 then "
-        "reads no such frame"
-    ),
 }
 """(section, case) that h2spec sees fail, and why."""
 
