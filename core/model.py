@@ -119,3 +119,13 @@ class RegisteredInstance(NamedTuple):
     modified_revision: int
     registered_at_ns: int
     """Nanoseconds since the epoch."""
+
+
+class Registration(NamedTuple):
+    """What a holder asks for."""
+
+    instance: Instance
+    secret: bytes
+    """128 random bits of the holder's choice."""
+    ttl_ms: int
+    take_over: bool = False

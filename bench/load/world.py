@@ -19,7 +19,7 @@ from typing import Any
 from bench.load.batches import Batches
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Rng, SystemClock
-from trunkline.core.model import Endpoint, Instance, Locality, Sync
+from trunkline.core.model import Endpoint, Instance, Locality, Registration, Sync
 from trunkline.core.wire import scan_publish
 from trunkline.server.admin.about import About
 from trunkline.server.events.streams import Promise
@@ -27,7 +27,6 @@ from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.files.real_disk import RealDisk
 from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.plane import ControlPlane, PlaneConfig
-from trunkline.server.registry.decisions import Registration
 
 NAMESPACE = "bench"
 STREAM = "events"

@@ -139,8 +139,12 @@ def _decoder(descriptor: MethodDescriptor, method: Method) -> Decode:
     kept = lru_cache(REPEATED_MAX)(read)
     kept_bytes_max = REPEATED_BYTES_MAX if method.is_repeated else -1
 
-    def decode(data: bytes, principal: Principal) -> Message:
-        request = kept(data) if len(data) <= kept_bytes_max else read(data)
+    plain = method.plain
+
+    def decode(data: bytes, principal: Principal) -> Any:
+        request = None if plain is None else plain(data)
+        if request is None:
+            request = kept(data) if len(data) <= kept_bytes_max else read(data)
         if demands is not None and not principal.may_everything:
             demand = demands(request)
             if demand is not None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2
+from trunkline.core.model import Registration
+from trunkline.core.registrations import read_registration_request
 
 from ..security.principal import ANY, EVERY_TOPIC, EVERYTHING, Resource, Verb
 
@@ -29,6 +31,9 @@ class Method:
     """Checked for the request, and for each request of a stream. None: the servicer authorizes what it finds."""
     raw_request: bool = False
     """The servicer gets the request's bytes: it scans them, which is their validation."""
+    plain: Callable[[bytes], Any] | None = None
+    """Reads the bytes of a request that is surely good, or gives None: then it is parsed and checked as any other. What is
+    read is given to `demands` and to the servicer in place of the message."""
     raw_response: bool = False
     """The servicer gives encoded responses."""
     is_repeated: bool = False
@@ -52,7 +57,7 @@ def _in_namespace(verb: Verb) -> Demands:
     return demands
 
 
-def _register(request: registry_pb2.RegisterRequest) -> Demand:
+def _register(request: registry_pb2.RegisterRequest | Registration) -> Demand:
     return Verb.REGISTER, Resource(request.instance.namespace)
 
 
@@ -98,7 +103,7 @@ def _plain(verb: Verb, **options: Any) -> Method:
 
 _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
     "trunkline.api.v1.RegistryService": {
-        "Register": Method(verb=Verb.REGISTER, demands=_register),
+        "Register": Method(verb=Verb.REGISTER, demands=_register, plain=read_registration_request, raw_response=True),
         "KeepAlive": Method(verb=Verb.REGISTER, demands=_nothing, raw_response=True),
         "KeepAliveOnce": Method(verb=Verb.REGISTER, demands=_nothing, raw_response=True),
         "Deregister": Method(verb=Verb.REGISTER, demands=_by_registration),

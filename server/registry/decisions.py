@@ -14,7 +14,7 @@ from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.errors import InstanceAlive, InstanceNotFound, InstanceOverridden, RevisionMismatch
 from trunkline.core.instances import write_registration
-from trunkline.core.model import ROUTABLE, Declared, Instance, Status
+from trunkline.core.model import ROUTABLE, Declared, Registration, Status
 from trunkline.server.journal.control.fold import Change, View
 
 from .entity import Entry, InstanceKey
@@ -24,16 +24,6 @@ Decide = Callable[[View], Sequence[Change]]
 
 DEREGISTERED = control_pb2.InstanceRemoved.CAUSE_DEREGISTERED
 EXPIRED = control_pb2.InstanceRemoved.CAUSE_EXPIRED
-
-
-class Registration(NamedTuple):
-    """What a holder asks for."""
-
-    instance: Instance
-    secret: bytes
-    """128 random bits of the holder's choice."""
-    ttl_ms: int
-    take_over: bool = False
 
 
 class Target(NamedTuple):

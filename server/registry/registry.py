@@ -9,13 +9,13 @@ from typing import NamedTuple, Protocol
 
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InstanceNotFound, InvalidArgument, LeaseNotFound, LimitExceeded
-from trunkline.core.model import RegisteredInstance, Status
+from trunkline.core.model import RegisteredInstance, Registration, Status
 from trunkline.server.journal.control.sequencer import Group, Origin, Sequencer
 
 from . import decisions
 from .changes import RegistryChange, RegistryStep
 from .config import RegistryConfig
-from .decisions import Registration, Target, lease_id_of
+from .decisions import Target, lease_id_of
 from .entity import InstanceKey
 from .expiry import AUTHOR, Expiry
 from .fold import RegistryFold

@@ -11,12 +11,11 @@ import grpc
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, registry_pb2
 from trunkline.api.v1.registry_pb2_grpc import RegistryServiceServicer
-from trunkline.core.model import TTL_MS_DEFAULT
+from trunkline.core.model import TTL_MS_DEFAULT, Registration
 from trunkline.server.chain.call import deadline_ns_of, principal_of
 from trunkline.server.journal.control.requests import request_id_by
 from trunkline.server.journal.control.sequencer import Origin
 
-from .decisions import Registration
 from .entity import InstanceKey
 from .lost import LostReason
 from .registry import Late, Reference, Registry
@@ -44,23 +43,17 @@ class RegistryService(RegistryServiceServicer):
         self._headers = headers
         self._header = headers.message
 
-    async def Register(self, request: registry_pb2.RegisterRequest, context: Context) -> registry_pb2.RegisterResponse:
-        wanted = Registration(
-            convert.instance_from(request.instance),
-            request.lease_secret,
-            convert.ms_from(request, "ttl", TTL_MS_DEFAULT),
-            request.take_over,
-        )
+    async def Register(  # type: ignore[override]
+        self, request: registry_pb2.RegisterRequest | Registration, context: Context
+    ) -> bytes:
+        wanted = request if isinstance(request, Registration) else _registration_from(request)
         registered = await self._registry.register(
             wanted, Origin(author=principal_of(context).name), deadline_ns=deadline_ns_of(context)
         )
-        return registry_pb2.RegisterResponse(
-            header=self._header(),
-            lease_id=registered.lease_id,
-            ttl=convert.ms_to(registered.ttl_ms),
-            modified_revision=registered.modified_revision,
-            changed=registered.changed,
+        answer = registry_pb2.RegisterResponse(
+            lease_id=registered.lease_id, modified_revision=registered.modified_revision, changed=registered.changed
         )
+        return self._headers.encoded() + answer.SerializeToString() + _granted(registered.ttl_ms)
 
     async def KeepAlive(  # type: ignore[override]
         self, requests: AsyncIterable[registry_pb2.KeepAliveRequest], context: Any
@@ -131,6 +124,21 @@ def _kept(renewed: int, lost: Iterable[tuple[int, LostReason]], next_within_ms: 
     return registry_pb2.KeepAliveResponse(
         renewed=renewed, lost=_lost_to(lost), next_within=convert.ms_to(next_within_ms)
     ).SerializeToString()
+
+
+def _registration_from(request: registry_pb2.RegisterRequest) -> Registration:
+    return Registration(
+        convert.instance_from(request.instance),
+        request.lease_secret,
+        convert.ms_from(request, "ttl", TTL_MS_DEFAULT),
+        request.take_over,
+    )
+
+
+@lru_cache(maxsize=256)
+def _granted(ttl_ms: int) -> bytes:
+    """The part of a RegisterResponse that many have in common."""
+    return registry_pb2.RegisterResponse(ttl=convert.ms_to(ttl_ms)).SerializeToString()
 
 
 @lru_cache(maxsize=256)

@@ -13,6 +13,7 @@ from integration.transports import new_transport
 
 from trunkline.api.status import DETAILS_KEY, error_from
 from trunkline.api.v1 import (
+    common_pb2,
     discovery_pb2_grpc,
     events_pb2_grpc,
     registry_pb2,
@@ -53,7 +54,8 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
         self.deadlines_ns.append(deadline_ns_of(context))
         if request.instance.service == "slow":
             await asyncio.Event().wait()
-        return registry_pb2.RegisterResponse(lease_id=7, modified_revision=request.instance.weight)
+        answer = registry_pb2.RegisterResponse(lease_id=7, modified_revision=request.instance.weight)
+        return answer.SerializeToString()
 
     async def Deregister(self, request: Any, context: Any) -> Any:
         raise InstanceNotFound("no such instance", service="cart", instance="c-1")
@@ -72,7 +74,8 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
     async def KeepAlive(self, requests: Any, context: Any) -> None:  # type: ignore[override]
         def answer(request: Any) -> bytes:
             self.answered += 1
-            return registry_pb2.KeepAliveResponse(renewed=len(request.lease_ids)).SerializeToString()
+            header = common_pb2.ResponseHeader(journal_id="j" * 200)
+            return registry_pb2.KeepAliveResponse(header=header, renewed=len(request.lease_ids)).SerializeToString()
 
         try:
             await context.answer_each(requests, answer)

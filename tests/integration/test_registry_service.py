@@ -43,7 +43,10 @@ class KnownCaller(RegistryService):
 
         async def called(request: Any, context: Any) -> Any:
             answer = await found(request, Known(context, CALLER, lambda data, _: data, clock))
-            return registry_pb2.KeepAliveOnceResponse.FromString(answer) if isinstance(answer, bytes) else answer
+            if not isinstance(answer, bytes):
+                return answer
+            response = registry_pb2.RegisterResponse if name == "Register" else registry_pb2.KeepAliveOnceResponse
+            return response.FromString(answer)
 
         return called
 

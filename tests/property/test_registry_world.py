@@ -15,9 +15,9 @@ from reference.registry import Model, Name
 from reference.registry_facts import instance
 from reference.registry_world import S, VirtualTime, World
 from trunkline.core.errors import InstanceAlive
-from trunkline.core.model import Declared, RegisteredInstance, Status
+from trunkline.core.model import Declared, RegisteredInstance, Registration, Status
 from trunkline.server.journal.control.sequencer import Origin
-from trunkline.server.registry.decisions import Registration, lease_id_of
+from trunkline.server.registry.decisions import lease_id_of
 from trunkline.server.registry.entity import InstanceKey
 from trunkline.server.registry.registry import Reference
 

@@ -11,14 +11,13 @@ from typing import TypeVar
 import async_solipsism
 
 from trunkline.core.clock import Clock, Rng
-from trunkline.core.model import Instance, RegisteredInstance, Status, Sync
+from trunkline.core.model import Instance, RegisteredInstance, Registration, Status, Sync
 from trunkline.server.journal.control.fold import Folds
 from trunkline.server.journal.control.node import Control, ControlConfig
 from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.memory import MemoryEngine
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.config import RegistryConfig
-from trunkline.server.registry.decisions import Registration
 from trunkline.server.registry.fold import RegistryFold
 from trunkline.server.registry.registry import Registered, Registry, Watchers
 

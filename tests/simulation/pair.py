@@ -13,13 +13,12 @@ from simulation.truth import NODE_STARTED, Order
 from simulation.virtual import Host, LoopClock
 
 from trunkline.core.errors import OutcomeUnknown, TrunklineError
-from trunkline.core.model import Endpoint, Instance
+from trunkline.core.model import Endpoint, Instance, Registration
 from trunkline.server.journal.block import Block
 from trunkline.server.journal.control.fold import Folds
 from trunkline.server.journal.control.node import Control, ControlConfig
 from trunkline.server.journal.control.sequencer import Group, Origin, Sequencer
 from trunkline.server.registry.config import RegistryConfig
-from trunkline.server.registry.decisions import Registration
 from trunkline.server.registry.fold import RegistryFold
 from trunkline.server.registry.guard import GuardConfig
 from trunkline.server.registry.registry import Reference, Registry

@@ -32,6 +32,7 @@ def test_only_those_methods_are_raw_that_scan_or_share_bytes() -> None:
     prefix = "/trunkline.api.v1."
     raw = {name.removeprefix(prefix): (m.raw_request, m.raw_response) for name, m in METHODS.items() if m.raw_response}
     assert raw == {
+        "RegistryService/Register": (False, True),
         "RegistryService/KeepAlive": (False, True),
         "RegistryService/KeepAliveOnce": (False, True),
         "DiscoveryService/Resolve": (False, True),

@@ -13,7 +13,7 @@ from reference.events_world import BY, Client, Notice, World
 from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import NotSupported
-from trunkline.core.model import Endpoint, Instance
+from trunkline.core.model import Endpoint, Instance, Registration
 from trunkline.server.discovery.history import History
 from trunkline.server.events import changes as changes_module
 from trunkline.server.events.bus import BusConfig, EventBus
@@ -25,7 +25,6 @@ from trunkline.server.events.tasks import Tasks
 from trunkline.server.journal.control.fold import Folds
 from trunkline.server.journal.control.node import Control, ControlConfig
 from trunkline.server.registry.config import RegistryConfig
-from trunkline.server.registry.decisions import Registration
 from trunkline.server.registry.fold import RegistryFold
 from trunkline.server.registry.registry import Registry
 

@@ -1,0 +1,3 @@
+from trunkline.core.model import Registration
+
+def read_registration_request(data: bytes) -> Registration | None: ...
