@@ -74,7 +74,7 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
     async def KeepAlive(self, requests: Any, context: Any) -> None:  # type: ignore[override]
         def answer(request: Any) -> bytes:
             self.answered += 1
-            header = common_pb2.ResponseHeader(journal_id="j" * 200)
+            header = common_pb2.ResponseHeader(journal_id="j" * 200) if request.lease_ids else None
             return registry_pb2.KeepAliveResponse(header=header, renewed=len(request.lease_ids)).SerializeToString()
 
         try:

@@ -92,11 +92,16 @@ def test_the_type_is_free_when_an_attribute_is_the_topic() -> None:
     assert scan(made).topics == ["orders.created"]
 
 
-def test_the_ordinary_payload_is_no_copy() -> None:
-    data = request(100).SerializeToString()
+def test_a_large_payload_is_no_copy_and_a_small_one_keeps_nothing_else() -> None:
+    data = request(2_000).SerializeToString()
+    assert len(data) > 32_000
     found = scan_publish(data, stream_request=False)
     assert isinstance(found.payload, memoryview)
     assert found.payload.obj is data
+    data = request(100).SerializeToString()
+    found = scan_publish(data, stream_request=False)
+    assert isinstance(found.payload, bytes)
+    assert data.endswith(found.payload)
 
 
 @pytest.mark.parametrize(
