@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trunkline.core.model import GrpcHealthCheck, Instance, RegisteredInstance
 
@@ -10,7 +10,7 @@ _Entry = tuple[Instance, int, int, int, _Lease, str | None, _Override | None]
 """Instance, revisions at which it was made and changed, ns of its registration, lease, probe failure, override."""
 
 def write_entries(
-    entries: list[tuple[RegisteredInstance, _Lease, str | None, _Override | None]],
+    entries: Sequence[tuple[RegisteredInstance, _Lease, str | None, _Override | None]],
     health_check_bytes: Callable[[GrpcHealthCheck | None], bytes | None],
 ) -> bytes: ...
 def read_entries(piece: bytes, health_check: Callable[[bytes], GrpcHealthCheck]) -> tuple[list[_Entry], bytes]: ...

@@ -165,8 +165,8 @@ cdef tuple _override(Span message):
 # Writing.
 
 
-def write_entries(list entries not None, health_check_bytes):
-    """A piece of nothing but these entries, each (registered, lease, probe failure, override) as the registry has it.
+def write_entries(entries, health_check_bytes):
+    """A piece of nothing but these entries, a sequence of (registered, lease, probe failure, override) each.
 
     `health_check_bytes` makes bytes of a health check, and None of None. Equal entries are the same bytes.
     """

@@ -5,8 +5,8 @@ from cpython.mem cimport PyMem_Realloc
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
-from trunkline.core.framing cimport Outbox
 from trunkline.core cimport nghttp2_memory
+from trunkline.core.framing cimport Outbox
 from trunkline.core.http2_stream cimport Stream
 from trunkline.core.nghttp2 cimport *
 

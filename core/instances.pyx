@@ -222,21 +222,8 @@ cdef _declaration(int32_t declared):
 # Writing.
 
 
-def write_instance(instance, bytes health_check):
-    """The message of an instance, every default written out; equal instances are the same bytes.
-
-    `health_check` is the message of its health check, or None.
-    """
-    cdef Out out
-    open_out(&out)
-    try:
-        put_instance(&out, instance, health_check)
-        return taken(&out)
-    finally:
-        free_out(&out)
-
-
 cdef int put_instance(Out* out, object instance, bytes health_check) except -1:
+    """Every default written out. `health_check` is the message of its health check, or None."""
     cdef tuple endpoints = instance.endpoints
     cdef Py_ssize_t mark
     if health_check is not None:
@@ -282,7 +269,7 @@ cdef int _put_labels(Out* out, object labels) except -1:
 def write_registration(
     instance, bytes health_check, uint64_t lease_id, bytes secret_hash not None, uint64_t ttl_ms, uint64_t keeper
 ):
-    """The body of the record; `health_check` as of `write_instance`."""
+    """The body of the record; equal arguments are the same bytes. `health_check` is the message of a check, or None."""
     cdef Out out
     cdef Py_ssize_t mark
     open_out(&out)

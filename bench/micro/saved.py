@@ -1,18 +1,32 @@
-"""Reading instances, entries of a snapshot and heads of records, beside asking protobuf for one field after the other."""
+"""Instances, entries of a snapshot, heads of records and registrations, read and written, beside doing it with protobuf, one
+field after the other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bench.load.world import World, instance
 from bench.micro.timing import FULL, QUICK, each, row
 from trunkline.api import convert
-from trunkline.api.journal.v1 import admission_pb2, record_pb2, registry_pb2
-from trunkline.api.v1 import common_pb2
-from trunkline.core.entries import read_entries
-from trunkline.core.heads import read_head, read_versions
-from trunkline.core.instances import read_instance
-from trunkline.core.model import Declared, Endpoint, Instance, Locality
+from trunkline.api.journal.v1 import admission_pb2, control_pb2, record_pb2
+from trunkline.api.journal.v1 import registry_pb2 as journal_pb2
+from trunkline.api.rules import checker
+from trunkline.api.v1 import common_pb2, registry_pb2
+from trunkline.core.entries import read_entries, write_entries
+from trunkline.core.heads import read_head, read_versions, write_head
+from trunkline.core.instances import read_instance, write_registration
+from trunkline.core.model import (
+    TTL_MS_DEFAULT,
+    Declared,
+    Endpoint,
+    Instance,
+    Locality,
+    RegisteredInstance,
+    Registration,
+    Status,
+)
+from trunkline.core.registrations import read_registration_request
 
 Row = dict[str, Any]
 PEER = "protobuf, one field after the other"
@@ -45,7 +59,7 @@ def entries_by_fields(piece: bytes) -> list[Any]:
             None,
             None,
         )
-        for entry in registry_pb2.RegistryPiece.FromString(piece).entries
+        for entry in journal_pb2.RegistryPiece.FromString(piece).entries
     ]
 
 
@@ -66,9 +80,9 @@ def rows(quick: bool) -> list[Row]:
     """In nanoseconds a call."""
     message = convert.instance_to(instance(World(), 1))
     data, check = message.SerializeToString(), convert.health_check_of
-    lease = registry_pb2.RegistryLease(id=1 << 63, secret_hash=bytes(32), ttl_ms=10_000, keeper=1 << 62)
-    entry = registry_pb2.RegistryEntry(instance=message, created_revision=7, modified_revision=9, lease=lease)
-    piece = registry_pb2.RegistryPiece(entries=[entry]).SerializeToString()
+    lease = journal_pb2.RegistryLease(id=1 << 63, secret_hash=bytes(32), ttl_ms=10_000, keeper=1 << 62)
+    entry = journal_pb2.RegistryEntry(instance=message, created_revision=7, modified_revision=9, lease=lease)
+    piece = journal_pb2.RegistryPiece(entries=[entry]).SerializeToString()
     version = record_pb2.RecordVersion(writer=1 << 62, epoch=3, sequence=70_000)
     key = f"instance/{message.namespace}/{message.service}/{message.id}"
     head = record_pb2.RecordHead(schema=1, key=key, version=version, author="bench").SerializeToString()
@@ -86,4 +100,60 @@ def rows(quick: bool) -> list[Row]:
         ("a record's head", lambda: read_head(head), lambda: head_by_fields(head)),
         ("a key's version", lambda: read_versions(versions), lambda: versions_by_fields(versions)),
     )
-    return [row("wire", f"reading {what}", plan, each(ours), PEER, each(theirs)) for what, ours, theirs in compared]
+    found = [row("wire", f"reading {what}", plan, each(ours), PEER, each(theirs)) for what, ours, theirs in compared]
+    return found + written(quick) + [asked(quick)]
+
+
+def written(quick: bool) -> list[Row]:
+    """The other way."""
+    one = instance(World(), 1)
+    message = convert.instance_to(one)
+    lease = (1 << 63, bytes(32), 10_000, 1 << 62, None, 0)
+    entries = [(RegisteredInstance(one, Status.SERVING, "", 7, 9, 1), lease, None, None)]
+    key = f"instance/{message.namespace}/{message.service}/{message.id}"
+    head = (key, "", "", 1, (1 << 62, 3, 70_000), None, "bench", "", "")
+
+    def entry() -> bytes:
+        kept = journal_pb2.RegistryLease(id=lease[0], secret_hash=lease[1], ttl_ms=lease[2], keeper=lease[3])
+        piece = journal_pb2.RegistryPiece()
+        piece.entries.add(
+            instance=convert.instance_to(one), created_revision=7, modified_revision=9, registered_at_ns=1, lease=kept
+        )
+        return piece.SerializeToString(deterministic=True)
+
+    def fact() -> bytes:
+        return control_pb2.InstanceRegistered(
+            instance=convert.instance_to(one), lease_id=lease[0], secret_hash=lease[1], ttl_ms=lease[2], keeper=lease[3]
+        ).SerializeToString(deterministic=True)
+
+    def record_head() -> bytes:
+        made = record_pb2.RecordHead(key=key, schema=1, author="bench")
+        made.version.writer, made.version.epoch, made.version.sequence = 1 << 62, 3, 70_000
+        return made.SerializeToString(deterministic=True)
+
+    compared: tuple[tuple[str, Callable[[], bytes], Callable[[], bytes]], ...] = (
+        ("an entry of a snapshot", lambda: write_entries(entries, convert.health_check_bytes), entry),
+        ("a registration", lambda: write_registration(one, None, lease[0], lease[1], lease[2], lease[3]), fact),
+        ("a record's head", lambda: write_head(*head), record_head),
+    )
+    assert all(ours() == theirs() for _, ours, theirs in compared)
+    plan = QUICK if quick else FULL
+    return [row("wire", f"writing {what}", plan, each(ours), PEER, each(theirs)) for what, ours, theirs in compared]
+
+
+def asked(quick: bool) -> Row:
+    """A request to register that nothing is wrong with."""
+    request = registry_pb2.RegisterRequest(instance=convert.instance_to(instance(World(), 1)), lease_secret=bytes(16))
+    data = request.SerializeToString()
+    check = checker(registry_pb2.RegisterRequest.DESCRIPTOR)
+
+    def in_three_steps() -> Registration:
+        parsed = registry_pb2.RegisterRequest.FromString(data)
+        check(parsed)
+        return Registration(convert.instance_from(parsed.instance), parsed.lease_secret, TTL_MS_DEFAULT)
+
+    assert read_registration_request(data) == in_three_steps()
+    plan, peer = QUICK if quick else FULL, "protobuf, the rules, conversion"
+    return row(
+        "wire", "a request to register", plan, each(lambda: read_registration_request(data)), peer, each(in_three_steps)
+    )

@@ -136,15 +136,13 @@ def _decoder(descriptor: MethodDescriptor, method: Method) -> Decode:
         check(request)
         return request
 
-    kept = lru_cache(REPEATED_MAX)(read)
-    kept_bytes_max = REPEATED_BYTES_MAX if method.is_repeated else -1
-
+    read_short = lru_cache(REPEATED_MAX)(read) if method.is_repeated else read
     plain = method.plain
 
     def decode(data: bytes, principal: Principal) -> Any:
         request = None if plain is None else plain(data)
         if request is None:
-            request = kept(data) if len(data) <= kept_bytes_max else read(data)
+            request = read_short(data) if len(data) <= REPEATED_BYTES_MAX else read(data)
         if demands is not None and not principal.may_everything:
             demand = demands(request)
             if demand is not None:

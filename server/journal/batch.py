@@ -230,18 +230,29 @@ def encode_heads(drafts: Sequence[Draft]) -> tuple[bytes, list[bytes]]:
 
     Common and rest, concatenated, are the whole head (protobuf merges the parts of a message).
     """
-    columns = list(zip(*drafts, strict=True))
-    key, keys = _split(columns[2], "")
-    record_id, ids = _split(columns[3], "")
-    namespace, namespaces = _split(columns[4], "")
-    schema, schemas = _split(columns[5], 0)
-    version, versions = _split_versions(columns[6])
-    author, authors = _split(columns[8], "")
-    reason, reasons = _split(columns[9], "")
-    traceparent, traceparents = _split(columns[10], "")
+    columns = zip(*drafts, strict=True)
+    _, _, keys, ids, namespaces, schemas, versions, expected, authors, reasons, traceparents = columns
+    key, own_keys = _split(keys, "")
+    record_id, own_ids = _split(ids, "")
+    namespace, own_namespaces = _split(namespaces, "")
+    schema, own_schemas = _split(schemas, 0)
+    version, own_versions = _split_versions(versions)
+    author, own_authors = _split(authors, "")
+    reason, own_reasons = _split(reasons, "")
+    traceparent, own_traceparents = _split(traceparents, "")
     common = write_head(key, record_id, namespace, schema, version, None, author, reason, traceparent)
-    rest = zip(keys, ids, namespaces, schemas, versions, columns[7], authors, reasons, traceparents, strict=True)
-    return common, [write_head(*head) for head in rest]
+    own = (
+        own_keys,
+        own_ids,
+        own_namespaces,
+        own_schemas,
+        own_versions,
+        expected,
+        own_authors,
+        own_reasons,
+        own_traceparents,
+    )
+    return common, [write_head(*head) for head in zip(*own, strict=True)]
 
 
 def _split(column: Sequence[T], nothing: T) -> tuple[T, Iterable[T]]:

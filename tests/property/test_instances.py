@@ -13,7 +13,7 @@ from reference import instances as reference
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import common_pb2
-from trunkline.core.instances import read_instance, read_registration, write_instance, write_registration
+from trunkline.core.instances import read_instance, read_registration, write_registration
 from trunkline.core.model import Endpoint, Instance
 
 text = st.text(max_size=5)
@@ -88,7 +88,6 @@ def test_any_registration_there_and_back(
     written = write_registration(instance, health_check, word, secret_hash, ttl_ms, word)
     assert control_pb2.InstanceRegistered.FromString(written) == fact
     assert len(written) == fact.ByteSize(), "nothing is there twice"
-    assert common_pb2.Instance.FromString(write_instance(instance, health_check)) == fact.instance
     if len(instance.labels) < 2:  # protobuf has an order of its own for what begins alike
         assert written == fact.SerializeToString(deterministic=True)
     found = read_registration(written + more, reference.health_check_of)
@@ -99,7 +98,7 @@ def test_an_instance_that_needs_more_room() -> None:
     labels = {f"{name:04}" * 8: "é" * 200 for name in range(300)}
     endpoints = tuple(Endpoint(f"host-{port}", port) for port in range(1, 300))
     instance = Instance(namespace="shop", service="cart", id="a" * 5_000, endpoints=endpoints, labels=labels)
-    assert common_pb2.Instance.FromString(write_instance(instance, None)) == convert.instance_to(instance)
+    assert written_alone(instance).instance == convert.instance_to(instance)
 
 
 def test_equal_instances_are_the_same_bytes() -> None:
@@ -107,12 +106,16 @@ def test_equal_instances_are_the_same_bytes() -> None:
         Instance(namespace="shop", service="cart", id="a", endpoints=(), labels=labels)
         for labels in ({"a": "1", "ab": "2", "é": "3"}, {"é": "3", "ab": "2", "a": "1"})
     )
-    assert write_instance(one, None) == write_instance(other, None)
+    assert write_registration(one, None, 1, b"", 1, 1) == write_registration(other, None, 1, b"", 1, 1)
+
+
+def written_alone(instance: Instance) -> control_pb2.InstanceRegistered:
+    return control_pb2.InstanceRegistered.FromString(write_registration(instance, None, 1, b"", 1, 1))
 
 
 def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
-        write_instance(Instance(namespace="shop", service="cart", id="\ud800", endpoints=()), None)
+        written_alone(Instance(namespace="shop", service="cart", id="\ud800", endpoints=()))
 
 
 def check(message: common_pb2.Instance) -> None:
