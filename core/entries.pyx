@@ -6,6 +6,7 @@ from libc.string cimport memset
 
 from trunkline.core.instances cimport instance_of, put_instance
 from trunkline.core.messages cimport Span, read_fixed, read_number, read_span, read_tag, skip, text
+from trunkline.core.registered cimport Entry, Lease, RegisteredInstance
 from trunkline.core.writing cimport (
     Out, free_out, open_out, put_bytes, put_fixed, put_message, put_number, put_number_always, put_text,
     put_text_always, taken, written,
@@ -25,17 +26,6 @@ cdef struct Fields:  # of a RegistryEntry
     uint64_t registered_at_ns
 
 
-cdef class _Last:
-    """The numbers of the entry before: many have the same, and need none of their own."""
-
-    cdef object registered_at_ns
-    cdef object ttl_ms
-    cdef object keeper
-
-    def __cinit__(self):
-        self.registered_at_ns = self.ttl_ms = self.keeper = 0
-
-
 def read_entries(bytes piece not None, health_check):
     """The entries of a piece in their order, and what else it holds, as the bytes of a piece without them.
 
@@ -46,7 +36,6 @@ def read_entries(bytes piece not None, health_check):
     cdef const uint8_t* start
     cdef Span message
     cdef uint32_t tag
-    cdef _Last last = _Last()
     cdef list entries = []
     cdef list others = []
     while at < end:
@@ -54,14 +43,14 @@ def read_entries(bytes piece not None, health_check):
         read_tag(&at, end, &tag)
         if tag == _ENTRIES:
             read_span(&at, end, &message)
-            entries.append(_entry(message, health_check, last))
+            entries.append(_entry(message, health_check))
         else:
             skip(&at, end, tag)
             others.append(PyBytes_FromStringAndSize(<const char*>start, at - start))
     return entries, b"".join(others)
 
 
-cdef tuple _entry(Span message, object health_check, _Last last):
+cdef tuple _entry(Span message, object health_check):
     cdef const uint8_t* at = message.at
     cdef const uint8_t* end = at + message.size
     cdef Fields fields
@@ -85,21 +74,18 @@ cdef tuple _entry(Span message, object health_check, _Last last):
             read_span(&at, end, &fields.override)
         else:
             skip(&at, end, tag)
-    created = fields.created_revision
-    if <int64_t>fields.registered_at_ns != last.registered_at_ns:
-        last.registered_at_ns = <int64_t>fields.registered_at_ns
     return (
         instance_of(fields.instance, health_check),
-        created,
-        created if fields.modified_revision == fields.created_revision else fields.modified_revision,
-        last.registered_at_ns,
-        _lease(fields.lease, last),
+        fields.created_revision,
+        fields.modified_revision,
+        <int64_t>fields.registered_at_ns,
+        _lease(fields.lease),
         None if fields.probe_failure.at == NULL else text(fields.probe_failure),
         None if fields.override.at == NULL else _override(fields.override),
     )
 
 
-cdef tuple _lease(Span message, _Last last):
+cdef Lease _lease(Span message):
     cdef const uint8_t* at = message.at
     cdef const uint8_t* end = at + message.size
     cdef uint64_t lease_id = 0
@@ -110,6 +96,7 @@ cdef tuple _lease(Span message, _Last last):
     cdef bint lapsed = False
     cdef Span secret_hash
     cdef uint32_t tag
+    cdef Lease made = Lease.__new__(Lease)
     secret_hash.at = NULL
     secret_hash.size = 0
     while at < end:
@@ -129,18 +116,13 @@ cdef tuple _lease(Span message, _Last last):
             read_number(&at, end, &lapsed_ns)
         else:
             skip(&at, end, tag)
-    if <int64_t>ttl_ms != last.ttl_ms:
-        last.ttl_ms = <int64_t>ttl_ms
-    if keeper != last.keeper:
-        last.keeper = keeper
-    return (
-        lease_id,
-        PyBytes_FromStringAndSize(<const char*>secret_hash.at, secret_hash.size),
-        last.ttl_ms,
-        last.keeper,
-        lapsed_revision if lapsed else None,
-        <int64_t>lapsed_ns,
-    )
+    made.id = lease_id
+    made.set_secret_hash(secret_hash.at, secret_hash.size)
+    made.ttl_ms = <int64_t>ttl_ms
+    made.keeper = keeper
+    made._lapsed_revision = <int64_t>lapsed_revision if lapsed else -1
+    made.lapsed_ns = <int64_t>lapsed_ns
+    return made
 
 
 cdef tuple _override(Span message):
@@ -166,7 +148,7 @@ cdef tuple _override(Span message):
 
 
 def write_entries(entries, health_check_bytes):
-    """A piece of nothing but these entries, a sequence of (registered, lease, probe failure, override) each.
+    """A piece of nothing but these entries, a sequence.
 
     `health_check_bytes` makes bytes of a health check, and None of None. Equal entries are the same bytes.
     """
@@ -183,37 +165,35 @@ def write_entries(entries, health_check_bytes):
         free_out(&out)
 
 
-cdef int _put_entry(Out* out, object entry, object health_check_bytes) except -1:
+cdef int _put_entry(Out* out, Entry entry, object health_check_bytes) except -1:
     cdef Py_ssize_t mark
-    registered, lease, probe_failure, override = entry
-    instance, _, _, created, modified, registered_at_ns = registered
+    cdef RegisteredInstance registered = entry.registered
+    override = entry.override
     if override is not None:
         mark = written(out)
         status, reason = override
         put_text(out, 0x12, reason)
         put_number(out, 0x08, status)
         put_message(out, 0x3A, mark)
-    if probe_failure is not None:
-        put_text_always(out, 0x32, probe_failure)
+    if entry.probe_failure is not None:
+        put_text_always(out, 0x32, entry.probe_failure)
     mark = written(out)
-    _put_lease(out, lease)
+    _put_lease(out, entry.lease)
     put_message(out, 0x2A, mark)
-    put_number(out, 0x20, <uint64_t><int64_t>registered_at_ns)
-    put_number(out, 0x18, modified)
-    put_number(out, 0x10, created)
+    put_number(out, 0x20, <uint64_t>registered.registered_at_ns)
+    put_number(out, 0x18, registered.modified_revision)
+    put_number(out, 0x10, registered.created_revision)
     mark = written(out)
-    put_instance(out, instance, health_check_bytes(instance.health_check))
+    put_instance(out, registered.instance, health_check_bytes(registered.instance.health_check))
     return put_message(out, 0x0A, mark)
 
 
-cdef int _put_lease(Out* out, lease) except -1:
-    lease_id, secret_hash, ttl_ms, keeper, lapsed_revision, lapsed_ns = lease
-    put_number(out, 0x30, <uint64_t><int64_t>lapsed_ns)
-    if lapsed_revision is not None:
-        put_number_always(out, 0x28, lapsed_revision)
-    put_fixed(out, 0x21, keeper)
-    put_number(out, 0x18, <uint64_t><int64_t>ttl_ms)
-    if secret_hash:
-        put_bytes(out, 0x12, secret_hash)
-    put_fixed(out, 0x09, lease_id)
+cdef int _put_lease(Out* out, Lease lease) except -1:
+    put_number(out, 0x30, <uint64_t>lease.lapsed_ns)
+    if lease._lapsed_revision >= 0:
+        put_number_always(out, 0x28, <uint64_t>lease._lapsed_revision)
+    put_fixed(out, 0x21, lease.keeper)
+    put_number(out, 0x18, <uint64_t>lease.ttl_ms)
+    put_bytes(out, 0x12, lease.secret_hash)
+    put_fixed(out, 0x09, lease.id)
     return 0

@@ -1,17 +1,5 @@
-_Version = tuple[int, int, int]
-"""Writer, epoch, sequence."""
-_Head = tuple[str, str, str, int, _Version | None, _Version | None, str, str, str]
+from trunkline.core.records import Draft, Record, Version
 
-def read_head(head: bytes) -> _Head: ...
-def write_head(
-    key: str,
-    id: str,
-    namespace: str,
-    schema: int,
-    version: _Version | None,
-    expects: _Version | None,
-    author: str,
-    reason: str,
-    traceparent: str,
-) -> bytes: ...
-def read_versions(piece: bytes) -> tuple[list[tuple[str, int, int, int]], bytes]: ...
+def read_record(head: bytes, offset: int, time_ns: int, topic: str, body: bytes) -> Record: ...
+def write_heads(drafts: list[Draft]) -> tuple[bytes, list[bytes]]: ...
+def read_versions(piece: bytes) -> tuple[list[tuple[str, Version]], bytes]: ...

@@ -7,19 +7,25 @@ may be two serialized messages, one behind the other, which protobuf merges.
 from sys import intern
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from trunkline.core.messages cimport Span, read_fixed, read_number, read_span, read_tag, skip, text
+from trunkline.core.records cimport Draft, Record, Version, version_of
 from trunkline.core.writing cimport (
     Out, free_out, open_out, put_fixed, put_message, put_number, put_text, taken, written,
 )
+
+from trunkline.core.records import NO_VERSION as _NO_VERSION
+
+cdef Version _no_version = _NO_VERSION
+cdef Draft _nothing = Draft("", b"")
 
 cdef enum:
     _KEYS = 0x0A  # tag of a KeyVersion
 
 
-cdef struct Version:
+cdef struct Named:  # a RecordVersion
     uint64_t writer
     uint64_t epoch
     uint64_t sequence
@@ -33,32 +39,33 @@ cdef struct Fields:  # of a RecordHead
     Span author
     Span reason
     Span traceparent
-    Version version
-    Version expects
+    Named version
+    Named expects
     uint64_t schema
 
 
-def read_head(bytes head not None):
-    """Key, id, namespace, schema, version, expected version, author, reason, traceparent; versions may be None.
-
-    ValueError when the bytes are no message.
-    """
+def read_record(bytes head not None, int64_t offset, int64_t time_ns, str topic not None, bytes body not None):
+    """The record at a position that has this head. ValueError when the bytes are no message."""
     cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(head)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(head)
     cdef Fields fields
+    cdef Record made = Record.__new__(Record)
     memset(&fields, 0, sizeof(Fields))
     _read_fields(at, end, &fields)
-    return (
-        text(fields.key),
-        text(fields.id),
-        intern(text(fields.namespace)),
-        <uint32_t>fields.schema,
-        _version(&fields.version),
-        _version(&fields.expects),
-        intern(text(fields.author)),
-        text(fields.reason),
-        text(fields.traceparent),
-    )
+    made.offset = offset
+    made.time_ns = time_ns
+    made.topic = topic
+    made.body = body
+    made.key = text(fields.key)
+    made.id = text(fields.id)
+    made.namespace = intern(text(fields.namespace))
+    made.schema = <uint32_t>fields.schema
+    made.version = _version(&fields.version) if fields.version.present else _no_version
+    made.expects = _version(&fields.expects) if fields.expects.present else None
+    made.author = intern(text(fields.author))
+    made.reason = text(fields.reason)
+    made.traceparent = text(fields.traceparent)
+    return made
 
 
 cdef int _read_fields(const uint8_t* at, const uint8_t* end, Fields* fields) except -1:
@@ -88,7 +95,7 @@ cdef int _read_fields(const uint8_t* at, const uint8_t* end, Fields* fields) exc
     return 0
 
 
-cdef int _read_version(const uint8_t** from_, const uint8_t* end, Version* into) except -1:
+cdef int _read_version(const uint8_t** from_, const uint8_t* end, Named* into) except -1:
     """Merge a RecordVersion into what another part has said."""
     cdef Span message
     cdef const uint8_t* at
@@ -110,52 +117,112 @@ cdef int _read_version(const uint8_t** from_, const uint8_t* end, Version* into)
     return 0
 
 
-cdef _version(Version* version):
-    return (version.writer, version.epoch, version.sequence) if version.present else None
+cdef Version _version(Named* named):
+    return version_of(named.writer, named.epoch, named.sequence)
 
 
-def write_head(
-    str key not None,
-    str id not None,
-    str namespace not None,
-    uint32_t schema,
-    version,
-    expects,
-    str author not None,
-    str reason not None,
-    str traceparent not None,
-):
-    """A head as `read_head` gives it; fields that are empty, or None, are left to another part."""
+# Writing.
+
+
+def write_heads(list drafts not None):
+    """What the heads of drafts have in common, and each one's own rest.
+
+    Common and rest, one behind the other, are the whole head: protobuf merges the parts of a message. Of versions that
+    have writer and epoch in common the rest is the sequence.
+    """
+    cdef Draft first = drafts[0]
+    cdef Draft draft
+    cdef Draft common = _copy(first)
+    cdef bint versions_alike = True
+    cdef Py_ssize_t number
+    for number in range(1, len(drafts)):
+        draft = drafts[number]
+        _keep_common(common, draft)
+        if draft.version.writer != first.version.writer or draft.version.epoch != first.version.epoch:
+            versions_alike = False
+    common.version = version_of(first.version.writer, first.version.epoch, 0) if versions_alike else _no_version
+    return _head(common, _nothing), [_head(draft, common) for draft in drafts]
+
+
+cdef Draft _copy(Draft draft):
+    cdef Draft made = Draft.__new__(Draft)
+    made.key = draft.key
+    made.id = draft.id
+    made.namespace = draft.namespace
+    made.schema = draft.schema
+    made.author = draft.author
+    made.reason = draft.reason
+    made.traceparent = draft.traceparent
+    return made
+
+
+cdef int _keep_common(Draft common, Draft draft) except -1:
+    """Leave in `common` what the draft has, too."""
+    if common.key != draft.key:
+        common.key = ""
+    if common.id != draft.id:
+        common.id = ""
+    if common.namespace != draft.namespace:
+        common.namespace = ""
+    if common.schema != draft.schema:
+        common.schema = 0
+    if common.author != draft.author:
+        common.author = ""
+    if common.reason != draft.reason:
+        common.reason = ""
+    if common.traceparent != draft.traceparent:
+        common.traceparent = ""
+    return 0
+
+
+cdef bytes _head(Draft draft, Draft common):
+    """A head without what the common part says."""
     cdef Out out
+    cdef Py_ssize_t mark
     open_out(&out)
     try:
-        put_text(&out, 0x4A, traceparent)
-        put_text(&out, 0x42, reason)
-        put_text(&out, 0x3A, author)
-        if expects is not None:
-            _put_version(&out, 0x32, expects)
-        if version is not None:
-            _put_version(&out, 0x2A, version)
-        put_text(&out, 0x22, id)
-        put_text(&out, 0x1A, key)
-        put_text(&out, 0x12, namespace)
-        put_number(&out, 0x08, schema)
+        if not common.traceparent:
+            put_text(&out, 0x4A, draft.traceparent)
+        if not common.reason:
+            put_text(&out, 0x42, draft.reason)
+        if not common.author:
+            put_text(&out, 0x3A, draft.author)
+        if draft.expects is not None:
+            mark = written(&out)
+            _put_version(&out, draft.expects, _no_version)
+            put_message(&out, 0x32, mark)
+        mark = written(&out)
+        _put_version(&out, draft.version, common.version)
+        if written(&out) != mark:
+            put_message(&out, 0x2A, mark)
+        if not common.id:
+            put_text(&out, 0x22, draft.id)
+        if not common.key:
+            put_text(&out, 0x1A, draft.key)
+        if not common.namespace:
+            put_text(&out, 0x12, draft.namespace)
+        if not common.schema:
+            put_number(&out, 0x08, draft.schema)
         return taken(&out)
     finally:
         free_out(&out)
 
 
-cdef int _put_version(Out* out, uint8_t tag, object version) except -1:
-    cdef Py_ssize_t mark = written(out)
-    writer, epoch, sequence = version
-    put_number(out, 0x18, sequence)
-    put_number(out, 0x10, epoch)
-    put_fixed(out, 0x09, writer)
-    return put_message(out, tag, mark)
+cdef int _put_version(Out* out, Version version, Version common) except -1:
+    if version.sequence != common.sequence:
+        put_number(out, 0x18, version.sequence)
+    if version.epoch != common.epoch:
+        put_number(out, 0x10, version.epoch)
+    if version.writer != common.writer:
+        put_fixed(out, 0x09, version.writer)
+    return 0
+
+
+# What a snapshot holds of them.
 
 
 def read_versions(bytes piece not None):
-    """The keys of a piece, each with writer, epoch and sequence; and what else it holds, as a piece without them.
+    """The keys of a piece with their versions, and what else it holds, as a piece without them.
 
     Keys are interned: the folds have the same. ValueError when the bytes are no message.
     """
@@ -166,27 +233,25 @@ def read_versions(bytes piece not None):
     cdef Span message
     cdef list keys = []
     cdef list others = []
-    writer = 0  # most have the same: it is kept once
     while at < end:
         start = at
         read_tag(&at, end, &tag)
         if tag == _KEYS:
             read_span(&at, end, &message)
-            keys.append(_key(message, writer))
-            writer = keys[-1][1]
+            keys.append(_key(message))
         else:
             skip(&at, end, tag)
             others.append(PyBytes_FromStringAndSize(<const char*>start, at - start))
     return keys, b"".join(others)
 
 
-cdef tuple _key(Span message, object writer_before):
+cdef tuple _key(Span message):
     cdef const uint8_t* at = message.at
     cdef const uint8_t* end = at + message.size
-    cdef Version version
+    cdef Named version
     cdef Span key
     cdef uint32_t tag
-    memset(&version, 0, sizeof(Version))
+    memset(&version, 0, sizeof(Named))
     key.at = NULL
     key.size = 0
     while at < end:
@@ -197,5 +262,4 @@ cdef tuple _key(Span message, object writer_before):
             _read_version(&at, end, &version)
         else:
             skip(&at, end, tag)
-    writer = writer_before if version.writer == writer_before else version.writer
-    return intern(text(key)), writer, version.epoch, version.sequence
+    return intern(text(key)), _version(&version)

@@ -13,6 +13,7 @@ from cpython.object cimport PyObject_GenericSetAttr
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from trunkline.core.collector cimport unseen
 from trunkline.core.messages cimport Span, read_fixed, read_number, read_span, read_tag, skip, text
 from trunkline.core.writing cimport (
     Out, free_out, open_out, put_bytes, put_fixed, put_message, put_number, put_text, put_text_always, taken, written,
@@ -68,14 +69,14 @@ cdef object instance_of(Span message, object health_check):
     PyObject_GenericSetAttr(made, "namespace", intern(text(fields.namespace)))
     PyObject_GenericSetAttr(made, "service", intern(text(fields.service)))
     PyObject_GenericSetAttr(made, "id", text(fields.id))
-    PyObject_GenericSetAttr(made, "endpoints", tuple(endpoints))
+    PyObject_GenericSetAttr(made, "endpoints", unseen(tuple(endpoints)))
     PyObject_GenericSetAttr(made, "version", intern(text(fields.version)))
     PyObject_GenericSetAttr(made, "weight", fields.weight if fields.weight else _WEIGHT_DEFAULT)
     PyObject_GenericSetAttr(made, "locality", _locality(fields.locality))
     PyObject_GenericSetAttr(made, "labels", _labels(fields.labels))
     PyObject_GenericSetAttr(made, "declared", _declaration(<int32_t><uint32_t>fields.declared))
     PyObject_GenericSetAttr(made, "health_check", _health_check(fields.health_check, health_check))
-    return made
+    return unseen(made)
 
 
 cdef int _read_fields(const uint8_t* at, const uint8_t* end, Fields* fields, list endpoints) except -1:
@@ -136,7 +137,7 @@ cdef _endpoint(Span message):
     PyObject_GenericSetAttr(made, "host", text(host))
     PyObject_GenericSetAttr(made, "port", port)
     PyObject_GenericSetAttr(made, "protocol", intern(text(protocol)) if protocol.size else _grpc)
-    return made
+    return unseen(made)
 
 
 cdef _locality(Span message):

@@ -13,6 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 from trunkline.core.cloudevent cimport (
     REQUEST, Event, Span, check_topic, read_event, read_string, refuse, refuse_malformed, refuse_twice, shown,
 )
+from trunkline.core.collector cimport unseen
 from trunkline.core.hashing cimport xxh64_raw
 from trunkline.core.protowire cimport (
     DEPTH_MAX, put_varint, read_size, read_tag, read_varint, skip_value, varint_size,
@@ -193,11 +194,11 @@ cdef Scan _new_scan(Request* request):
     scan.require_sync = <int>request.sync
     scan.sequence = request.sequence
     scan.count = request.count
-    scan.ends = array.clone(_U32, request.count, False)
-    scan.topic_ids = array.clone(_U16, request.count, False)
+    scan.ends = unseen(array.clone(_U32, request.count, False))
+    scan.topic_ids = unseen(array.clone(_U16, request.count, False))
     scan.topics = []
-    scan.key_hashes = array.clone(_U64, request.count, False)
-    scan.id_hashes = array.clone(_U64, 2 * request.count, False)
+    scan.key_hashes = unseen(array.clone(_U64, request.count, False))
+    scan.id_hashes = unseen(array.clone(_U64, 2 * request.count, False))
     return scan
 
 

@@ -16,7 +16,6 @@ from bench.runner import scratch_folder
 from trunkline.api import convert
 from trunkline.api.v1 import registry_pb2
 from trunkline.server.registry.decisions import lease_id_of
-from trunkline.server.registry.entity import InstanceKey
 
 KEEP_ALIVE = "/trunkline.api.v1.RegistryService/KeepAlive"
 TTL_MS = 10_000
@@ -26,7 +25,7 @@ EVERY_S = TTL_MS / 3_000
 
 def shares(server: Server, address: str, world: World, connections: int, *, seconds: float) -> list[float]:
     """Percent of a core that the server uses, in each interval of EVERY_S, all leases kept alive in each."""
-    ids = [lease_id_of(InstanceKey.of(instance(world, number)), secret(number)) for number in range(world.instances)]
+    ids = [lease_id_of(instance(world, number).key, secret(number)) for number in range(world.instances)]
     per = world.instances // connections
     says = [
         message(registry_pb2.KeepAliveRequest(lease_ids=ids[first : first + per]).SerializeToString())

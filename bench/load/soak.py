@@ -38,7 +38,6 @@ from trunkline.api.v1 import (
 )
 from trunkline.core.model import Instance
 from trunkline.server.registry.decisions import lease_id_of
-from trunkline.server.registry.entity import InstanceKey
 
 RESOLVE = "/trunkline.api.v1.DiscoveryService/Resolve"
 PUBLISH = "/trunkline.api.v1.EventService/Publish"
@@ -146,7 +145,7 @@ class Soak:
 
     def heartbeat(self, channel: grpc.Channel) -> None:
         """Nobody's lease lapses."""
-        ids = [lease_id_of(InstanceKey.of(instance(WORLD, number)), secret(number)) for number in range(INSTANCES)]
+        ids = [lease_id_of(instance(WORLD, number).key, secret(number)) for number in range(INSTANCES)]
         registry_pb2_grpc.RegistryServiceStub(channel).KeepAliveOnce(
             registry_pb2.KeepAliveOnceRequest(lease_ids=ids), timeout=30
         )

@@ -17,7 +17,6 @@ from bench.load.world import NAMESPACE, World, instance, secret
 from trunkline.api import convert
 from trunkline.api.v1 import registry_pb2, registry_pb2_grpc
 from trunkline.server.registry.decisions import lease_id_of
-from trunkline.server.registry.entity import InstanceKey
 
 PUBLISH = "/trunkline.api.v1.EventService/Publish"
 WORLD = World(services=1_000)
@@ -46,7 +45,7 @@ def registrations(channel: grpc.Channel) -> None:
 def keep_alives(channel: grpc.Channel) -> None:
     """A thousand leases at a time."""
     stub = registry_pb2_grpc.RegistryServiceStub(channel)
-    ids = [lease_id_of(InstanceKey.of(instance(WORLD, number)), secret(number)) for number in range(1_000)]
+    ids = [lease_id_of(instance(WORLD, number).key, secret(number)) for number in range(1_000)]
     while True:
         stub.KeepAliveOnce(registry_pb2.KeepAliveOnceRequest(lease_ids=ids), timeout=10)
 

@@ -108,7 +108,7 @@ class MemoryRegistry:
         """The holder, or an operator, said something of the instance."""
         held = self.held[key]
         instance = replace(held.registered.instance, declared=declared)
-        held.registered = held.registered._replace(instance=instance)
+        held.registered = held.registered.replace(instance=instance)
         self._change(key, status_of(declared), "declared")
 
     def remove(self, key: Key, reason: int) -> bool:
@@ -139,7 +139,7 @@ class MemoryRegistry:
     def _change(self, key: Key, status: Status, reason: str) -> None:
         held = self.held[key]
         before = held.registered
-        held.registered = before._replace(status=status, status_reason=reason, modified_revision=self.revision + 1)
+        held.registered = before.replace(status=status, status_reason=reason, modified_revision=self.revision + 1)
         self._step(key, before, held.registered)
 
     def _step(self, key: Key, before: RegisteredInstance | None, after: RegisteredInstance | None) -> None:

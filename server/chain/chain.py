@@ -97,7 +97,8 @@ class Chain:
         serialize = None if method.raw_response else handler.response_serializer
         if not streaming:
             limit_ns = (config.call_deadline_ms_default + method.waits_ms) * 1_000_000
-            call = _unary(gate, handler.unary_unary, Deadlines(self._house.clock, limit_ns))
+            deadlines = Deadlines(self._house.clock, limit_ns)
+            call = _unary(gate, handler.unary_unary, deadlines, keeps_deadline=method.keeps_deadline)
             return grpc.unary_unary_rpc_method_handler(call, response_serializer=serialize)
         if handler.request_streaming and handler.response_streaming:
             stream = self._stream(gate, _writing(handler.stream_stream))
@@ -158,7 +159,7 @@ def _is_async(behaviour: Behaviour) -> bool:
     return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
 
 
-def _unary(gate: Gate, behaviour: Behaviour, deadlines: Deadlines) -> Behaviour:
+def _unary(gate: Gate, behaviour: Behaviour, deadlines: Deadlines, *, keeps_deadline: bool) -> Behaviour:
     """The life of one unary call."""
     stats, now_ns, enter, decode = gate.stats, gate.clock.now_ns, gate.enter, gate.decode
 
@@ -169,8 +170,10 @@ def _unary(gate: Gate, behaviour: Behaviour, deadlines: Deadlines) -> Behaviour:
         try:
             call = enter(context)
             coroutine = behaviour(decode(data, call.principal), call)
-            if context.time_remaining() is None:
+            is_without = context.time_remaining() is None
+            if is_without:
                 call.set_deadline(begun_ns + deadlines.limit_ns)
+            if is_without and not keeps_deadline:
                 try:  # a behaviour that does not wait needs nothing that minds its deadline
                     awaited = coroutine.send(None)
                 except StopIteration as done:

@@ -39,6 +39,8 @@ class Method:
     is_repeated: bool = False
     """Many callers ask the same, byte for byte: short requests are parsed and checked once and kept. No servicer may change
     what it is given."""
+    keeps_deadline: bool = False
+    """The servicer ends in time by itself, also by the deadline that the chain gives a call without one."""
     waits_ms: int = 0
     """How long it may wait by design; the default deadline is that much later."""
     before_ready: bool = False
@@ -103,7 +105,13 @@ def _plain(verb: Verb, **options: Any) -> Method:
 
 _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
     "trunkline.api.v1.RegistryService": {
-        "Register": Method(verb=Verb.REGISTER, demands=_register, plain=read_registration_request, raw_response=True),
+        "Register": Method(
+            verb=Verb.REGISTER,
+            demands=_register,
+            plain=read_registration_request,
+            raw_response=True,
+            keeps_deadline=True,
+        ),
         "KeepAlive": Method(verb=Verb.REGISTER, demands=_nothing, raw_response=True),
         "KeepAliveOnce": Method(verb=Verb.REGISTER, demands=_nothing, raw_response=True),
         "Deregister": Method(verb=Verb.REGISTER, demands=_by_registration),

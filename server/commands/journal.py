@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import click
 
 from trunkline.core.clock import Rng, SystemClock
+from trunkline.core.records import Record
 
 from ..journal.files import backup as backups
 from ..journal.files import inspect
 from ..journal.files.real_disk import RealDisk
-from ..journal.record import Record
 from .output import output
 
 T = TypeVar("T")
@@ -80,14 +80,14 @@ def show(folder: Path, stream: str, from_offset: int, count: int) -> None:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    writer, epoch, sequence = record.version
+    version = record.version
     return {
         "offset": record.offset,
         "time": datetime.fromtimestamp(record.time_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
         "topic": record.topic,
         "key": record.key,
         "id": record.id,
-        "version": f"{writer:016x}.{epoch}.{sequence}" if writer else "",
+        "version": f"{version.writer:016x}.{version.epoch}.{version.sequence}" if version.writer else "",
         "author": record.author,
         "reason": record.reason,
         "bytes": len(record.body),

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from trunkline.core.errors import JournalCorrupt, JournalTooNew, PositionOutOfRange, RevisionCompacted
+from trunkline.core.records import Record
 from trunkline.server.journal.control.admission import NODE_STARTED, Admission
 from trunkline.server.journal.control.fold import Folds
 from trunkline.server.journal.control.requests import RecentRequests
 from trunkline.server.journal.control.snapshot import decode, restore
-from trunkline.server.journal.record import Record
 
 from ..registry.changes import RegistryChange, RegistryStep
 from ..registry.fold import RegistryFold

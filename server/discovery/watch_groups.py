@@ -51,6 +51,10 @@ class WatchGroups:
             if not of_service:
                 del self._by_service[namespace, service]
 
+    def concern(self, namespace: str, service: str) -> bool:
+        """Whether there is any that a change of this service concerns."""
+        return (namespace, service) in self._by_service or (namespace, EVERY_SERVICE) in self._by_service
+
     def of_service(self, namespace: str, service: str) -> Iterable[WatchGroup]:
         """Those of this service alone. Not to be held across an `of` or `drop_if_empty`."""
         return self._by_service.get((namespace, service), {}).values()

@@ -86,14 +86,16 @@ class WatchTeller:
 
     def _concerned(self, step: RegistryStep) -> list[tuple[WatchGroup, Changed]]:
         """The groups whose scope holds a service that the step touched."""
+        groups = self.groups
         found: list[tuple[WatchGroup, Changed]] = []
         by_namespace: dict[str, list[tuple[str, Mapping[str, Transition]]]] = {}
-        for (namespace, service), of_service in transitions(step.changes).items():
+        watched = [change for change in step.changes if groups.concern(change.namespace, change.service)]
+        for (namespace, service), of_service in transitions(watched).items():
             changed = (service, of_service)
             by_namespace.setdefault(namespace, []).append(changed)
-            found.extend((group, (changed,)) for group in self.groups.of_service(namespace, service))
+            found.extend((group, (changed,)) for group in groups.of_service(namespace, service))
         for namespace, of_namespace in by_namespace.items():
-            for group in self.groups.of_every_service(namespace):
+            for group in groups.of_every_service(namespace):
                 group.note(step.revision, [service for service, _ in of_namespace])
                 found.append((group, of_namespace))
         return found

@@ -11,10 +11,10 @@ from itertools import count
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import TrunklineError
+from trunkline.core.records import Record
 from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.engine import Engine
 from trunkline.server.journal.log import LogConfig
-from trunkline.server.journal.record import Record
 
 from .attention import Attention
 from .changes import Changes

@@ -12,8 +12,8 @@ from google.protobuf import json_format
 from trunkline.api import convert
 from trunkline.api.v1 import events_pb2
 from trunkline.core.model import RegisteredInstance
+from trunkline.core.records import Record
 from trunkline.server.journal.batch import frame_head
-from trunkline.server.journal.record import Record
 from trunkline.server.registry.changes import RegistryChange
 
 from .event_block import EventBlock

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from trunkline.core.errors import PositionOutOfRange
 from trunkline.core.model import Sync
+from trunkline.core.records import Record
 from trunkline.server.journal.control.sequencer import Group
 from trunkline.server.journal.log import Incarnation, Log
-from trunkline.server.journal.record import Record
 from trunkline.server.registry.changes import RegistryChange, RegistryStep
 
 from .change_events import ChangeBlock, DerivedEvent, in_blocks, of_instance, of_record, wrap_changes

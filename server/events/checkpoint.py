@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.clock import Clock
 from trunkline.core.errors import JournalCorrupt, TrunklineError
-from trunkline.server.journal.batch import Batch, Draft
+from trunkline.core.records import Draft, Record
+from trunkline.server.journal.batch import Batch
 from trunkline.server.journal.log import Log
-from trunkline.server.journal.record import Record
 
 from .progress import OpenDelivery, Progress, SetAside
 from .saving import Saving

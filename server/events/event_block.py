@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Protocol
 
+from trunkline.core.collector import unseen
 from trunkline.core.deliveries import delivery_suffix, first_deliveries
 
 CHUNK_BYTES = 64 << 10
@@ -62,6 +63,7 @@ class EventBlock:
         self._suffixes: list[bytes | None] | None = None
         self._chunks: dict[tuple[int, int, bytes, int], tuple[bytes, int]] = {}
         self._chunk_bytes = 2 * len(events.payload) + CHUNK_BYTES
+        unseen(self)
 
     @property
     def topic_ids(self) -> Sequence[int]:
@@ -128,5 +130,5 @@ class EventBlock:
             )
             if self._chunk_bytes >= len(found[0]):
                 self._chunk_bytes -= len(found[0])
-                self._chunks[key] = found
+                self._chunks[unseen(key)] = unseen(found)
         return found

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trunkline.api.journal.v1 import control_pb2, events_pb2
-from trunkline.server.journal.control.fold import Change
-from trunkline.server.journal.record import Record
+from trunkline.core.records import Change, Record
 
 from .settings import StreamSettings, SubscriptionSettings
 

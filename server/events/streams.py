@@ -22,11 +22,11 @@ from trunkline.core.errors import (
     TrunklineError,
 )
 from trunkline.core.model import Sync
-from trunkline.server.journal.control.fold import Change, Decide, View
+from trunkline.core.records import Change, Record
+from trunkline.server.journal.control.fold import Decide, View
 from trunkline.server.journal.control.sequencer import Origin, Written
 from trunkline.server.journal.engine import Engine
 from trunkline.server.journal.log import LogConfig
-from trunkline.server.journal.record import Record
 
 from .feed import Feed
 from .fold import STREAM_CREATED, STREAM_DELETED, SUBSCRIPTION_DELETED, EventsFold, StreamEntity, stream_key

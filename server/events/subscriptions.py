@@ -12,9 +12,9 @@ from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock
 from trunkline.core.errors import LimitExceeded, SubscriptionExists, SubscriptionNotFound
-from trunkline.server.journal.control.fold import Change, View
+from trunkline.core.records import Change, Record
+from trunkline.server.journal.control.fold import View
 from trunkline.server.journal.control.sequencer import Origin
-from trunkline.server.journal.record import Record
 
 from .checkpoint import Checkpoints
 from .consumer import PullConsumer

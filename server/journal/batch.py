@@ -7,15 +7,13 @@ bytes of a stored event are the bytes of the field `event` of a Delivery.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, repeat
-from typing import NamedTuple, Protocol, TypeVar, cast
+from itertools import accumulate
+from typing import Protocol
 
 from trunkline.core.errors import InvalidArgument
-from trunkline.core.heads import write_head
-
-from .record import NO_VERSION, Record, Version
+from trunkline.core.records import Draft
 
 FRAME_TAG = 0x7A
 """Field 15, wire type 2."""
@@ -24,8 +22,6 @@ BLOCK_RECORDS_MAX = 1 << 16
 BLOCK_PAYLOAD_BYTES_MAX = 8 << 20
 _FRAME_BYTES_MAX = BODY_BYTES_MAX + 8
 assert _FRAME_BYTES_MAX <= BLOCK_PAYLOAD_BYTES_MAX, "a record fits into a block"
-
-T = TypeVar("T", int, str)
 
 
 class Scan(Protocol):
@@ -45,41 +41,6 @@ class Scan(Protocol):
     def key_hashes(self) -> array[int]: ...
     @property
     def id_hashes(self) -> array[int]: ...
-
-
-class Draft(NamedTuple):
-    """A control record or a checkpoint before it has a position. Fields are those of Record, in their order."""
-
-    topic: str
-    body: bytes
-    key: str = ""
-    id: str = ""
-    namespace: str = ""
-    schema: int = 0
-    version: Version | None = None
-    expects: Version | None = None
-    author: str = ""
-    reason: str = ""
-    traceparent: str = ""
-
-    def record(self, offset: int, time_ns: int) -> Record:
-        """The record that this becomes at a position."""
-        topic, body, key, record_id, namespace, schema, version, expects, author, reason, traceparent = self
-        return Record(
-            offset,
-            time_ns,
-            topic,
-            body,
-            key,
-            record_id,
-            namespace,
-            schema,
-            version or NO_VERSION,
-            expects,
-            author,
-            reason,
-            traceparent,
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,49 +184,3 @@ def frame_head(size: int) -> bytes:
         size >>= 7
     head.append(size)
     return bytes(head)
-
-
-def encode_heads(drafts: Sequence[Draft]) -> tuple[bytes, list[bytes]]:
-    """Heads as RecordHead messages: what they have in common, and each one's own rest.
-
-    Common and rest, concatenated, are the whole head (protobuf merges the parts of a message).
-    """
-    columns = zip(*drafts, strict=True)
-    _, _, keys, ids, namespaces, schemas, versions, expected, authors, reasons, traceparents = columns
-    key, own_keys = _split(keys, "")
-    record_id, own_ids = _split(ids, "")
-    namespace, own_namespaces = _split(namespaces, "")
-    schema, own_schemas = _split(schemas, 0)
-    version, own_versions = _split_versions(versions)
-    author, own_authors = _split(authors, "")
-    reason, own_reasons = _split(reasons, "")
-    traceparent, own_traceparents = _split(traceparents, "")
-    common = write_head(key, record_id, namespace, schema, version, None, author, reason, traceparent)
-    own = (
-        own_keys,
-        own_ids,
-        own_namespaces,
-        own_schemas,
-        own_versions,
-        expected,
-        own_authors,
-        own_reasons,
-        own_traceparents,
-    )
-    return common, [write_head(*head) for head in zip(*own, strict=True)]
-
-
-def _split(column: Sequence[T], nothing: T) -> tuple[T, Iterable[T]]:
-    """What all have in common, and each one's rest."""
-    first = column[0]
-    if column.count(first) < len(column):
-        return nothing, column
-    return first, repeat(nothing, len(column))
-
-
-def _split_versions(column: Sequence[Version | None]) -> tuple[Version | None, Iterable[Version | None]]:
-    """The same of versions, whose writer and epoch may be common to all."""
-    first = column[0]
-    if first is None or any(version is None or version[:2] != first[:2] for version in column):
-        return None, column
-    return first._replace(sequence=0), [Version(0, 0, sequence) for _, _, sequence in cast("Sequence[Version]", column)]

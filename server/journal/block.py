@@ -11,12 +11,12 @@ from typing import Literal, TypeAlias
 
 import google_crc32c
 
+from trunkline.core.collector import unseen
 from trunkline.core.errors import JournalCorrupt
-from trunkline.core.heads import read_head
+from trunkline.core.heads import read_record, write_heads
+from trunkline.core.records import Draft, Record
 
 from .batch import Batch as Batch
-from .batch import Draft as Draft
-from .batch import encode_heads
 from .block_layout import (
     FORMAT,
     HEADER_BYTES,
@@ -30,7 +30,6 @@ from .block_layout import (
     pack_header,
     padded,
 )
-from .record import NO_VERSION, Record, Version
 
 assert sys.byteorder == "little", "columns are written as they lie in memory"
 
@@ -103,7 +102,7 @@ class Block:
         block._topics = batch.topics
         block._drafts = batch.drafts
         block.size = batch.size
-        return block
+        return unseen(block)
 
     @property
     def end_offset(self) -> int:
@@ -150,25 +149,9 @@ class Block:
         common, own = self._heads
         begin = self._head_ends[index - 1] if index else 0
         try:
-            head = read_head(common + own[begin : self._head_ends[index]])
+            return read_record(common + own[begin : self._head_ends[index]], offset, self.time_ns, topic, body)
         except ValueError as error:
             raise self._corrupt(error) from error
-        key, record_id, namespace, schema, version, expects, author, reason, traceparent = head
-        return Record(
-            offset,
-            self.time_ns,
-            topic,
-            body,
-            key,
-            record_id,
-            namespace,
-            schema,
-            NO_VERSION if version is None else Version(*version),
-            None if expects is None else Version(*expects),
-            author,
-            reason,
-            traceparent,
-        )
 
     def _corrupt(self, error: Exception) -> JournalCorrupt:
         """The checksums are right and the content is not: no writer of ours made this."""
@@ -203,7 +186,7 @@ def encode_block(
     flags, columns = _encode_columns(batch)
     common, heads = b"", b""
     if batch.drafts:
-        common, own = encode_heads(batch.drafts)
+        common, own = write_heads(list(batch.drafts))
         heads = b"".join(own)
         flags |= HEADS
         columns.insert(-1 if flags & TOPIC_IDS else len(columns), array("I", accumulate(map(len, own))).tobytes())

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol
 
 from trunkline.core.errors import PositionOutOfRange, TrunklineError
 from trunkline.core.model import Sync
+from trunkline.core.records import Record
 
 from .batch import Batch
 from .block import Block, Column
-from .record import Record
 
 Listener = Callable[[Block], None]
 

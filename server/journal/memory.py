@@ -12,6 +12,7 @@ from trunkline.core.errors import (
     TrunklineError,
 )
 from trunkline.core.model import Sync
+from trunkline.core.records import Record
 
 from .append_queue import AppendQueue
 from .batch import Batch
@@ -30,7 +31,6 @@ from .log import (
     resume_offset,
 )
 from .recent import RecentBlocks
-from .record import Record
 from .tail import Tail
 from .thinning import thin_blocks
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from .batch import Batch, Draft
+from trunkline.core.records import Record
+
+from .batch import Batch
 from .block import Block
-from .record import NO_VERSION, Record
 
 Keep = Callable[[Record], bool]
 
@@ -50,21 +51,4 @@ def batches_of(records: list[Record]) -> Iterator[tuple[int, Batch]]:
     breaks = [number for number, (a, b) in enumerate(pairwise(records), 1) if b.offset != a.offset + 1]
     for first, last in pairwise([0, *breaks, len(records)]):
         if first < last:
-            yield records[first].offset, Batch.of_records([_draft(record) for record in records[first:last]])
-
-
-def _draft(record: Record) -> Draft:
-    """The draft that would become this record again."""
-    return Draft(
-        topic=record.topic,
-        body=record.body,
-        key=record.key,
-        id=record.id,
-        namespace=record.namespace,
-        schema=record.schema,
-        version=None if record.version == NO_VERSION else record.version,
-        expects=record.expects,
-        author=record.author,
-        reason=record.reason,
-        traceparent=record.traceparent,
-    )
+            yield records[first].offset, Batch.of_records(records[first:last])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from trunkline.core.leases import JITTER_MS_MAX
+
 from .fold import TombstoneConfig
 from .guard import GuardConfig
-from .leases import JITTER_MS_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

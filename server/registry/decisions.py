@@ -15,9 +15,11 @@ from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.errors import InstanceAlive, InstanceNotFound, InstanceOverridden, RevisionMismatch
 from trunkline.core.instances import write_registration
 from trunkline.core.model import ROUTABLE, Declared, Registration, Status
-from trunkline.server.journal.control.fold import Change, View
+from trunkline.core.records import Change
+from trunkline.core.registered import Entry
+from trunkline.server.journal.control.fold import View
 
-from .entity import Entry, InstanceKey
+from .entity import InstanceKey
 from .reduce import DECLARED, LAPSED, MOVED, OVERRIDE, PROBE, REGISTERED, REMOVED, RESTORED
 
 Decide = Callable[[View], Sequence[Change]]
@@ -38,21 +40,22 @@ def hash_secret(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
-def lease_id_of(key: InstanceKey, secret: bytes) -> int:
+def lease_id_of(key: str, secret: bytes) -> int:
     """The lease that a secret's holder has on an instance: the same however often it is asked for, and as hard to guess
     as 64 bits of the secret. A keyed hash (RFC 7693, 2.5), in less than half of the time that HMAC takes.
     """
-    digest = hashlib.blake2b(key.text.encode(), digest_size=8, key=secret, person=b"trunkline lease")
+    digest = hashlib.blake2b(key.encode(), digest_size=8, key=secret, person=b"trunkline lease")
     return int.from_bytes(digest.digest(), "big") or 1
 
 
-def register(key: InstanceKey, wanted: Registration, lease_id: int, *, node_id: int, keeps_all: bool) -> Decide:
-    """Register or change an instance. Refuses with InstanceAlive."""
+def register(key: str, wanted: Registration, lease_id: int, *, node_id: int, keeps_all: bool) -> Decide:
+    """Register or change the instance of a key. Refuses with InstanceAlive."""
+    instance = wanted.instance
     secret_hash = hash_secret(wanted.secret)
-    health_check = convert.health_check_bytes(wanted.instance.health_check)
-    body = write_registration(wanted.instance, health_check, lease_id, secret_hash, wanted.ttl_ms, node_id)
+    health_check = convert.health_check_bytes(instance.health_check)
+    body = write_registration(instance, health_check, lease_id, secret_hash, wanted.ttl_ms, node_id)
     keeper = None if keeps_all else node_id
-    return _Register(_change(REGISTERED, key, body), wanted, secret_hash, keeper)
+    return _Register(Change(REGISTERED, key, body, instance.namespace), wanted, secret_hash, keeper)
 
 
 class _Register:

@@ -10,11 +10,11 @@ from sys import intern
 from typing import NamedTuple
 
 from trunkline.api.journal.v1 import control_pb2
-from trunkline.server.journal.control.fold import Change
-from trunkline.server.journal.record import Record
+from trunkline.core.model import Instance
+from trunkline.core.records import Change, Record
+from trunkline.core.registered import Entry, Lease
 
 from .changes import RegistryChange
-from .entity import Entry, Lease
 from .image import Tombstone, pieces, read_pieces
 from .reduce import REMOVED, TOPICS, describe, reduce
 from .service_state import NamespaceState, ServiceState
@@ -37,7 +37,7 @@ class TombstoneConfig:
 class LeaseChange(NamedTuple):
     """What a record did to an instance's lease: granted (no `before`), changed, replaced or ended (no `after`)."""
 
-    key: str
+    instance: Instance
     before: Lease | None
     after: Lease | None
     topic: str
@@ -144,12 +144,12 @@ class RegistryFold:
             self._collect(record, before, after)
 
     def _collect(self, record: Record, before: Entry | None, after: Entry | None) -> None:
-        old, old_lease = (None, None) if before is None else before[:2]
-        new, new_lease = (None, None) if after is None else after[:2]
+        old, old_lease = (None, None) if before is None else (before.registered, before.lease)
+        new, new_lease = (None, None) if after is None else (after.registered, after.lease)
+        shown = new or old
+        assert shown is not None
+        instance = shown.instance
         if old is not new:
-            shown = new or old
-            assert shown is not None
-            instance = shown.instance
             self.changes.append(
                 RegistryChange(
                     record.offset,
@@ -166,7 +166,7 @@ class RegistryFold:
             )
         if old_lease is not new_lease:
             cause = control_pb2.InstanceRemoved.FromString(record.body).cause if record.topic == REMOVED else 0
-            self.lease_changes.append(LeaseChange(record.key, old_lease, new_lease, record.topic, cause))
+            self.lease_changes.append(LeaseChange(instance, old_lease, new_lease, record.topic, cause))
 
     def _add(self, key: str, entry: Entry) -> None:
         self._entries[key] = entry

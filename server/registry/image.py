@@ -9,9 +9,9 @@ from typing import NamedTuple
 from trunkline.api import convert
 from trunkline.api.journal.v1 import registry_pb2
 from trunkline.core.entries import read_entries, write_entries
-from trunkline.core.model import Instance, RegisteredInstance, Status
+from trunkline.core.model import Instance, Override, RegisteredInstance, Status
+from trunkline.core.registered import Entry, Lease
 
-from .entity import Entry, Lease, Override
 from .status import status_of
 
 ENTRIES_PER_PIECE = 256
@@ -77,11 +77,10 @@ def _entry_from(
     created_revision: int,
     modified_revision: int,
     registered_at_ns: int,
-    lease_fields: tuple[int, bytes, int, int, int | None, int],
+    lease: Lease,
     probe_failure: str | None,
     override_fields: tuple[int, str] | None,
 ) -> Entry:
-    lease = Lease(*lease_fields)
     override = None if override_fields is None else Override(Status(override_fields[0]), override_fields[1])
     status, reason = status_of(instance.declared, lease, probe_failure, override)
     registered = RegisteredInstance(instance, status, reason, created_revision, modified_revision, registered_at_ns)

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.clock import Rng
-from trunkline.core.model import Declared
+from trunkline.core.leases import LeaseTable
+from trunkline.core.model import Declared, Instance
+from trunkline.core.registered import Entry, Lease
 
 from .config import RegistryConfig
-from .entity import Entry, InstanceKey, Lease
+from .entity import InstanceKey
 from .fold import LeaseChange, RegistryFold
 from .guard import Guard, Lapse
-from .leases import LeaseTable
 from .lost import LostLeases, LostReason
 from .stall import StallDetector
 from .status import SERVES
@@ -72,7 +73,7 @@ class LeaseKeeper:
             if lease.lapsed:
                 passed_ms = max(0, time_ns - lease.lapsed_ns) // 1_000_000
                 left_ms = self.config.guard.stale_retention_ms - passed_ms
-                self._keep(InstanceKey.of(entry.registered.instance), lease, max(lease.ttl_ms, left_ms), now_ns)
+                self._keep(entry.registered.instance, lease, max(lease.ttl_ms, left_ms), now_ns)
             else:
                 live.append((lease.id, lease.ttl_ms, entry.registered.instance.namespace))
         self.live.grant_many(live, now_ns=now_ns)
@@ -154,48 +155,50 @@ class LeaseKeeper:
 
     def take(self, change: LeaseChange, now_ns: int) -> None:
         """Follow a change of a lease."""
-        before, after = change.before, change.after
-        key = InstanceKey.of_text(change.key)
+        instance, before, after, _, cause = change
         if before is not None and (after is None or after.id != before.id):
-            self._end(key, before, after, change.cause)
+            self._end(instance, before, after, cause)
         if after is None:
             return
         if after.lapsed:
             self.live.drop(after.id)
             if self.is_mine(after):
-                self._keep(key, after, self.config.guard.stale_retention_ms, now_ns)
+                self._keep(instance, after, self.config.guard.stale_retention_ms, now_ns)
             return
-        self._unkeep(key, after.id)
-        self.restoring.pop(after.id, None)
-        self.lost.discard(after.id)
-        self.guard.restored(key.namespace, after.id)
+        lease_id, namespace = after.id, instance.namespace
+        self._unkeep(instance, lease_id)
+        self.restoring.pop(lease_id, None)
+        self.lost.discard(lease_id)
+        self.guard.restored(namespace, lease_id)
         if self.is_mine(after):
-            self.live.grant(after.id, ttl_ms=after.ttl_ms, now_ns=now_ns, group=key.namespace)
+            self.live.grant(lease_id, ttl_ms=after.ttl_ms, now_ns=now_ns, group=namespace)
         else:
-            self.live.drop(after.id)
+            self.live.drop(lease_id)
 
-    def _end(self, key: InstanceKey, before: Lease, after: Lease | None, cause: int) -> None:
+    def _end(self, instance: Instance, before: Lease, after: Lease | None, cause: int) -> None:
         self.live.drop(before.id)
-        self._unkeep(key, before.id)
+        self._unkeep(instance, before.id)
         self.restoring.pop(before.id, None)
         if after is None:
             self.lost.add(before.id, _LOST.get(cause, LostReason.DEREGISTERED))
-            self.guard.removed(key.namespace, before.id)
+            self.guard.removed(instance.namespace, before.id)
         else:  # another holder has the id now
             self.lost.add(before.id, LostReason.EXPIRED if before.lapsed else LostReason.TAKEN_OVER)
-            self.guard.restored(key.namespace, before.id)
+            self.guard.restored(instance.namespace, before.id)
 
-    def _keep(self, key: InstanceKey, lease: Lease, for_ms: int, now_ns: int) -> None:
+    def _keep(self, instance: Instance, lease: Lease, for_ms: int, now_ns: int) -> None:
         self.kept.grant(lease.id, ttl_ms=for_ms, now_ns=now_ns)
-        self.kept_of.setdefault(key[:2], {})[lease.id] = None
+        self.kept_of.setdefault((instance.namespace, instance.service), {})[lease.id] = None
 
-    def _unkeep(self, key: InstanceKey, lease_id: int) -> None:
+    def _unkeep(self, instance: Instance, lease_id: int) -> None:
+        if lease_id not in self.kept:
+            return
         self.kept.drop(lease_id)
-        of_service = self.kept_of.get(key[:2])
-        if of_service is not None:
-            of_service.pop(lease_id, None)
-            if not of_service:
-                del self.kept_of[key[:2]]
+        service = (instance.namespace, instance.service)
+        of_service = self.kept_of[service]
+        del of_service[lease_id]
+        if not of_service:
+            del self.kept_of[service]
 
 
 def _lapse(entry: Entry) -> Lapse:

@@ -11,10 +11,11 @@ from typing import Protocol
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import TrunklineError
 from trunkline.core.model import Endpoint, RegisteredInstance
+from trunkline.core.registered import Entry
 
 from .changes import RegistryStep
 from .decisions import Target
-from .entity import Entry, InstanceKey
+from .entity import InstanceKey
 from .grpc_probe import GrpcProbe
 from .probe_config import ProberConfig
 from .probe_state import Doubt, ProbeState

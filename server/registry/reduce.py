@@ -6,14 +6,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.instances import read_registration
-from trunkline.core.model import Instance, RegisteredInstance
+from trunkline.core.model import Instance, Override, RegisteredInstance
+from trunkline.core.registered import Entry, Lease
 
-from .entity import Entry, Lease, Override
 from .status import status_of
 
 REGISTERED = "instance.registered"
@@ -29,34 +28,20 @@ TOPICS = ("instance", "lease", "probe", "override")
 """First words of the topics above."""
 
 
-class At(NamedTuple):
-    """Where a record stands, and its author's reason."""
-
-    revision: int
-    time_ns: int
-    reason: str
-
-
 def reduce(
     entry: Entry | None, topic: str, body: bytes, *, revision: int, time_ns: int, reason: str = ""
 ) -> Entry | None:
     """The entry after a record; the same object when the record changes nothing."""
     step = _STEPS.get(topic)
-    return entry if step is None else step(entry, body, At(revision, time_ns, reason))
+    return entry if step is None else step(entry, body, revision, time_ns, reason)
 
 
-def _derived(entry: Entry, instance: Instance, revision: int) -> Entry:
-    """`entry` with its status derived anew."""
+def _derived(entry: Entry, revision: int, *, instance: Instance | None = None) -> Entry:
+    """`entry` with its status derived anew, and with another declaration if one is given."""
+    registered = entry.registered
+    instance = instance or registered.instance
     status, reason = status_of(instance.declared, entry.lease, entry.probe_failure, entry.override)
-    old = entry.registered
-    registered = RegisteredInstance(
-        instance=instance,
-        status=status,
-        status_reason=reason,
-        created_revision=old.created_revision,
-        modified_revision=revision,
-        registered_at_ns=old.registered_at_ns,
-    )
+    registered = registered.replace(instance=instance, status=status, status_reason=reason, modified_revision=revision)
     return Entry(registered, entry.lease, entry.probe_failure, entry.override)
 
 
@@ -66,10 +51,10 @@ def _read_registration(body: bytes) -> tuple[Instance, int, bytes, int, int]:
     return read_registration(body, convert.health_check_of)
 
 
-def _registered(entry: Entry | None, body: bytes, at: At) -> Entry:
+def _registered(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> Entry:
     instance, lease_id, secret_hash, ttl_ms, keeper = _read_registration(body)
     lease = Lease(lease_id, secret_hash, ttl_ms, keeper)
-    created, registered_at_ns = at.revision, at.time_ns
+    created, registered_at_ns = revision, time_ns
     probe_failure = override = None
     if entry is not None:
         override = entry.override  # an operator's word is on the id, whoever holds it
@@ -78,8 +63,8 @@ def _registered(entry: Entry | None, body: bytes, at: At) -> Entry:
             created, registered_at_ns = old.created_revision, old.registered_at_ns
             if _probed_alike(old.instance, instance):
                 probe_failure = entry.probe_failure
-    status, reason = status_of(instance.declared, lease, probe_failure, override)
-    registered = RegisteredInstance(instance, status, reason, created, at.revision, registered_at_ns)
+    status, why = status_of(instance.declared, lease, probe_failure, override)
+    registered = RegisteredInstance(instance, status, why, created, revision, registered_at_ns)
     return Entry(registered, lease, probe_failure, override)
 
 
@@ -88,66 +73,71 @@ def _probed_alike(old: Instance, new: Instance) -> bool:
     return old.health_check is not None and (old.health_check, old.endpoints) == (new.health_check, new.endpoints)
 
 
-def _declared(entry: Entry | None, body: bytes, at: At) -> Entry | None:
+def _declared(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> Entry | None:
     if entry is None:
         return None
     declared = convert.declared_from(control_pb2.InstanceDeclared.FromString(body).declared)
     instance = entry.registered.instance
     if declared is instance.declared:
         return entry
-    return _derived(entry, dataclasses.replace(instance, declared=declared), at.revision)
+    return _derived(entry, revision, instance=dataclasses.replace(instance, declared=declared))
 
 
-def _removed(entry: Entry | None, body: bytes, at: At) -> None:
+def _removed(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> None:
     return None
 
 
-def _lapsed(entry: Entry | None, body: bytes, at: At) -> Entry | None:
+def _lapsed(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> Entry | None:
     if entry is None or entry.lease.lapsed:
         return entry
     if control_pb2.LeaseLapsed.FromString(body).lease_id != entry.lease.id:
         return entry
-    lease = entry.lease._replace(lapsed_revision=at.revision, lapsed_ns=at.time_ns)
-    return _derived(entry._replace(lease=lease), entry.registered.instance, at.revision)
+    lease = entry.lease.at(lapsed_revision=revision, lapsed_ns=time_ns)
+    return _derived(Entry(entry.registered, lease, entry.probe_failure, entry.override), revision)
 
 
-def _restored(entry: Entry | None, body: bytes, at: At) -> Entry | None:
+def _restored(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> Entry | None:
     fact = control_pb2.LeaseRestored.FromString(body)
     if entry is None or fact.lease_id != entry.lease.id or not entry.lease.lapsed:
         return entry
-    lease = entry.lease._replace(lapsed_revision=None, lapsed_ns=0, keeper=fact.keeper)
-    return _derived(entry._replace(lease=lease), entry.registered.instance, at.revision)
+    lease = entry.lease.at(keeper=fact.keeper)
+    return _derived(Entry(entry.registered, lease, entry.probe_failure, entry.override), revision)
 
 
-def _moved(entry: Entry | None, body: bytes, at: At) -> Entry | None:
+def _moved(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> Entry | None:
     # Who times a lease is nobody's business but the keepers': no change of the instance.
     fact = control_pb2.LeaseMoved.FromString(body)
     if entry is None or fact.lease_id != entry.lease.id or fact.keeper == entry.lease.keeper:
         return entry
-    return entry._replace(lease=entry.lease._replace(keeper=fact.keeper))
+    lease = entry.lease
+    moved = lease.at(keeper=fact.keeper, lapsed_revision=lease.lapsed_revision, lapsed_ns=lease.lapsed_ns)
+    return Entry(entry.registered, moved, entry.probe_failure, entry.override)
 
 
-def _probed(entry: Entry | None, body: bytes, at: At) -> Entry | None:
+def _probed(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> Entry | None:
     if entry is None:
         return None
     fact = control_pb2.ProbeChanged.FromString(body)
     failure = fact.message if fact.failed else None
     if failure == entry.probe_failure:
         return entry
-    return _derived(entry._replace(probe_failure=failure), entry.registered.instance, at.revision)
+    return _derived(Entry(entry.registered, entry.lease, failure, entry.override), revision)
 
 
-def _overridden(entry: Entry | None, body: bytes, at: At) -> Entry | None:
+def _overridden(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> Entry | None:
     if entry is None:
         return None
     status = convert.status_from(control_pb2.OverrideSet.FromString(body).status)
-    override = None if status is None else Override(status, at.reason)
+    override = None if status is None else Override(status, reason)
     if override == entry.override:
         return entry
-    return _derived(entry._replace(override=override), entry.registered.instance, at.revision)
+    return _derived(Entry(entry.registered, entry.lease, entry.probe_failure, override), revision)
 
 
-_STEPS: dict[str, Callable[[Entry | None, bytes, At], Entry | None]] = {
+Step = Callable[[Entry | None, bytes, int, int, str], Entry | None]
+"""From an entry, and the body, revision, time and author's reason of a record."""
+
+_STEPS: dict[str, Step] = {
     REGISTERED: _registered,
     DECLARED: _declared,
     REMOVED: _removed,

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InstanceNotFound, InvalidArgument, LeaseNotFound, LimitExceeded
-from trunkline.core.model import RegisteredInstance, Registration, Status
+from trunkline.core.model import Instance, RegisteredInstance, Registration, Status
 from trunkline.server.journal.control.sequencer import Group, Origin, Sequencer
 
 from . import decisions
@@ -164,27 +164,26 @@ class Registry:
 
     async def register(self, wanted: Registration, origin: Origin, *, deadline_ns: int | None = None) -> Registered:
         """Register or change an instance. Raises InstanceAlive, LimitExceeded and what the sequencer raises."""
-        key = InstanceKey.of(wanted.instance)
-        text = key.text
-        if self.fold.get(text) is None:
-            self._refuse_beyond_limits(key)
+        key = wanted.instance.key
+        if self.fold.get(key) is None:
+            self._refuse_beyond_limits(wanted.instance)
         lease_id = lease_id_of(key, wanted.secret)
         decide = decisions.register(key, wanted, lease_id, node_id=self._node_id, keeps_all=self.config.keeps_all)
         written = await self._sequencer.write(decide, origin, deadline_ns=deadline_ns)
         if not written.records:
             self.keep_alive((lease_id,))
-        entry = self.fold.get(text)
+        entry = self.fold.get(key)
         revision = written.revision if entry is None else entry.registered.modified_revision
         return Registered(lease_id, wanted.ttl_ms, revision, bool(written.records))
 
-    def _refuse_beyond_limits(self, key: InstanceKey) -> None:
+    def _refuse_beyond_limits(self, new: Instance) -> None:
         # Against what is folded: writes that are on their way may go over a limit by their own number.
         limits = self.config.limits
         if len(self.fold) >= limits.instances_max:
             raise LimitExceeded("instances_max", limits.instances_max)
-        if self.fold.leases(key.namespace)[0] >= limits.namespace_instances_max:
+        if self.fold.leases(new.namespace)[0] >= limits.namespace_instances_max:
             raise LimitExceeded("namespace_instances_max", limits.namespace_instances_max)
-        state = self.fold.service(key.namespace, key.service)
+        state = self.fold.service(new.namespace, new.service)
         if state is not None and len(state.instances) >= limits.service_instances_max:
             raise LimitExceeded("service_instances_max", limits.service_instances_max)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from trunkline.core.model import RegisteredInstance
+from trunkline.core.registered import Entry
 
-from .entity import Entry
 from .status import SERVES
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from trunkline.core.model import Declared, Status
-
-from .entity import Lease, Override
+from trunkline.core.model import Declared, Override, Status
+from trunkline.core.registered import Lease
 
 DECLARED = "declared"
 LEASE_LAPSED = "lease lapsed"

@@ -12,8 +12,9 @@ from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2
 from trunkline.core.clock import Clock
 from trunkline.core.errors import LimitExceeded, TokenNotFound
+from trunkline.core.records import Change
 
-from ..journal.control.fold import Change, View
+from ..journal.control.fold import View
 from ..journal.control.requests import request_id_by
 from ..journal.control.sequencer import Origin, Sequencer, Written
 from .authenticate import TOKEN_PREFIX, hash_of

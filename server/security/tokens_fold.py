@@ -9,9 +9,8 @@ from itertools import islice
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2
+from trunkline.core.records import Change, Record
 
-from ..journal.control.fold import Change
-from ..journal.record import Record
 from .principal import Principal, Role, Via
 
 TOKEN_CREATED = "token.created"

@@ -19,11 +19,11 @@ from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2, common_pb2, events_pb2
 from trunkline.core.clock import Rng
 from trunkline.core.model import Endpoint, GrpcHealthCheck, Instance, Locality, Registration, Status
+from trunkline.core.records import Change
 from trunkline.core.wire import scan_publish
 from trunkline.server.admin.about import About
 from trunkline.server.events.feed import Feed
 from trunkline.server.events.streams import Promise
-from trunkline.server.journal.control.fold import Change
 from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.plane import ControlPlane, PlaneConfig

@@ -17,6 +17,7 @@ from golden.make import JOURNAL
 
 from trunkline.api.journal.v1 import control_pb2, record_pb2
 from trunkline.api.v1 import events_pb2
+from trunkline.core.records import Version
 from trunkline.server.journal.files.inspect import show
 from trunkline.server.journal.files.real_disk import RealDisk
 
@@ -103,7 +104,7 @@ async def test_the_shipped_reader_reads_what_the_pages_say(journal: Path, stream
         assert (head.key, head.id, head.namespace, head.author, head.reason, head.traceparent) == (
             record.key, record.id, record.namespace, record.author, record.reason, record.traceparent,
         )  # fmt: skip
-        assert (head.version.writer, head.version.epoch, head.version.sequence) == record.version
+        assert Version(head.version.writer, head.version.epoch, head.version.sequence) == record.version
         assert head.HasField("expects") == (record.expects is not None)
 
 

@@ -13,7 +13,7 @@ from integration.transports import with_tls
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2, discovery_pb2, registry_pb2
 from trunkline.core.errors import PermissionDenied, Unauthenticated
-from trunkline.server.journal.record import Record
+from trunkline.core.records import Record
 from trunkline.server.security.authority import (
     Certificate,
     make_authority,

@@ -18,6 +18,7 @@ from reference.watch import ModelWatcher
 from trunkline.api.v1 import discovery_pb2, discovery_pb2_grpc
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.model import Declared
+from trunkline.core.records import Record
 from trunkline.server.chain.chain import Chain
 from trunkline.server.chain.config import ChainConfig
 from trunkline.server.chain.gate import House
@@ -25,7 +26,6 @@ from trunkline.server.chain.metrics import ChainMetrics
 from trunkline.server.chain.readiness import Readiness
 from trunkline.server.discovery.discovery import Discovery
 from trunkline.server.discovery.service import DiscoveryService
-from trunkline.server.journal.record import Record
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.fold import RegistryFold
 from trunkline.server.security.authenticate import Authenticator

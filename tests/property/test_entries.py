@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,18 +13,20 @@ from trunkline.api import convert
 from trunkline.api.journal.v1 import registry_pb2
 from trunkline.api.v1 import common_pb2
 from trunkline.core.entries import read_entries, write_entries
-from trunkline.core.model import RegisteredInstance, Status
+from trunkline.core.model import Override, RegisteredInstance, Status
+from trunkline.core.registered import Entry
 
 text = st.text(max_size=5)
 words = st.sampled_from([0, 1, 300, 2**63 - 1, 2**64 - 1])
+revisions = st.sampled_from([0, 1, 300, 2**63 - 1])
 times = st.sampled_from([0, 1, 10**18, 2**63 - 1, -1])
 leases = st.builds(
     registry_pb2.RegistryLease,
     id=words,
-    secret_hash=st.binary(max_size=4),
+    secret_hash=st.binary(min_size=32, max_size=32),
     ttl_ms=times,
     keeper=words,
-    lapsed_revision=st.none() | words,
+    lapsed_revision=st.none() | revisions,
     lapsed_ns=times,
 )
 entries = st.builds(
@@ -39,9 +40,9 @@ entries = st.builds(
     created_revision=words,
     modified_revision=words,
     registered_at_ns=times,
-    lease=st.none() | leases,
+    lease=leases,
     probe_failure=st.none() | text,
-    override=st.none() | st.builds(registry_pb2.RegistryOverride, status=st.integers(0, 6), reason=text),
+    override=st.none() | st.builds(registry_pb2.RegistryOverride, status=st.integers(1, 6), reason=text),
 )
 pieces = st.builds(
     registry_pb2.RegistryPiece,
@@ -78,7 +79,12 @@ def test_any_entries_there_and_back(some: list[registry_pb2.RegistryEntry]) -> N
     data = registry_pb2.RegistryPiece(entries=some).SerializeToString()
     read, _ = read_entries(data, convert.health_check_of)
     held = [
-        (RegisteredInstance(instance, Status.SERVING, "", created, modified, at_ns), lease, failure, override)
+        Entry(
+            RegisteredInstance(instance, Status.SERVING, "", created, modified, at_ns),
+            lease,
+            failure,
+            override and Override(Status(override[0]), override[1]),
+        )
         for instance, created, modified, at_ns, lease, failure, override in read
     ]
     written = write_entries(held, convert.health_check_bytes)
@@ -88,22 +94,23 @@ def test_any_entries_there_and_back(some: list[registry_pb2.RegistryEntry]) -> N
     assert len(written) == as_protobuf_writes.ByteSize(), "nothing is there twice"
 
 
-def entry_to(entry: Any) -> registry_pb2.RegistryEntry:
+def entry_to(entry: Entry) -> registry_pb2.RegistryEntry:
     """As protobuf would write it, one field after the other."""
-    registered, (lease_id, secret_hash, ttl_ms, keeper, lapsed_revision, lapsed_ns), probe_failure, override = entry
+    registered, lease, override = entry.registered, entry.lease, entry.override
     return registry_pb2.RegistryEntry(
         instance=convert.instance_to(registered.instance),
         created_revision=registered.created_revision,
         modified_revision=registered.modified_revision,
         registered_at_ns=registered.registered_at_ns,
         lease=registry_pb2.RegistryLease(
-            id=lease_id,
-            secret_hash=secret_hash,
-            ttl_ms=ttl_ms,
-            keeper=keeper,
-            lapsed_revision=lapsed_revision,
-            lapsed_ns=lapsed_ns,
+            id=lease.id,
+            secret_hash=lease.secret_hash,
+            ttl_ms=lease.ttl_ms,
+            keeper=lease.keeper,
+            lapsed_revision=lease.lapsed_revision,
+            lapsed_ns=lease.lapsed_ns,
         ),
-        probe_failure=probe_failure,
-        override=override and registry_pb2.RegistryOverride(status=override[0], reason=override[1]),
+        probe_failure=entry.probe_failure,
+        override=override
+        and registry_pb2.RegistryOverride(status=convert.status_to(override.status), reason=override.reason),
     )

@@ -1,4 +1,4 @@
-"""Heads and versions read from their bytes are those that protobuf reads, field by field."""
+"""Heads and versions read and written are those that protobuf reads and writes, field by field."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from reference import heads as reference
 from trunkline.api.journal.v1 import admission_pb2, record_pb2
-from trunkline.core.heads import read_head, read_versions, write_head
+from trunkline.core.heads import read_record, read_versions, write_heads
+from trunkline.core.records import NO_VERSION, Draft, Version
 
 text = st.text(max_size=5)
 words = st.sampled_from([0, 1, 300, 2**63, 2**64 - 1])
@@ -26,6 +27,25 @@ heads = st.builds(
     reason=text,
     traceparent=text,
 )
+few = st.sampled_from(["", "a", "b"])
+some_versions = st.builds(Version, st.sampled_from([1, 2**64 - 1]), st.sampled_from([1, 2**40]), st.integers(1, 300))
+drafts = st.builds(
+    Draft,
+    topic=few,
+    body=st.binary(max_size=3),
+    key=few,
+    id=few,
+    namespace=few,
+    schema=st.integers(0, 2),
+    version=some_versions | st.just(NO_VERSION),
+    expects=st.none() | some_versions,
+    author=few,
+    reason=few,
+    traceparent=few,
+)
+"""So few different values that some are common to all."""
+POSITION = (5, 6, "topic", b"body")
+ONLY_A_SEQUENCE = 2 + 1 + 3
 pieces = st.builds(
     admission_pb2.AdmissionPiece,
     keys=st.lists(
@@ -46,13 +66,18 @@ def test_any_head_whole_or_in_parts(parts: list[record_pb2.RecordHead], more: by
         part.version.MergeFromString(more)
         part.MergeFromString(more)
     data = b"".join(part.SerializeToString() for part in parts)
-    assert read_head(data) == reference.read_head(data)
+    assert read_record(data, *POSITION) == reference.read_record(data, *POSITION)
 
 
-@given(heads)
-def test_any_head_there_and_back(head: record_pb2.RecordHead) -> None:
-    written = write_head(*reference.read_head(head.SerializeToString()))
-    assert written == head.SerializeToString(deterministic=True)
+@given(st.lists(drafts, min_size=1, max_size=4))
+def test_what_heads_have_in_common_and_their_rests_are_the_heads(some: list[Draft]) -> None:
+    common, rests = write_heads(some)
+    for draft, rest in zip(some, rests, strict=True):
+        assert record_pb2.RecordHead.FromString(common + rest) == reference.head_of(draft)
+        again = read_record(common + rest, 7, 8, draft.topic, draft.body)
+        assert again == draft.record(7, 8)
+    if len(some) > 1 and len(set(some)) == 1:
+        assert not any(len(rest) > ONLY_A_SEQUENCE for rest in rests) or some[0].expects is not None
 
 
 @given(pieces, unknown)
@@ -66,6 +91,6 @@ def test_any_piece(piece: admission_pb2.AdmissionPiece, more: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_other_bytes_are_refused_or_read_within_their_bounds(data: bytes) -> None:
     with contextlib.suppress(ValueError):
-        read_head(data)
+        read_record(data, *POSITION)
     with contextlib.suppress(ValueError):
         read_versions(data)

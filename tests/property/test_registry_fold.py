@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reference.registry_facts import Journal, instance
 from trunkline.core.model import Declared, GrpcHealthCheck, Status
-from trunkline.server.journal.record import Record
+from trunkline.core.records import Record
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
 
 ids = st.sampled_from("abc")

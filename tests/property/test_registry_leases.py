@@ -1,12 +1,15 @@
-"""The lease table against a dictionary of deadlines."""
+"""The lease table against a dictionary of deadlines, and against the same written plainly."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reference.leases import LeaseTable as PlainTable
 from trunkline.core.clock import Rng
-from trunkline.server.registry.leases import LeaseTable
+from trunkline.core.leases import LeaseTable
 
 MS = 1_000_000
 
@@ -38,9 +41,9 @@ def test_the_table_agrees_with_plain_deadlines(steps: list[tuple[str, object, in
                 spans[lease], deadlines[lease] = deadline_ns - now_ns, deadline_ns
                 assert 0 < spans[lease] - ttl_s * 1_000 * MS <= 500 * MS
             case "renew", list(leases):
-                renewal = table.renew(leases, now_ns)
-                assert renewal.missing == [lease for lease in leases if lease not in deadlines]
-                assert renewal.renewed == len(leases) - len(renewal.missing)
+                renewed, missing, _ = table.renew(leases, now_ns)
+                assert missing == [lease for lease in leases if lease not in deadlines]
+                assert renewed == len(leases) - len(missing)
                 deadlines.update({lease: now_ns + spans[lease] for lease in leases if lease in deadlines})
             case "drop", int(lease):
                 table.drop(lease)
@@ -57,3 +60,60 @@ def test_the_table_agrees_with_plain_deadlines(steps: list[tuple[str, object, in
                 assert set(due) == {lease for lease, deadline in deadlines.items() if deadline <= now_ns}
         assert len(table) == len(deadlines)
         assert {lease: table.deadline_ns(lease) for lease in deadlines} == deadlines
+
+
+ids = st.integers(0, 2**64 - 1) | st.integers(0, 200)
+many_steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("grant"), st.lists(st.tuples(ids, st.integers(1, 30_000), st.sampled_from("ab")), max_size=40)
+        ),
+        st.tuples(st.just("renew"), st.lists(ids, max_size=20)),
+        st.tuples(st.just("drop"), st.lists(ids, max_size=20)),
+        st.tuples(st.just("pass"), st.integers(0, 20_000)),
+        st.tuples(st.just("stall"), st.integers(0, 20_000)),
+        st.tuples(st.just("due"), st.integers(0, 50)),
+        st.tuples(st.just("silent"), st.integers(0, 100)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=many_steps, seed=st.integers(0, 2**32))
+def test_the_table_does_what_it_does_written_plainly(steps: list[tuple[str, Any]], seed: int) -> None:
+    table, plain, now_ns = LeaseTable(Rng(seed)), PlainTable(Rng(seed)), 0
+    for what, about in steps:
+        match what:
+            case "grant":
+                table.grant_many(about, now_ns=now_ns)
+                plain.grant_many(about, now_ns=now_ns)
+            case "renew":
+                assert table.renew(about, now_ns) == plain.renew(about, now_ns)
+            case "drop":
+                for lease in about:
+                    table.drop(lease)
+                    plain.drop(lease)
+                    assert lease not in table
+            case "pass":
+                now_ns += about * MS
+            case "stall":
+                now_ns += about * MS
+                table.shift(about * MS)
+                plain.shift(about * MS)
+            case "due":
+                assert table.due(now_ns, limit=about) == plain.due(now_ns, limit=about)
+            case "silent":
+                assert silent(table, now_ns, about) == silent(plain, now_ns, about)
+        assert len(table) == len(plain)
+        for lease in plain:
+            assert lease in table
+            assert table.deadline_ns(lease) == plain.deadline_ns(lease)
+            assert table.silent_ns(lease, now_ns) == plain.silent_ns(lease, now_ns)
+
+
+def silent(leases: LeaseTable | PlainTable, now_ns: int, percent: int) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for _ in leases.count_silent(counts, now_ns, percent=percent):
+        pass
+    return counts

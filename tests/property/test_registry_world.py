@@ -28,7 +28,7 @@ ASKED = Origin(author="holder")
 
 
 def lease_of(name: Name, secret: bytes) -> int:
-    return lease_id_of(InstanceKey("default", *name), secret)
+    return lease_id_of(InstanceKey("default", *name).text, secret)
 
 
 class RegistryMachine(RuleBasedStateMachine):

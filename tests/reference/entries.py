@@ -6,6 +6,7 @@ from typing import Any
 
 from reference.instances import read_instance
 from trunkline.api.journal.v1 import registry_pb2
+from trunkline.core.registered import Lease
 
 
 def read_entries(data: bytes) -> tuple[list[Any], bytes]:
@@ -24,7 +25,7 @@ def _entry(entry: registry_pb2.RegistryEntry) -> tuple[Any, ...]:
         entry.created_revision,
         entry.modified_revision,
         entry.registered_at_ns,
-        (lease.id, lease.secret_hash, lease.ttl_ms, lease.keeper, lapsed, lease.lapsed_ns),
+        Lease(lease.id, lease.secret_hash, lease.ttl_ms, lease.keeper, lapsed, lease.lapsed_ns),
         entry.probe_failure if entry.HasField("probe_failure") else None,
         (override.status, override.reason) if entry.HasField("override") else None,
     )

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from trunkline.server.journal.batch import Batch, Draft
+from trunkline.core.records import Draft
+from trunkline.server.journal.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.model import Declared, Endpoint, Instance, Status
-from trunkline.server.journal.record import Record
+from trunkline.core.records import Record
 
 HERE = 7
 """A node's id."""

@@ -11,9 +11,9 @@ from reference.registry_facts import instance
 from reference.watch import ModelWatcher
 from reference.watch_world import Client, World
 from trunkline.core.model import Declared, Locality, Status
+from trunkline.core.records import Record
 from trunkline.core.selector import Selector
 from trunkline.server.discovery.watch_config import WatchConfig
-from trunkline.server.journal.record import Record
 from trunkline.server.registry.fold import TombstoneConfig
 
 SERVICES = ("orders", "cart")

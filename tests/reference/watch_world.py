@@ -10,6 +10,7 @@ from guarantees import Truth
 from reference.registry_facts import Journal
 from reference.watch import MemorySink, ModelWatcher
 from trunkline.core.clock import Clock, ManualClock, Rng
+from trunkline.core.records import Record
 from trunkline.core.selector import Selector
 from trunkline.server.discovery.applied import AppliedResult
 from trunkline.server.discovery.tokens import TokenMaker
@@ -18,7 +19,6 @@ from trunkline.server.discovery.watch_config import WatchConfig
 from trunkline.server.discovery.watch_hub import WatchHub, WatchOrder
 from trunkline.server.discovery.watch_loop import WatchLoop
 from trunkline.server.discovery.wire import EncodedInstances
-from trunkline.server.journal.record import Record
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
 

@@ -17,7 +17,7 @@ from simulation.virtual import EPOCH_NS
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.core.fanout import matches
 from trunkline.core.model import Declared
-from trunkline.server.journal.record import Record
+from trunkline.core.records import Record
 from trunkline.server.registry.config import ExpiryConfig
 from trunkline.server.registry.guard import GuardConfig
 from trunkline.server.registry.reduce import LAPSED, REGISTERED, REMOVED

@@ -14,12 +14,12 @@ from simulation.virtual import LoopClock
 
 from trunkline.api.v1.events_pb2 import CloudEvent
 from trunkline.core.model import Sync
+from trunkline.core.records import Record, Version
+from trunkline.core.registered import Entry
 from trunkline.core.selector import Selector
 from trunkline.server.journal.block import Block
 from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import Log, LogConfig
-from trunkline.server.journal.record import Record, Version
-from trunkline.server.registry.entity import Entry
 from trunkline.server.registry.reduce import TOPICS, reduce
 
 NODE_STARTED = "node.started"
@@ -75,7 +75,8 @@ class Order:
         self.last: dict[str, Version] = {}
 
     def counts(self, record: Record) -> bool:
-        writer, epoch, sequence = record.version
+        version = record.version
+        writer, epoch, sequence = version.writer, version.epoch, version.sequence
         if record.topic == NODE_STARTED:
             if epoch <= self.epochs.get(writer, 0):
                 return False

@@ -7,7 +7,7 @@ Nothing else is looked at: a rule that a newer program adds cannot change what a
 
 from __future__ import annotations
 
-from ..record import Record, Version
+from trunkline.core.records import Record, Version
 
 NODE_STARTED = "node.started"
 
@@ -23,7 +23,8 @@ class Admission:
 
     def admit(self, record: Record) -> bool:
         """Decide on the next record of the journal and remember it if it counts."""
-        writer, epoch, sequence = record.version
+        version = record.version
+        writer, epoch, sequence = version.writer, version.epoch, version.sequence
         if record.topic == NODE_STARTED:
             if epoch <= self.epochs.get(writer, 0):
                 return False
@@ -39,7 +40,7 @@ class Admission:
         self.sequences[writer] = sequence
         if self.last.get(record.key) != record.expects:
             return False
-        self.last[record.key] = record.version
+        self.last[record.key] = version
         return True
 
     def forget(self, key: str) -> None:

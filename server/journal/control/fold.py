@@ -7,19 +7,9 @@ give the same state on every node and in every version that can read them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from ..record import Record
-
-
-class Change(NamedTuple):
-    """A fact that is to become a record: what a decision returns."""
-
-    topic: str
-    key: str
-    body: bytes
-    namespace: str = ""
-    schema: int = 1
+from trunkline.core.records import Change, Record
 
 
 class Fold(Protocol):

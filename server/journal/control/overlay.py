@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..record import Version
-from .fold import Change, Folds
+from trunkline.core.records import Change, Version
+
+from .fold import Folds
 
 
 class _Pending:
     """A key with records on their way: what it will be, its newest record, and how many are outstanding."""
 
-    __slots__ = ("entity", "outstanding", "version")
+    __slots__ = ("change", "entity", "outstanding", "revision", "time_ns", "version")
 
-    def __init__(self, entity: Any | None, version: Version) -> None:
-        self.entity = entity
+    def __init__(self, change: Change, version: Version, revision: int, time_ns: int) -> None:
+        self.change: Change | None = change
+        """The first of them, until somebody asks what it makes of the entity. Almost always nobody does."""
+        self.entity: Any | None = None
+        """What the key will be, once `change` is None."""
         self.version = version
+        self.revision = revision
+        self.time_ns = time_ns
         self.outstanding = 1
 
 
@@ -35,7 +41,15 @@ class Overlay:
     def get(self, key: str) -> Any | None:
         """The entity as it will be."""
         pending = self._pending.get(key)
-        return self._folds.get(key) if pending is None else pending.entity
+        return self._folds.get(key) if pending is None else self._entity(key, pending)
+
+    def _entity(self, key: str, pending: _Pending) -> Any | None:
+        change = pending.change
+        if change is not None:
+            durable = self._folds.get(key)
+            pending.entity = self._folds.reduce(durable, change, revision=pending.revision, time_ns=pending.time_ns)
+            pending.change = None
+        return pending.entity
 
     def version(self, key: str) -> Version | None:
         """The key's newest pending record, or None."""
@@ -44,12 +58,13 @@ class Overlay:
 
     def push(self, change: Change, version: Version, *, revision: int, time_ns: int) -> None:
         """A record of ours is on its way."""
-        entity = self._folds.reduce(self.get(change.key), change, revision=revision, time_ns=time_ns)
-        pending = self._pending.get(change.key)
+        key = change.key
+        pending = self._pending.get(key)
         if pending is None:
-            self._pending[change.key] = _Pending(entity, version)
+            self._pending[key] = _Pending(change, version, revision, time_ns)
             return
-        pending.entity = entity
+        entity = self._entity(key, pending)
+        pending.entity = self._folds.reduce(entity, change, revision=revision, time_ns=time_ns)
         pending.version = version
         pending.outstanding += 1
 

@@ -6,9 +6,7 @@ import asyncio
 
 from trunkline.core.clock import Clock
 from trunkline.core.errors import DeadlineExceeded, TrunklineError
-
-from ..batch import Draft
-from ..record import Record
+from trunkline.core.records import Draft, Record
 
 TICK_S = 0.05
 """How often deadlines are looked at while anybody waits."""
@@ -45,6 +43,15 @@ class PendingWrite:
         else:
             self._waiters.append(waiter)
 
+    def came_through(self) -> bool:
+        """The outcome, when the wait for it is over. DeadlineExceeded without one, and the error of the append."""
+        outcome = self.outcome
+        if outcome is None:
+            raise late()
+        if isinstance(outcome, TrunklineError):
+            raise outcome
+        return outcome
+
     def settle(self, outcome: bool | TrunklineError) -> None:
         """Tell everybody."""
         self.outcome = outcome
@@ -63,25 +70,29 @@ class Waits:
         self._due_ns: dict[asyncio.Future[None], int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def enter(self, write: PendingWrite, deadline_ns: int) -> asyncio.Future[None]:
+        """What to await for a write that has no outcome yet; `leave` must follow."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        write.await_with(waiter)
+        self._due_ns[waiter] = deadline_ns
+        if self._timer is None:
+            self._timer = loop.call_later(TICK_S, self._tick, loop)
+        return waiter
+
+    def leave(self, waiter: asyncio.Future[None]) -> None:
+        """It is over, in whatever way."""
+        del self._due_ns[waiter]
+
     async def until(self, write: PendingWrite, deadline_ns: int) -> bool:
-        """A write's outcome, once it is there. DeadlineExceeded, and the error of the append."""
+        """A write's outcome, once it is there. See `came_through`."""
         if write.outcome is None:
-            loop = asyncio.get_running_loop()
-            waiter = loop.create_future()
-            write.await_with(waiter)
-            self._due_ns[waiter] = deadline_ns
-            if self._timer is None:
-                self._timer = loop.call_later(TICK_S, self._tick, loop)
+            waiter = self.enter(write, deadline_ns)
             try:
                 await waiter
             finally:
-                del self._due_ns[waiter]
-        outcome = write.outcome
-        if outcome is None:
-            raise late()
-        if isinstance(outcome, TrunklineError):
-            raise outcome
-        return outcome
+                self.leave(waiter)
+        return write.came_through()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now_ns = self._clock.now_ns()

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 from trunkline.core.clock import Clock
 from trunkline.core.errors import LimitExceeded, NotReady, TrunklineError, WriteConflict
+from trunkline.core.records import Change, Draft, Record, Version
 
-from ..batch import Batch, Draft
+from ..batch import Batch
 from ..block import Block
 from ..log import Log
-from ..record import Record, Version
 from .admission import NODE_STARTED, Admission
-from .fold import Change, Decide, Folds
+from .fold import Decide, Folds
 from .overlay import Overlay
 from .pending_write import PendingWrite, Waits, late
 from .requests import RecentRequests
@@ -226,7 +226,13 @@ class Sequencer:
             changes = self._decide(decide, view)
             if changes:
                 write = self._enqueue(changes, origin)
-                if await self._waits.until(write, deadline_ns):
+                del view, changes  # thousands may wait here
+                waiter = self._waits.enter(write, deadline_ns)
+                try:
+                    await waiter
+                finally:
+                    self._waits.leave(waiter)
+                if write.came_through():
                     records = tuple(write.records or ())
                     return Written(records[-1].offset, records)
                 conflicts += write.skipped
@@ -268,13 +274,10 @@ class Sequencer:
         write = PendingWrite(drafts, request_id)
         now_ns = self._clock.time_ns()
         for change in changes:
-            topic, key, body, namespace, schema = change
             self._sequence += 1
             version = Version(self._node_id, self.epoch, self._sequence)
-            expects = self._expected(key)
-            drafts.append(
-                Draft(topic, body, key, request_id, namespace, schema, version, expects, author, reason, traceparent)
-            )
+            expects = self._expected(change.key)
+            drafts.append(change.draft(request_id, version, expects, author, reason, traceparent))
             self._overlay.push(change, version, revision=self.revision + 1, time_ns=now_ns)
             self._by_sequence[self._sequence] = write
         write.outstanding = len(drafts)

@@ -23,8 +23,8 @@ from typing import TypeVar
 from trunkline.api.journal.v1 import admission_pb2
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
 from trunkline.core.heads import read_versions
+from trunkline.core.records import Version
 
-from ..record import Version
 from .admission import Admission
 from .fold import Folds
 from .requests import RecentRequests, Request
@@ -162,9 +162,13 @@ def _admission_pieces(
     for keys in _chunks(heapq.merge(*runs)):
         piece = admission_pb2.AdmissionPiece()
         for key in keys:
-            writer, epoch, sequence = last[key]
+            version = last[key]
             entry = piece.keys.add(key=key)
-            entry.version.writer, entry.version.epoch, entry.version.sequence = writer, epoch, sequence
+            entry.version.writer, entry.version.epoch, entry.version.sequence = (
+                version.writer,
+                version.epoch,
+                version.sequence,
+            )
         yield piece.SerializeToString(deterministic=True)
     for request_chunk in _chunks(carried_out):
         piece = admission_pb2.AdmissionPiece()
@@ -184,8 +188,7 @@ def _load_admission(section: Section, admission: Admission, requests: RecentRequ
         raise ValueError(f"admission section of version {section.version}")
     for data in map(bytes, section.pieces):
         keys, others = read_versions(data)
-        for key, writer, epoch, sequence in keys:
-            admission.last[key] = Version(writer, epoch, sequence)
+        admission.last.update(keys)
         piece = admission_pb2.AdmissionPiece.FromString(others)
         for known in piece.writers:
             admission.epochs[known.writer] = known.epoch

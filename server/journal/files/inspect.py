@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from trunkline.core.errors import JournalCorrupt, StreamNotFound
+from trunkline.core.records import Record
 
 from ..engine import check_log_name
-from ..record import Record
 from . import small_file
 from .disk import Disk
 from .found_segments import find_segments, learn_sealed, split_dead

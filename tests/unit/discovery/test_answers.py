@@ -10,10 +10,10 @@ from trunkline.api.v1 import common_pb2, discovery_pb2
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Declared, Status
+from trunkline.core.records import Record
 from trunkline.server.discovery.catalogue import ServiceSummary
 from trunkline.server.discovery.discovery import Discovery, DiscoveryConfig
 from trunkline.server.discovery.outcomes import Outcomes, Reported
-from trunkline.server.journal.record import Record
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.fold import RegistryFold
 

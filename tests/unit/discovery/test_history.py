@@ -14,11 +14,11 @@ from reference.registry_facts import instance
 from reference.registry_world import BY, World, virtual
 from trunkline.core.errors import InvalidArgument, LimitExceeded, RevisionCompacted, RevisionInFuture
 from trunkline.core.model import Declared, RegisteredInstance
+from trunkline.core.records import Draft, Version
 from trunkline.server.discovery import replay
 from trunkline.server.discovery.history import History, HistoryConfig
-from trunkline.server.journal.batch import Batch, Draft
+from trunkline.server.journal.batch import Batch
 from trunkline.server.journal.log import Retention
-from trunkline.server.journal.record import Version
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.registry import Reference
 

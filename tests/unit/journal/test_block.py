@@ -10,17 +10,16 @@ import pytest
 
 from reference.journal_batches import FakeScan, body_of, events_batch, scan_of
 from trunkline.core.errors import InvalidArgument, JournalCorrupt, JournalTooNew
+from trunkline.core.records import Draft, Version
 from trunkline.server.journal.batch import (
     BLOCK_PAYLOAD_BYTES_MAX,
     BLOCK_RECORDS_MAX,
     BODY_BYTES_MAX,
     Batch,
-    Draft,
     frame_head,
 )
 from trunkline.server.journal.block import Block, encode_block, parse_block, parse_id_hashes
 from trunkline.server.journal.block_layout import HEADER_BYTES, BlockDamaged, Header, pack_header, parse_header
-from trunkline.server.journal.record import Version
 
 DRAFTS = [
     Draft(topic="a.b", body=b"one", key="k1", id="r1", namespace="ns", schema=3, version=Version(7, 2, 1), author="me"),

@@ -9,7 +9,8 @@ import pytest
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import DiskFull
 from trunkline.core.model import Sync
-from trunkline.server.journal.control.fold import Change, Folds
+from trunkline.core.records import Change
+from trunkline.server.journal.control.fold import Folds
 from trunkline.server.journal.control.node import Control, ControlConfig
 from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.memory import MemoryEngine

@@ -11,13 +11,13 @@ import pytest
 
 from trunkline.core.clock import ManualClock
 from trunkline.core.errors import DiskFull, InstanceAlive, LimitExceeded, NotReady, OutcomeUnknown, TrunklineError
+from trunkline.core.records import Change, Record, Version
 from trunkline.server.journal.batch import Batch
 from trunkline.server.journal.block import Block
 from trunkline.server.journal.control import sequencer as sequencer_module
-from trunkline.server.journal.control.fold import Change, Folds
+from trunkline.server.journal.control.fold import Folds
 from trunkline.server.journal.control.sequencer import Group, Origin, Sequencer, Written
 from trunkline.server.journal.log import Log
-from trunkline.server.journal.record import Record, Version
 
 ORIGIN = Origin(author="test")
 
@@ -281,7 +281,7 @@ async def test_an_append_that_comes_twice_counts_once_though_its_key_is_gone_bet
                 expects=Version(9, 1, 2),
             ),
         ]  # fmt: skip
-        again = theirs[1]._replace(offset=4)
+        again = theirs[1].record(4, 1)
         plane.fold(*theirs, again)
         assert plane.values.get("value/a") is None
         assert plane.sequencer.skipped == 1
@@ -303,7 +303,7 @@ async def test_a_repeat_of_our_own_append_leaves_what_is_pending_alone() -> None
         done = (await first).records[0]
         second = plane.put("a", b"2")
         await plane.log.group()
-        plane.fold(done._replace(offset=done.offset + 1))
+        plane.fold(done.record(done.offset + 1, done.time_ns))
         plane.log.next_offset = done.offset + 2
         third = plane.put("a", b"3")
         await settle()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from trunkline.core.records import Version
 from trunkline.server.journal.control.admission import Admission
 from trunkline.server.journal.control.fold import Folds
 from trunkline.server.journal.control.requests import RecentRequests
 from trunkline.server.journal.control.snapshot import decode, frames, restore
-from trunkline.server.journal.record import Version
 
 KEYS = 100_000
 STEP_S = 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trunkline.core.clock import Rng
-from trunkline.server.registry.leases import JITTER_MS_MAX, LeaseTable
+from trunkline.core.leases import JITTER_MS_MAX, LeaseTable
 
 S = 1_000_000_000
 MS = 1_000_000

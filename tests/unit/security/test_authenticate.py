@@ -10,7 +10,7 @@ from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2
 from trunkline.core.clock import ManualClock
 from trunkline.core.errors import Unauthenticated
-from trunkline.server.journal.record import Record
+from trunkline.core.records import Record
 from trunkline.server.security.authenticate import Authenticator, hash_of, identity_of
 from trunkline.server.security.config import CertificateGrant, SecurityConfig, TokenGrant
 from trunkline.server.security.principal import NOBODY, Role, Via

@@ -16,10 +16,10 @@ from trunkline.api.v1 import admin_pb2
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import LimitExceeded, PermissionDenied, TokenNotFound, Unauthenticated
 from trunkline.core.model import Sync
-from trunkline.server.journal.control.fold import Change, Folds
+from trunkline.core.records import Change, Record
+from trunkline.server.journal.control.fold import Folds
 from trunkline.server.journal.control.node import Control, ControlConfig
 from trunkline.server.journal.memory import MemoryEngine
-from trunkline.server.journal.record import Record
 from trunkline.server.security import tokens as tokens_module
 from trunkline.server.security.authenticate import hash_of
 from trunkline.server.security.principal import NOBODY, Principal, Role, Via

@@ -1,8 +1,4 @@
-"""When leases run out. Soft state: nothing here is a record, and after a start each lease has its full time.
-
-One structure times them all: buckets of leases by deadline. Renewing only moves a lease's own deadline; the bucket that
-still lists it finds that out when its time comes, and lists it where it belongs.
-"""
+"""The oracle of core/leases.pyx: the same, written plainly."""
 
 from __future__ import annotations
 
@@ -12,16 +8,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from trunkline.core.clock import Rng
+from trunkline.core.leases import BUCKET_NS, JITTER_MS_MAX, SLICE_LEASES
 from trunkline.core.model import TTL_MS_MAX
-
-JITTER_MS_MAX = 500
-"""Added to a TTL at random, so that leases granted together do not run out together. Less than 1 s less what expiry
-takes."""
-BUCKET_NS = 64_000_000
-"""Width of a bucket. Deadlines are kept exactly; this bounds how many leases are looked at too early."""
-
-SLICE_LEASES = 5_000
-"""Looked at between two looks at the loop."""
 
 
 class _Timed:
@@ -65,15 +53,14 @@ class LeaseTable:
     def __len__(self) -> int:
         return len(self._leases)
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._leases)
+
     def __contains__(self, lease_id: int) -> bool:
         return lease_id in self._leases
 
-    def grant(self, lease_id: int, *, ttl_ms: int, now_ns: int, group: str = "") -> None:
-        """Time a lease from now on; one that is known begins anew with this TTL. `silent` counts by group."""
-        self.grant_many([(lease_id, ttl_ms, group)], now_ns=now_ns)
-
     def grant_many(self, leases: Iterable[tuple[int, int, str]], *, now_ns: int) -> None:
-        """The same for many: id, TTL and group of each."""
+        """Time leases from now on: id, TTL and group of each."""
         base_ns = now_ns - self._shifted_ns
         known, buckets, below, jitter_ns = self._leases, self._buckets, self._rng.below, self._jitter_ns
         for lease_id, ttl_ms, group in leases:

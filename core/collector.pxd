@@ -1,0 +1,3 @@
+"""For Cython callers."""
+
+cpdef object unseen(object made)
