@@ -10,6 +10,8 @@ BUCKET_NS: int
 SLICE_LEASES: int
 """Looked at between two looks at the loop."""
 
+def read_lease_ids(data: bytes) -> list[int] | None: ...
+
 @final
 class LeaseTable:
     def __new__(cls, rng: Rng, *, jitter_ms_max: int = ...) -> LeaseTable: ...

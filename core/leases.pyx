@@ -7,11 +7,14 @@ still lists it finds that out when its time comes, and lists it where it belongs
 import sys
 
 import cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from trunkline.core.clock cimport Rng
+from trunkline.core.messages cimport Span, read_span, read_tag
 
 from trunkline.core.model import TTL_MS_MAX as _TTL_MS_MAX
 
@@ -22,12 +25,43 @@ cdef enum:
     _SLAB = 4_096  # leases that get their room together
     _SLOTS_MIN = 64
     _NOBODY = 0xFFFFFFFF
+    _IDS_MAX = 10_000  # of one request, as the rules have it
 
 JITTER_MS_MAX = _JITTER_MS_MAX
 BUCKET_NS = _BUCKET_NS
 SLICE_LEASES = _SLICE_LEASES
 
 cdef int64_t _longest_ms = _TTL_MS_MAX
+
+
+def read_lease_ids(bytes data not None):
+    """The ids that a serialized KeepAliveRequest names, as protobuf writes it; None when it is not plain.
+
+    What is unusual, or too much, is left to protobuf and the rules, which say what is wrong with it.
+    """
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(data)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(data)
+    cdef Span ids
+    cdef uint32_t tag
+    cdef uint64_t lease_id
+    cdef list found = []
+    if at == end:
+        return found
+    try:
+        read_tag(&at, end, &tag)
+        if tag != 0x0A:
+            return None
+        read_span(&at, end, &ids)
+    except ValueError:
+        return None
+    if at != end or ids.size % 8 or ids.size > 8 * _IDS_MAX:
+        return None
+    at = ids.at
+    while at < end:
+        memcpy(&lease_id, at, 8)
+        found.append(lease_id)
+        at += 8
+    return found
 
 
 cdef class _Group:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2
+from trunkline.core.leases import read_lease_ids
 from trunkline.core.model import Registration
 from trunkline.core.registrations import read_registration_request
 
@@ -112,7 +113,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
             raw_response=True,
             keeps_deadline=True,
         ),
-        "KeepAlive": Method(verb=Verb.REGISTER, demands=_nothing, raw_response=True),
+        "KeepAlive": Method(verb=Verb.REGISTER, demands=_nothing, plain=read_lease_ids, raw_response=True),
         "KeepAliveOnce": Method(verb=Verb.REGISTER, demands=_nothing, raw_response=True),
         "Deregister": Method(verb=Verb.REGISTER, demands=_by_registration),
         "Drain": Method(verb=Verb.REGISTER, demands=_by_registration, waits_ms=WAIT_MS_MAX),

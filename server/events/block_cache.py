@@ -19,9 +19,12 @@ class BlockCache:
         self._bytes_max = bytes_max
         self._starts: list[int] = []
         self._blocks: OrderedDict[int, EventBlock] = OrderedDict()
+        self._found: EventBlock | None = None
+        """What was asked for last: a thousand followers that keep step ask for the same."""
 
     def put(self, block: EventBlock) -> None:
         """Keep a block; one that covers its start already is replaced."""
+        self._found = None
         old = self._blocks.pop(block.start, None)
         if old is None:
             insort(self._starts, block.start)
@@ -36,6 +39,9 @@ class BlockCache:
 
     def find(self, offset: int) -> EventBlock | None:
         """The block that covers an offset."""
+        found = self._found
+        if found is not None and found.start <= offset < found.end:
+            return found
         place = bisect_right(self._starts, offset) - 1
         if place < 0:
             return None
@@ -44,10 +50,12 @@ class BlockCache:
         if offset >= block.end:
             return None
         self._blocks.move_to_end(start)
+        self._found = block
         return block
 
     def clear(self) -> None:
         """Forget everything: the stream has another history."""
+        self._found = None
         self._starts.clear()
         self._blocks.clear()
         self.bytes = 0

@@ -196,18 +196,17 @@ class Dispatcher(Generic[Block]):
         self._scheduled = False
         awake, self._awake = self._awake, {}
         for follower in awake:
-            if follower in self.followers and self._pump_one(follower):
+            if follower not in self.followers:
+                continue
+            try:
+                has_more = follower.pump()
+            except Exception as error:  # a bug: it is reported, and the others go on
+                loop = asyncio.get_running_loop()
+                loop.call_exception_handler({"message": "a follower failed", "exception": error})
+                continue
+            if has_more:
                 self._awake[follower] = None
         self._schedule()
-
-    @staticmethod
-    def _pump_one(follower: Follower) -> bool:
-        """One that raises has a bug: it is reported, and the others go on."""
-        try:
-            return follower.pump()
-        except Exception as error:
-            asyncio.get_running_loop().call_exception_handler({"message": "a follower failed", "exception": error})
-            return False
 
 
 class _Nothing:

@@ -56,15 +56,17 @@ class RegistryService(RegistryServiceServicer):
         return self._headers.encoded() + answer.SerializeToString() + _granted(registered.ttl_ms)
 
     async def KeepAlive(  # type: ignore[override]
-        self, requests: AsyncIterable[registry_pb2.KeepAliveRequest], context: Any
+        self, requests: AsyncIterable[registry_pb2.KeepAliveRequest | list[int]], context: Any
     ) -> None:
         await context.answer_each(requests, self._keep_alive)
 
     async def KeepAliveOnce(self, request: registry_pb2.KeepAliveOnceRequest, context: Context) -> bytes:  # type: ignore[override]
         return self._keep_alive(request)
 
-    def _keep_alive(self, request: registry_pb2.KeepAliveRequest | registry_pb2.KeepAliveOnceRequest) -> bytes:
-        kept = self._registry.keep_alive(request.lease_ids)
+    def _keep_alive(
+        self, request: registry_pb2.KeepAliveRequest | registry_pb2.KeepAliveOnceRequest | list[int]
+    ) -> bytes:
+        kept = self._registry.keep_alive(request if isinstance(request, list) else request.lease_ids)
         answer = _all_kept(kept.renewed, kept.next_within_ms) if not kept.lost else _kept(*kept)
         return self._headers.encoded() + answer
 

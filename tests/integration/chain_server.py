@@ -39,7 +39,7 @@ from trunkline.server.transport.standard import StandardServices
 
 
 class Registry(registry_pb2_grpc.RegistryServiceServicer):
-    """Register answers unless the service is "slow", Deregister refuses, Drain waits, SetOverride has a fault."""
+    """Register answers, Deregister refuses, Drain waits, SetOverride has a fault."""
 
     def __init__(self) -> None:
         self.principals: list[Principal] = []
@@ -52,8 +52,6 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
     async def Register(self, request: Any, context: Any) -> Any:
         self.principals.append(principal_of(context))
         self.deadlines_ns.append(deadline_ns_of(context))
-        if request.instance.service == "slow":
-            await asyncio.Event().wait()
         answer = registry_pb2.RegisterResponse(lease_id=7, modified_revision=request.instance.weight)
         return answer.SerializeToString()
 
@@ -74,8 +72,9 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
     async def KeepAlive(self, requests: Any, context: Any) -> None:  # type: ignore[override]
         def answer(request: Any) -> bytes:
             self.answered += 1
-            header = common_pb2.ResponseHeader(journal_id="j" * 200) if request.lease_ids else None
-            return registry_pb2.KeepAliveResponse(header=header, renewed=len(request.lease_ids)).SerializeToString()
+            leases = request if isinstance(request, list) else request.lease_ids
+            header = common_pb2.ResponseHeader(journal_id="j" * 200) if leases else None
+            return registry_pb2.KeepAliveResponse(header=header, renewed=len(leases)).SerializeToString()
 
         try:
             await context.answer_each(requests, answer)
@@ -84,7 +83,7 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
 
 
 class Discovery(discovery_pb2_grpc.DiscoveryServiceServicer):
-    """Resolve echoes bytes; Watch sends what the test offers."""
+    """Resolve echoes bytes unless the service is "slow"; Watch sends what the test offers."""
 
     def __init__(self, sink_config: SinkConfig) -> None:
         self.sink_config = sink_config
@@ -93,6 +92,8 @@ class Discovery(discovery_pb2_grpc.DiscoveryServiceServicer):
         self.sink_errors: asyncio.Queue[BaseException] = asyncio.Queue()
 
     async def Resolve(self, request: Any, context: Any) -> Any:
+        if request.service == "slow":
+            await asyncio.Event().wait()
         return b"\x0a\x07\x0a\x05" + request.service.encode()[:5].ljust(5)
 
     async def Watch(self, requests: Any, context: Any) -> None:  # type: ignore[override]

@@ -112,9 +112,9 @@ async def test_a_call_without_a_deadline_gets_one() -> None:
 async def test_a_default_deadline_ends_the_call() -> None:
     async with running(config=ChainConfig(call_deadline_ms_default=50)) as server:
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await server.registry_stub.Register(register_request(service="slow"))
+            await server.discovery_stub.Resolve(discovery_pb2.ResolveRequest(namespace="shop", service="slow"))
         assert isinstance(refusal(failed.value), DeadlineExceeded)
-        assert server.counted("Register") == {"DEADLINE_EXCEEDED": 1}
+        assert server.counted("Resolve") == {"DEADLINE_EXCEEDED": 1}
 
 
 async def test_a_client_that_gives_up_ends_its_call_at_once() -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference.leases import LeaseTable as PlainTable
+from trunkline.api.v1 import registry_pb2
 from trunkline.core.clock import Rng
-from trunkline.core.leases import LeaseTable
+from trunkline.core.leases import LeaseTable, read_lease_ids
 
 MS = 1_000_000
 
@@ -117,3 +118,24 @@ def silent(leases: LeaseTable | PlainTable, now_ns: int, percent: int) -> dict[s
     for _ in leases.count_silent(counts, now_ns, percent=percent):
         pass
     return counts
+
+
+lease_ids = st.lists(st.integers(0, 2**64 - 1), max_size=5)
+more_bytes = st.sampled_from(
+    [b"", b"\x10\x01", b"\x0a", b"\x0a\x09", b"\x09\x01\x02\x03\x04\x05\x06\x07\x08", b"\x0a\x00"]
+)
+
+
+@given(lease_ids, more_bytes, st.integers(0, 60))
+def test_lease_ids_are_read_as_protobuf_reads_them_or_left_to_it(ids: list[int], more: bytes, cut: int) -> None:
+    data = registry_pb2.KeepAliveRequest(lease_ids=ids).SerializeToString()
+    assert read_lease_ids(data) == ids
+    found = read_lease_ids((data + more)[:cut])
+    if found is not None:
+        assert found == list(registry_pb2.KeepAliveRequest.FromString((data + more)[:cut]).lease_ids)
+
+
+def test_no_more_ids_are_taken_than_the_rules_allow() -> None:
+    data = registry_pb2.KeepAliveRequest(lease_ids=range(10_000)).SerializeToString()
+    assert read_lease_ids(data) == list(range(10_000))
+    assert read_lease_ids(registry_pb2.KeepAliveRequest(lease_ids=range(10_001)).SerializeToString()) is None

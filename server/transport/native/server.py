@@ -178,7 +178,8 @@ class NativeServer:
         due, self._due = self._due, []
         for connection in due:
             try:
-                connection.flush_if_due()
+                if connection.is_flushing:  # else what it had was written meanwhile
+                    connection.flush()
             except Exception as error:
                 log.error("a connection failed", exc_info=error)
                 connection.abort()

@@ -23,6 +23,7 @@ class NativeSink:
     def __init__(self, call: Call, config: SinkConfig) -> None:
         self.ready = True
         self._call = call
+        self._connection = call.connection
         self._stream = call.stream
         self._stream.piece_message_bytes_max = config.message_bytes_max
         self._config = config
@@ -43,7 +44,9 @@ class NativeSink:
             return False
         config = self._config
         waiting = self._stream.offer(data)
-        self._call.connection.want_flush()
+        connection = self._connection
+        if not connection.is_flushing:
+            connection.want_flush()
         if waiting > config.high_water_bytes:
             if waiting > config.pending_bytes_max:
                 self._fail("sink_pending_bytes_max", config.pending_bytes_max)
