@@ -62,6 +62,14 @@ class Call:
             return
         await at_once(_Checked(self._decode, self.principal, answer))
 
+    def deadline_ns(self) -> int | None:
+        """When the call is over; monotonic. None without a deadline."""
+        if self._deadline_ns is None:
+            seconds = self._context.time_remaining()
+            if seconds is not None:
+                self._deadline_ns = self.clock.now_ns() + int(seconds * 1e9)
+        return self._deadline_ns
+
     def time_remaining(self) -> float | None:
         """Seconds until the client's or the chain's deadline; None without one."""
         if self._deadline_ns is not None:
@@ -94,6 +102,5 @@ def principal_of(context: Any) -> Principal:
 
 def deadline_ns_of(context: Any) -> int | None:
     """The call's deadline on the server's monotonic clock; None without one."""
-    seconds = context.time_remaining()
-    clock: Clock = context.clock
-    return None if seconds is None else clock.now_ns() + int(seconds * 1e9)
+    deadline_ns: int | None = context.deadline_ns()
+    return deadline_ns

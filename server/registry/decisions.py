@@ -20,7 +20,7 @@ from trunkline.core.registered import Entry
 from trunkline.server.journal.control.fold import View
 
 from .entity import InstanceKey
-from .reduce import DECLARED, LAPSED, MOVED, OVERRIDE, PROBE, REGISTERED, REMOVED, RESTORED
+from .reduce import DECLARED, LAPSED, MOVED, OVERRIDE, PROBE, REGISTERED, REMOVED, RESTORED, remember
 
 Decide = Callable[[View], Sequence[Change]]
 
@@ -54,6 +54,8 @@ def register(key: str, wanted: Registration, lease_id: int, *, node_id: int, kee
     secret_hash = hash_secret(wanted.secret)
     health_check = convert.health_check_bytes(instance.health_check)
     body = write_registration(instance, health_check, lease_id, secret_hash, wanted.ttl_ms, node_id)
+    if health_check is None:
+        remember(body, (instance, lease_id, secret_hash, wanted.ttl_ms, node_id))
     keeper = None if keeps_all else node_id
     return _Register(Change(REGISTERED, key, body, instance.namespace), wanted, secret_hash, keeper)
 

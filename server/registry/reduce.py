@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import lru_cache
 
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
@@ -45,14 +44,23 @@ def _derived(entry: Entry, revision: int, *, instance: Instance | None = None) -
     return Entry(registered, entry.lease, entry.probe_failure, entry.override)
 
 
-@lru_cache(maxsize=1_024)
-def _read_registration(body: bytes) -> tuple[Instance, int, bytes, int, int]:
-    """Remembered, because a record is read when it is decided and once more when it is durable."""
-    return read_registration(body, convert.health_check_of)
+Registered = tuple[Instance, int, bytes, int, int]
+"""What the fact of a registration says: instance, lease id, hash of its secret, TTL in ms, keeper."""
+REMEMBERED_MAX = 2_048
+
+_remembered: dict[bytes, Registered] = {}
+
+
+def remember(body: bytes, said: Registered) -> None:
+    """Whoever writes a fact knows what it says: it need not be read again when it is durable."""
+    if len(_remembered) >= REMEMBERED_MAX:
+        _remembered.clear()
+    _remembered[body] = said
 
 
 def _registered(entry: Entry | None, body: bytes, revision: int, time_ns: int, reason: str) -> Entry:
-    instance, lease_id, secret_hash, ttl_ms, keeper = _read_registration(body)
+    said = _remembered.pop(body, None) or read_registration(body, convert.health_check_of)
+    instance, lease_id, secret_hash, ttl_ms, keeper = said
     lease = Lease(lease_id, secret_hash, ttl_ms, keeper)
     created, registered_at_ns = revision, time_ns
     probe_failure = override = None

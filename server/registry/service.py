@@ -12,6 +12,7 @@ from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, registry_pb2
 from trunkline.api.v1.registry_pb2_grpc import RegistryServiceServicer
 from trunkline.core.model import TTL_MS_DEFAULT, Registration
+from trunkline.core.registrations import write_registered
 from trunkline.server.chain.call import deadline_ns_of, principal_of
 from trunkline.server.journal.control.requests import request_id_by
 from trunkline.server.journal.control.sequencer import Origin
@@ -50,10 +51,8 @@ class RegistryService(RegistryServiceServicer):
         registered = await self._registry.register(
             wanted, _on_behalf_of(principal_of(context).name), deadline_ns=deadline_ns_of(context)
         )
-        answer = registry_pb2.RegisterResponse(
-            lease_id=registered.lease_id, modified_revision=registered.modified_revision, changed=registered.changed
-        )
-        return self._headers.encoded() + answer.SerializeToString() + _granted(registered.ttl_ms)
+        answer = write_registered(registered.lease_id, registered.modified_revision, registered.changed)
+        return self._headers.encoded() + answer + _granted(registered.ttl_ms)
 
     async def KeepAlive(  # type: ignore[override]
         self, requests: AsyncIterable[registry_pb2.KeepAliveRequest | list[int]], context: Any

@@ -15,7 +15,7 @@ from trunkline.api.rules import checker
 from trunkline.api.v1 import common_pb2, registry_pb2
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import TTL_MS_DEFAULT, Registration
-from trunkline.core.registrations import read_registration_request
+from trunkline.core.registrations import read_registration_request, write_registered
 
 check = checker(registry_pb2.RegisterRequest.DESCRIPTOR)
 labels = st.sampled_from(["a", "shop", "a-b", "0", "a" * 63, "", "-a", "a-", "A", "a_b", "a" * 64, "ä", "a.b", "a\n"])
@@ -162,3 +162,9 @@ def test_a_ttl_out_of_bounds_is_left_to_the_rules(seconds: int, nanos: int) -> N
     assert read_registration_request(data) is None
     with pytest.raises((InvalidArgument, DecodeError)):
         as_others(data)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.booleans())
+def test_the_answer_is_what_protobuf_writes(lease_id: int, revision: int, changed: bool) -> None:
+    answer = registry_pb2.RegisterResponse(lease_id=lease_id, modified_revision=revision, changed=changed)
+    assert write_registered(lease_id, revision, changed) == answer.SerializeToString()
