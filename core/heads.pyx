@@ -263,3 +263,24 @@ cdef tuple _key(Span message):
         else:
             skip(&at, end, tag)
     return intern(text(key)), _version(&version)
+
+
+def write_versions(list keys not None, dict versions not None):
+    """A piece of nothing but these keys, each with its version."""
+    cdef Out out
+    cdef Py_ssize_t number, mark
+    cdef str key
+    cdef Version version
+    open_out(&out)
+    try:
+        for number in range(len(keys) - 1, -1, -1):
+            key = keys[number]
+            version = versions[key]
+            mark = written(&out)
+            _put_version(&out, version, _no_version)
+            put_message(&out, 0x12, mark)
+            put_text(&out, 0x0A, key)
+            put_message(&out, _KEYS, mark)
+        return taken(&out)
+    finally:
+        free_out(&out)

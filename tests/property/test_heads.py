@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reference import heads as reference
 from trunkline.api.journal.v1 import admission_pb2, record_pb2
-from trunkline.core.heads import read_record, read_versions, write_heads
+from trunkline.core.heads import read_record, read_versions, write_heads, write_versions
 from trunkline.core.records import NO_VERSION, Draft, Version
 
 text = st.text(max_size=5)
@@ -94,3 +94,17 @@ def test_other_bytes_are_refused_or_read_within_their_bounds(data: bytes) -> Non
         read_record(data, *POSITION)
     with contextlib.suppress(ValueError):
         read_versions(data)
+
+
+@given(st.dictionaries(text, some_versions, max_size=5))
+def test_any_keys_there_and_back(versions: dict[str, Version]) -> None:
+    written = write_versions(list(versions), versions)
+    assert read_versions(written) == (list(versions.items()), b"")
+    keys = [
+        admission_pb2.AdmissionPiece.KeyVersion(
+            key=key,
+            version=record_pb2.RecordVersion(writer=version.writer, epoch=version.epoch, sequence=version.sequence),
+        )
+        for key, version in versions.items()
+    ]
+    assert written == admission_pb2.AdmissionPiece(keys=keys).SerializeToString()

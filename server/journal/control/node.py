@@ -182,12 +182,14 @@ class Control:
                     await self._snapshot_due.wait()
             except TimeoutError:
                 pass
-            self._snapshot_due.clear()
             try:
                 await self.snapshot()
                 await self._trim()
             except TrunklineError as error:
                 log.warning("snapshot not written", extra={"reason": error.code, "error": error.message})
+                await asyncio.sleep(self.config.recovery_backoff_s_max)
+            # Not before: while one is encoded it is due by what it will hold.
+            self._snapshot_due.clear()
 
     async def _trim(self) -> None:
         """Let control records go that are old enough and that a snapshot stands for."""

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from trunkline.api.journal.v1 import admission_pb2
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
-from trunkline.core.heads import read_versions
+from trunkline.core.heads import read_versions, write_versions
 from trunkline.core.records import Version
 
 from .admission import Admission
@@ -160,16 +160,7 @@ def _admission_pieces(
         runs.append(keys)
         yield None
     for keys in _chunks(heapq.merge(*runs)):
-        piece = admission_pb2.AdmissionPiece()
-        for key in keys:
-            version = last[key]
-            entry = piece.keys.add(key=key)
-            entry.version.writer, entry.version.epoch, entry.version.sequence = (
-                version.writer,
-                version.epoch,
-                version.sequence,
-            )
-        yield piece.SerializeToString(deterministic=True)
+        yield write_versions(keys, last)
     for request_chunk in _chunks(carried_out):
         piece = admission_pb2.AdmissionPiece()
         for request_id, revision, time_ns in request_chunk:

@@ -59,3 +59,39 @@ async def test_a_record_that_cannot_be_folded_ends_the_control_plane() -> None:
     before = [revision async for revision, _ in engine.load_snapshots()]
     await control.close()
     assert [revision async for revision, _ in engine.load_snapshots()] == before, "half a group in a snapshot"
+
+
+async def test_what_is_written_while_a_snapshot_is_makes_no_second_one_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = MemoryEngine(ManualClock(), Rng(1), offers=Sync.FSYNCED)
+    saved: list[int] = []
+    is_saving, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(revision: int, data: bytes) -> None:
+        is_saving.set()
+        await may_go_on.wait()
+        saved.append(revision)
+
+    monkeypatch.setattr(engine, "save_snapshot", slow)
+    control = Control(engine, Folds([]), ManualClock(), ControlConfig(snapshot_records=10), program_version="test")
+    await control.open()
+    running = asyncio.ensure_future(control.run())
+    await control.ready.wait()
+
+    async def write(count: int) -> None:
+        for number in range(count):
+            change = Change(topic="value.set", key=f"value/{number}", body=b"1")
+            await control.sequencer.write(lambda _, change=change: [change], Origin(author="test"))  # type: ignore[misc]
+
+    await write(10)
+    await is_saving.wait()
+    await write(5)
+    may_go_on.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(saved) == 1, saved
+    await write(10)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(saved) == 2, "the next is due as soon as there are enough records since"
+    running.cancel()
+    await asyncio.wait([running])
