@@ -246,7 +246,7 @@ def list_subscriptions(setting: Settings, stream: str) -> None:
         )
         return [as_dict(subscription) for subscription in answer.subscriptions]
 
-    columns = ("stream", "name", "floor", "lag", "in_flight", "redelivered", "set_aside", "consumers")
+    columns = ("stream", "name", "floor", "lag", "in_flight", "held", "redelivered", "set_aside", "consumers")
     setting.show(setting.run(work), columns, empty="no subscriptions")
 
 

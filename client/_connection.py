@@ -46,7 +46,7 @@ from ._publish import Published, named_events, publish
 from ._publisher import Publisher
 from ._pull import Fetched, PullPlace, fetch
 from ._registration import Registration, Terms, declared_of
-from ._start import Start, subscription_config
+from ._start import Order, Ordering, Start, subscription_config
 from ._subscription import Gap, Subscription, SubscriptionSpec
 from ._subscriptions import Subscriptions
 from ._tasks import Tasks
@@ -330,25 +330,25 @@ class Trunkline:
     def subscribe(
         self, name: str | None = None, *, filters: Iterable[str] = (), stream: str = "events", credit: int = 256,
         start: Start = "latest", ack_deadline_s: float | None = None, max_deliveries: int = 0, max_in_flight: int = 0,
-        acknowledge: bool = True, on_gap: Callable[[Gap], None] | None = None, namespace: str | None = None,
+        ordering: Ordering = "parallel", key_attribute: str = "", acknowledge: bool = True,
+        on_gap: Callable[[Gap], None] | None = None, namespace: str | None = None,
     ) -> Subscription:  # fmt: skip
         """Deliveries of a stream's events: `async for delivery in trunkline.subscribe("billing"): ...; delivery.ack()`.
 
-        With a `name` it is durable: consumers of one name share the work, and it goes on where it left off; without, it
-        is this connection's alone. `filters` are topics with `*` for one word and a final `>` for the rest. At most
-        `credit` deliveries are unsettled here. `start` ("earliest", "latest", an offset, a time) is where a new one
-        begins. `ack_deadline_s`, `max_deliveries` and `max_in_flight` are the server's defaults unless given.
-        `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing, by
-        retention or a restored journal.
+        With a `name` it is durable: consumers of one name share the work, and it goes on where it left off; without, it is
+        this connection's alone. `filters` are topics with `*` for one word and a final `>` for the rest. At most `credit`
+        deliveries are unsettled here. `start` ("earliest", "latest", an offset, a time) is where a new one begins.
+        `ack_deadline_s`, `max_deliveries` and `max_in_flight` are the server's defaults unless given. `ordering` "sequential"
+        delivers one event at a time over all consumers, "keyed" one of each value of `key_attribute` (else "partitionkey").
+        `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing.
         """
         self._check_open()
         if not 1 <= credit <= 1_000_000:
             raise InvalidArgument.of("credit", "between 1 and 1000000", credit)
         if name and not acknowledge:
             raise InvalidArgument.of("acknowledge", "True for a durable subscription", acknowledge)
-        config = subscription_config(
-            filters, start, ack_deadline_s=ack_deadline_s, max_deliveries=max_deliveries, max_in_flight=max_in_flight
-        )
+        numbers = max_deliveries, max_in_flight
+        config = subscription_config(filters, start, Order(ordering, key_attribute), numbers, ack_deadline_s)
         spec = SubscriptionSpec(
             namespace=namespace or self._namespace,
             stream=stream,

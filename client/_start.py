@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from trunkline.api import convert
 from trunkline.api.v1.events_pb2 import StartPosition, SubscriptionConfig
@@ -30,16 +30,41 @@ def start_position(start: Start) -> StartPosition:
     raise InvalidArgument.of("start", "'earliest', 'latest', an offset, or a time with its zone", start)
 
 
+Ordering = Literal["parallel", "keyed", "sequential"]
+"""How much order a subscription keeps: none, one event at a time of each key, one event at a time."""
+_ORDERINGS: Final = {
+    "parallel": SubscriptionConfig.ORDERING_PARALLEL,
+    "keyed": SubscriptionConfig.ORDERING_KEYED,
+    "sequential": SubscriptionConfig.ORDERING_SEQUENTIAL,
+}
+
+
+class Order(NamedTuple):
+    """What a subscription's events are ordered by."""
+
+    ordering: Ordering
+    key_attribute: str = ""
+
+
 def subscription_config(
-    filters: Iterable[str], start: Start, *, ack_deadline_s: float | None, max_deliveries: int, max_in_flight: int
+    filters: Iterable[str],
+    start: Start,
+    order: Order,
+    numbers: tuple[int, int],
+    ack_deadline_s: float | None,
 ) -> SubscriptionConfig:
-    """The message; zeros and None leave the server's defaults."""
+    """The message; `numbers` are max_deliveries and max_in_flight. Zeros and None leave the server's defaults."""
+    if order.ordering not in _ORDERINGS:
+        raise InvalidArgument.of("ordering", f"one of {', '.join(_ORDERINGS)}", order.ordering)
     if isinstance(filters, str):
         raise InvalidArgument.of("filters", "a list of filters, not one text", filters)
+    max_deliveries, max_in_flight = numbers
     return SubscriptionConfig(
         filters=list(filters),
         ack_deadline=None if ack_deadline_s is None else convert.ms_to(int(ack_deadline_s * 1_000)),
         max_deliveries=max_deliveries,
         start=start_position(start),
         max_in_flight=max_in_flight,
+        ordering=_ORDERINGS[order.ordering],
+        key_attribute=order.key_attribute,
     )

@@ -31,7 +31,7 @@ from ._link import Calling, Stubs
 from ._publish import Published
 from ._pull import Fetched
 from ._registration import Drained, Registration
-from ._start import Start
+from ._start import Ordering, Start
 from ._subscription import Gap
 from ._sync_base import SyncConnection, SyncConsumer, SyncDeliveryFields, SyncFace, SyncSender
 from ._sync_channel import SyncBalancedChannel
@@ -587,18 +587,20 @@ class SyncTrunkline(SyncConnection):
         ack_deadline_s: float | None = None,
         max_deliveries: int = 0,
         max_in_flight: int = 0,
+        ordering: Ordering = "parallel",
+        key_attribute: str = "",
         acknowledge: bool = True,
         on_gap: Callable[[Gap], None] | None = None,
         namespace: str | None = None,
     ) -> SyncSubscription:
         """Deliveries of a stream's events: `for delivery in trunkline.subscribe("billing"): ...; delivery.ack()`.
 
-        With a `name` it is durable: consumers of one name share the work, and it goes on where it left off; without, it
-        is this connection's alone. `filters` are topics with `*` for one word and a final `>` for the rest. At most
-        `credit` deliveries are unsettled here. `start` ("earliest", "latest", an offset, a time) is where a new one
-        begins. `ack_deadline_s`, `max_deliveries` and `max_in_flight` are the server's defaults unless given.
-        `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing, by
-        retention or a restored journal.
+        With a `name` it is durable: consumers of one name share the work, and it goes on where it left off; without, it is
+        this connection's alone. `filters` are topics with `*` for one word and a final `>` for the rest. At most `credit`
+        deliveries are unsettled here. `start` ("earliest", "latest", an offset, a time) is where a new one begins.
+        `ack_deadline_s`, `max_deliveries` and `max_in_flight` are the server's defaults unless given. `ordering` "sequential"
+        delivers one event at a time over all consumers, "keyed" one of each value of `key_attribute` (else "partitionkey").
+        `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing.
         """
         return SyncSubscription(
             self._portal,
@@ -612,6 +614,8 @@ class SyncTrunkline(SyncConnection):
                 ack_deadline_s=ack_deadline_s,
                 max_deliveries=max_deliveries,
                 max_in_flight=max_in_flight,
+                ordering=ordering,
+                key_attribute=key_attribute,
                 acknowledge=acknowledge,
                 on_gap=on_gap,
                 namespace=namespace,

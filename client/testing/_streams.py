@@ -104,6 +104,8 @@ class MemorySubscription:
     attempts: dict[int, int] = field(default_factory=dict)
     set_aside: dict[int, str] = field(default_factory=dict)
     """Offsets, and why."""
+    held: list[int] = field(default_factory=list)
+    """Offsets behind others of their lane."""
 
     @property
     def ack_deadline_ns(self) -> int:
@@ -119,6 +121,7 @@ class MemorySubscription:
             self.open.clear()
             self.again.clear()
             self.attempts.clear()
+            self.held.clear()
         self.incarnation, self.next_offset = self.stream.incarnation, self.stream.first_offset
         return old
 
@@ -139,13 +142,36 @@ class MemorySubscription:
                 if self.attempts.get(offset, 0) < (self.config.max_deliveries or MAX_DELIVERIES_DEFAULT):
                     return offset
                 self.set_aside[offset] = "delivered too often"
-        while self.next_offset < self.stream.next_offset:
+        self.held = [offset for offset in self.held if offset >= self.stream.first_offset]
+        busy = {self._lane(offset) for offset in (*self.open, *self.again)} - {None}
+        for offset in self.held:
+            lane = self._lane(offset)
+            if lane not in busy:
+                self.held.remove(offset)
+                return offset
+            busy.add(lane)
+        while self.next_offset < self.stream.next_offset and len(self.held) < HELD_MAX:
             record = self.stream.get(self.next_offset)
             self.next_offset += 1
             filters = self.config.filters
-            if not filters or any(matches(one, record.topic) for one in filters):
+            if filters and not any(matches(one, record.topic) for one in filters):
+                continue
+            if self._lane(record.offset) not in busy:
                 return record.offset
+            self.held.append(record.offset)
         return None
+
+    def _lane(self, offset: int) -> str | None:
+        """Of events with the same one, one is delivered at a time."""
+        if self.config.ordering == SubscriptionConfig.ORDERING_SEQUENTIAL:
+            return ""
+        if self.config.ordering != SubscriptionConfig.ORDERING_KEYED:
+            return None
+        if offset < self.stream.first_offset:
+            return None  # it is kept no more
+        attributes = self.stream.get(offset).event.attributes
+        name = self.config.key_attribute or "partitionkey"
+        return attributes[name].ce_string or None if name in attributes else None
 
     def settle(self, offset: int, outcome: int, *, delay_ms: int, reason: str, now_ns: int) -> bool:
         """Take a consumer's word. False when no delivery stands open there."""
@@ -177,6 +203,8 @@ class MemorySubscription:
                 self.again[offset] = now_ns
 
 
+HELD_MAX = 10_000
+"""Events behind others of their lane, before no more is looked at."""
 ACK, NACK, TERM, PROGRESS = 1, 2, 3, 4
 """Acknowledgement.Outcome."""
 

@@ -91,6 +91,7 @@ class ChangeBlock:
         self.count = len(events)
         self.time_ns = events[0].time_ns if events else 0
         self.topics = list(dict.fromkeys(event.topic for event in events))
+        self.key_hashes = None
         self.topic_ids = [self.topics.index(event.topic) for event in events]
         self.ends = array("I")
         payload = bytearray()

@@ -216,13 +216,16 @@ def encode(progress: Progress) -> bytes:
         floor=progress.floor,
         done_bitmap=progress.done,
         delivered_to=progress.delivered_to,
+        untried_bitmap=progress.untried,
     )
-    for offset, attempts, not_before_ns in progress.open:
-        message.open.add(offset=offset, attempts=attempts, not_before_ns=not_before_ns)
+    for offset, attempts, not_before_ns, key in progress.open:
+        message.open.add(offset=offset, attempts=attempts, not_before_ns=not_before_ns, key=key)
     size = max(REASON_BYTES_MIN, REASONS_BYTES_MAX // max(1, len(progress.set_aside)))
     for aside in progress.set_aside:
         reason = aside.reason.encode()[:size].decode(errors="ignore")
-        message.set_aside.add(offset=aside.offset, attempts=aside.attempts, reason=reason, time_ns=aside.time_ns)
+        message.set_aside.add(
+            offset=aside.offset, attempts=aside.attempts, reason=reason, time_ns=aside.time_ns, key=aside.key
+        )
     return message.SerializeToString()
 
 
@@ -237,6 +240,7 @@ def decode(record: Record) -> Progress:
         floor=message.floor,
         done=message.done_bitmap,
         delivered_to=message.delivered_to,
-        open=tuple(OpenDelivery(e.offset, e.attempts, e.not_before_ns) for e in message.open),
-        set_aside=tuple(SetAside(e.offset, e.attempts, e.reason, e.time_ns) for e in message.set_aside),
+        untried=message.untried_bitmap,
+        open=tuple(OpenDelivery(e.offset, e.attempts, e.not_before_ns, e.key) for e in message.open),
+        set_aside=tuple(SetAside(e.offset, e.attempts, e.reason, e.time_ns, e.key) for e in message.set_aside),
     )

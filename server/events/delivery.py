@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from .order import Ordering
+
 NEVER = 1 << 63
 """Later than every time, higher than every offset."""
 
@@ -17,6 +19,7 @@ class Limits:
     ack_deadline_ns: int = 30_000_000_000
     max_deliveries: int = 20
     max_in_flight: int = 1_000
+    ordering: Ordering = Ordering.PARALLEL
     durable: bool = True
     """Without it there are no checkpoints, and none is waited for."""
 

@@ -218,6 +218,7 @@ class _Nothing:
     topic_ids: Sequence[int] = ()
     payload = b""
     ends = array("I")
+    key_hashes: Sequence[int] | None = ()
 
 
 _: type[Events] = _Nothing

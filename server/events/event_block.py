@@ -10,6 +10,9 @@ from typing import Protocol
 from trunkline.core.collector import unseen
 from trunkline.core.deliveries import delivery_suffix, first_deliveries
 
+from .keys import key_hash
+from .settings import KEY_ATTRIBUTE
+
 CHUNK_BYTES = 64 << 10
 """A chunk holds at least one delivery, and ends with the one that reaches this."""
 OVERHEAD_BYTES = 512
@@ -30,6 +33,9 @@ class Events(Protocol):
     def payload(self) -> bytes | memoryview: ...
     @property
     def ends(self) -> array[int] | memoryview: ...
+    @property
+    def key_hashes(self) -> Sequence[int] | None:
+        """Of each event's partition key, 0 for none; None when they were not kept."""
 
 
 class EventBlock:
@@ -39,6 +45,7 @@ class EventBlock:
         "_chunk_bytes",
         "_chunks",
         "_events",
+        "_keys",
         "_suffixes",
         "count",
         "end",
@@ -60,6 +67,7 @@ class EventBlock:
         """About what it occupies, encodings included."""
         self.matched: dict[int, Sequence[int]] = {}
         """Indexes of the events that a filter group takes; filled by the matcher."""
+        self._keys: dict[str, Sequence[int]] = {}
         self._suffixes: list[bytes | None] | None = None
         self._chunks: dict[tuple[int, int, bytes, int], tuple[bytes, int]] = {}
         self._chunk_bytes = 2 * len(events.payload) + CHUNK_BYTES
@@ -70,6 +78,16 @@ class EventBlock:
         """Index of each event's topic in `topics`."""
         return self._events.topic_ids
 
+    def keys(self, attribute: str) -> Sequence[int]:
+        """The hash of each event's attribute, 0 for one that has none."""
+        known = self._keys.get(attribute)
+        if known is None:
+            kept = self._events.key_hashes if attribute == KEY_ATTRIBUTE else None
+            if kept is None:
+                kept = [key_hash(bytes(self._body(index)), attribute) for index in range(self.count)]
+            known = self._keys[attribute] = kept
+        return known
+
     def _frame(self, index: int) -> memoryview:
         ends = self._events.ends
         return memoryview(self._events.payload)[ends[index - 1] if index else 0 : ends[index]]
@@ -79,6 +97,9 @@ class EventBlock:
         index = bisect_left(self.offsets, offset)
         if index == self.count or self.offsets[index] != offset:
             return None
+        return self._body(index)
+
+    def _body(self, index: int) -> memoryview:
         frame = self._frame(index)
         at = 1
         while frame[at] & 0x80:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from .consumer import Consumer
 from .delivery import NEVER, Delivery, Settled
 from .dispatcher import Dispatcher, history_cut
 from .event_block import EventBlock
+from .order import Ordering
 from .subscription import SubscriptionState
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Feed:
         key: str,
         created_revision: int = 0,
         filters: Sequence[str],
+        key_attribute: str = "",
         checkpoint: Callable[[Feed], None] | None = None,
     ) -> None:
         self.state = state
@@ -55,6 +58,7 @@ class Feed:
         self._dispatcher = dispatcher
         self._clock = clock
         self._group = dispatcher.matcher.join(filters)
+        self._key_attribute = key_attribute
         self._checkpoint = checkpoint
         self._known_aside = state.counts.set_aside
         self._loading: dict[int, Delivery] = {}
@@ -230,9 +234,14 @@ class Feed:
             matching: Sequence[int] = offsets
         else:
             matching = [offsets[index] for index in indexes]
-        if position > block.start:
-            matching = [offset for offset in matching if offset >= position]
-        self.state.offer(matching, block.end, time_ns=self._clock.time_ns())
+        before = 0 if position <= block.start else bisect_left(matching, position)
+        time_ns = self._clock.time_ns()
+        if self.state.limits.ordering is not Ordering.KEYED:
+            self.state.offer(matching[before:] if before else matching, block.end, time_ns=time_ns)
+            return
+        keys = block.keys(self._key_attribute)
+        taken = [keys[index] for index in indexes[before:]]
+        self.state.offer(matching[before:], block.end, time_ns=time_ns, keys=taken)
 
     def _send(self, deliveries: Sequence[Delivery]) -> None:
         """Put each delivery to its consumer; those whose event is not at hand are sent when it has been read."""

@@ -17,6 +17,8 @@ class OpenDelivery(NamedTuple):
     attempts: int
     not_before_ns: int
     """Nanoseconds since the epoch; 0 for at once."""
+    key: int = 0
+    """The lane of one that was released: it is not looked at again."""
 
 
 class SetAside(NamedTuple):
@@ -27,6 +29,8 @@ class SetAside(NamedTuple):
     reason: str
     time_ns: int
     """When it was set aside, in nanoseconds since the epoch."""
+    key: int = 0
+    """The lane it stood in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,9 @@ class Progress:
     in `open`."""
     open: tuple[OpenDelivery, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
+    untried: bytes = b""
+    """Bit i of byte b: offset floor + 8 b + i was held in its lane and never delivered, though it lies below delivered_to.
+    Said by the last checkpoint of a clean stop alone: others count what is held as tried."""
 
     @property
     def end(self) -> int:
@@ -51,21 +58,29 @@ class Progress:
 
     def is_done(self, offset: int) -> bool:
         """Whether the offset needs no delivery."""
-        place = offset - self.floor
-        if place < 0:
-            return True
-        return place < len(self.done) * 8 and bool(self.done[place >> 3] >> (place & 7) & 1)
+        return offset < self.floor or _is_set(self.done, offset - self.floor)
+
+    def is_untried(self, offset: int) -> bool:
+        """Whether the offset was surely never delivered, wherever it lies."""
+        return _is_set(self.untried, offset - self.floor)
+
+    @property
+    def first_untried(self) -> int:
+        """The lowest offset of which `untried` says so; `delivered_to` if there is none."""
+        bits = int.from_bytes(self.untried, "little")
+        return self.floor + (bits & -bits).bit_length() - 1 if bits else self.delivered_to
 
     def moved_to(self, incarnation: int, first_offset: int) -> Progress:
         """The same for a stream whose incarnation changed and whose new history begins at `first_offset`.
 
         Records below it are those that were there before, so what was done of them stays done; from it on nothing is.
         """
-        bits = int.from_bytes(self.done, "little") & ((1 << max(0, first_offset - self.floor)) - 1)
+        kept = (1 << max(0, first_offset - self.floor)) - 1
         return Progress(
             incarnation=incarnation,
             floor=min(self.floor, first_offset),
-            done=_bytes(bits),
+            done=_bytes(int.from_bytes(self.done, "little") & kept),
+            untried=_bytes(int.from_bytes(self.untried, "little") & kept),
             delivered_to=min(self.delivered_to, first_offset),
             open=tuple(entry for entry in self.open if entry.offset < first_offset),
             set_aside=tuple(entry for entry in self.set_aside if entry.offset < first_offset),
@@ -84,8 +99,27 @@ def bitmap(size: int, missing: Iterable[int], *, behind: Progress | None = None,
         bits[place >> 3] &= ~(1 << (place & 7)) & 0xFF
     if behind is None:
         return bytes(bits.rstrip(b"\0"))
-    rest = int.from_bytes(behind.done, "little") >> (floor + size - behind.floor)
-    return _bytes(int.from_bytes(bits, "little") | rest << size)
+    return _bytes(int.from_bytes(bits, "little") | _rest(behind.done, floor + size - behind.floor) << size)
+
+
+def bitmap_of(places: Iterable[int], *, behind: Progress | None = None, size: int = 0, floor: int = 0) -> bytes:
+    """Bits that are set at these places; then, from `size` on, what `behind` says of untried events."""
+    bits = bytearray()
+    for place in places:
+        if place >> 3 >= len(bits):
+            bits.extend(bytes((place >> 3) + 1 - len(bits)))
+        bits[place >> 3] |= 1 << (place & 7)
+    if behind is None:
+        return bytes(bits)
+    return _bytes(int.from_bytes(bits, "little") | _rest(behind.untried, floor + size - behind.floor) << size)
+
+
+def _rest(bits: bytes, place: int) -> int:
+    return int.from_bytes(bits, "little") >> place
+
+
+def _is_set(bits: bytes, place: int) -> bool:
+    return 0 <= place < len(bits) * 8 and bool(bits[place >> 3] >> (place & 7) & 1)
 
 
 def _bytes(bits: int) -> bytes:

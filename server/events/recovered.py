@@ -9,10 +9,12 @@ from .progress import OpenDelivery, Progress
 class Recovered:
     """Asked once for every matching offset from the checkpoint's floor to delivered_to, ascending."""
 
-    __slots__ = ("_open", "end", "progress")
+    __slots__ = ("_new_from", "_open", "end", "progress")
 
-    def __init__(self, progress: Progress, *, now_ns: int, time_ns: int) -> None:
+    def __init__(self, progress: Progress, *, new_from: int, now_ns: int, time_ns: int) -> None:
+        """Nothing at or above `new_from` was ever delivered."""
         self.progress = progress
+        self._new_from = new_from
         self.end = progress.end
         """From here on the checkpoint has nothing to say."""
         self._open = {
@@ -20,13 +22,19 @@ class Recovered:
             for entry in progress.open
         }
 
-    def take_released(self) -> list[Entry]:
-        """Those below the floor: they are not looked at again, and wait for delivery at once."""
-        offsets = [offset for offset in self._open if offset < self.progress.floor]
-        return [_entry(self._open.pop(offset)) for offset in offsets]
+    def take_released(self) -> list[tuple[Entry, int]]:
+        """Those below the floor, with their keys: they are not looked at again, and wait for delivery at once."""
+        known = [known for known in self._open.values() if known.offset < self.progress.floor]
+        for released in known:
+            del self._open[released.offset]
+        return [(_entry(released), released.key) for released in known]
+
+    def is_new(self, offset: int) -> bool:
+        """Whether it was surely never delivered."""
+        return offset >= self._new_from or self.progress.is_untried(offset)
 
     def take(self, offset: int) -> Entry | None:
-        """The entry of an event below delivered_to, which waits to be delivered again; None if it is done."""
+        """The entry of an event that is not new, which waits to be delivered again; None if it is done."""
         known = self._open.pop(offset, None)
         if known is not None:
             return _entry(known)

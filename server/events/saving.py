@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from .bounds import RESERVE_MAX, RESERVE_MIN
@@ -25,7 +25,14 @@ def reserve(delivered: int) -> int:
 
 
 def open_deliveries(
-    entries: Iterable[Entry], floor: int, counted: Mapping[int, int], *, now_ns: int, time_ns: int, final: bool
+    entries: Iterable[Entry],
+    looked_at: range,
+    counted: Mapping[int, int],
+    key_of: Callable[[int], int],
+    *,
+    now_ns: int,
+    time_ns: int,
+    final: bool,
 ) -> list[OpenDelivery]:
     """Those of which the checkpoint has to say more than that they are open.
 
@@ -35,6 +42,8 @@ def open_deliveries(
     for entry in entries:
         attempts = entry.attempts if final else counted.get(entry.offset, max(entry.attempts, entry.counted))
         put_off_ns = 0 if entry.in_flight else max(0, entry.not_before_ns - now_ns)
-        if attempts != 1 or put_off_ns or entry.offset < floor:
-            found.append(OpenDelivery(entry.offset, attempts, time_ns + put_off_ns if put_off_ns else 0))
+        # Of what lies elsewhere an earlier checkpoint says that it is done: it was set aside, and then released.
+        if attempts != 1 or put_off_ns or entry.offset not in looked_at:
+            key = key_of(entry.offset) if entry.offset < looked_at.start else 0
+            found.append(OpenDelivery(entry.offset, attempts, time_ns + put_off_ns if put_off_ns else 0, key))
     return found

@@ -149,7 +149,14 @@ class Session:
             self._open_tap(request, stream, settings, position)
         else:
             state = SubscriptionState(settings.limits(durable=False), incarnation=stream.incarnation, position=position)
-            feed = Feed(stream.dispatcher, state, self._clock, key="", filters=settings.filters)
+            feed = Feed(
+                stream.dispatcher,
+                state,
+                self._clock,
+                key="",
+                filters=settings.filters,
+                key_attribute=settings.key_attribute,
+            )
             feed.open()
             self._consume(request, stream, feed, token=stream.token(state.incarnation, position), next_offset=position)
         if gap is not None:

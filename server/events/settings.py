@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, events_pb2
+from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Sync
 from trunkline.server.journal.log import Retention
 
 from .delivery import Limits
+from .order import Ordering
 
 DEFAULT_STREAM = "events"
 """In every namespace; made with defaults when it is first used."""
@@ -20,6 +22,8 @@ DEDUPE_IDS = 1_000_000
 ACK_DEADLINE_MS = 30_000
 MAX_DELIVERIES = 20
 MAX_IN_FLIGHT = 1_000
+KEY_ATTRIBUTE = "partitionkey"
+"""Whose hash the journal keeps of every event."""
 _MS = 1_000_000
 
 
@@ -74,15 +78,23 @@ class SubscriptionSettings:
     ack_deadline_ms: int = ACK_DEADLINE_MS
     max_deliveries: int = MAX_DELIVERIES
     max_in_flight: int = MAX_IN_FLIGHT
+    ordering: Ordering = Ordering.PARALLEL
+    key_attribute: str = ""
+    """Of KEYED: the attribute that is the key."""
 
     @classmethod
     def of(cls, config: events_pb2.SubscriptionConfig) -> SubscriptionSettings:
-        """What a message asks for."""
+        """What a message asks for. InvalidArgument for a key that nothing is ordered by."""
+        ordering = Ordering(config.ordering or Ordering.PARALLEL)
+        if config.key_attribute and ordering is not Ordering.KEYED:
+            raise InvalidArgument.of("config.key_attribute", "only with ORDERING_KEYED", config.key_attribute)
         return cls(
             filters=tuple(sorted(config.filters)),
             ack_deadline_ms=convert.ms_from(config, "ack_deadline", ACK_DEADLINE_MS),
             max_deliveries=config.max_deliveries or MAX_DELIVERIES,
             max_in_flight=config.max_in_flight or MAX_IN_FLIGHT,
+            ordering=ordering,
+            key_attribute=config.key_attribute or (KEY_ATTRIBUTE if ordering is Ordering.KEYED else ""),
         )
 
     def message(self) -> events_pb2.SubscriptionConfig:
@@ -92,7 +104,14 @@ class SubscriptionSettings:
             ack_deadline=convert.ms_to(self.ack_deadline_ms),
             max_deliveries=self.max_deliveries,
             max_in_flight=self.max_in_flight,
+            ordering=self._ordering(),
+            key_attribute=self.key_attribute,
         )
+
+    def _ordering(self) -> events_pb2.SubscriptionConfig.Ordering.ValueType:
+        """Unspecified for the default, as earlier programs wrote it."""
+        value = 0 if self.ordering is Ordering.PARALLEL else int(self.ordering)
+        return events_pb2.SubscriptionConfig.Ordering.ValueType(value)
 
     def limits(self, *, durable: bool) -> Limits:
         """For the state machine."""
@@ -100,5 +119,6 @@ class SubscriptionSettings:
             ack_deadline_ns=self.ack_deadline_ms * _MS,
             max_deliveries=self.max_deliveries,
             max_in_flight=self.max_in_flight,
+            ordering=self.ordering,
             durable=durable,
         )

@@ -1,8 +1,8 @@
 """One subscription as a state machine: which event goes to whom next, and what is done.
 
-No I/O, no clock, no bytes: offsets, consumers and times come in, deliveries come out. Every event that matches is in
-exactly one place: ready (looked at, never delivered), in flight (with a consumer), waiting (to be delivered again), set
-aside, or done.
+No I/O, no clock, no bytes: offsets, keys, consumers and times come in, deliveries come out. Every event that matches is
+in exactly one place: held (behind another of its lane), ready (never delivered), in flight (with a consumer), waiting (to be
+delivered again), set aside, or done.
 
 Attempts are counted before delivering. A durable subscription delivers nothing that a durable checkpoint does not
 count already: first deliveries lie below `reserved_to`, a later attempt waits until a checkpoint has counted it.
@@ -13,43 +13,25 @@ event may be what broke it); when it closed its subscription, the attempt is tak
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-
 from . import bounds
-from .deadlines import Deadlines
-from .delivery import NEVER, Counts, Delivery, Entry, Limits, Settled
-from .progress import Progress, SetAside, bitmap
+from .delivery import NEVER, Delivery, Entry, Limits, Settled
+from .order import Ordering
+from .places import Places
+from .progress import Progress, bitmap, bitmap_of
 from .recovered import Recovered
 from .rotation import Rotation
 from .saving import Saving, open_deliveries, reserve
-from .waiting import Waiting
 
 
-class SubscriptionState:
+class SubscriptionState(Places):
     """See the module. `now_ns` is monotonic everywhere, `time_ns` is since the epoch."""
 
     def __init__(self, limits: Limits, *, incarnation: int, position: int) -> None:
         """A new subscription whose first event is at `position` or later."""
-        self.limits = limits
+        super().__init__(limits, position)
         self.incarnation = incarnation
-        self.next_offset = position
-        """Everything below has been looked at."""
-        self.delivered_to = position
-        """Above every offset that was delivered."""
         self.reserved_to = position if limits.durable else NEVER
-        self.counts = Counts()
-        self.set_aside: dict[int, SetAside] = {}
         self.consumers = Rotation()
-        self.in_flight = 0
-        """Deliveries that stand open."""
-        self._ready: deque[int] = deque()
-        self._open: dict[int, Entry] = {}
-        self._order: deque[int] = deque()
-        self._deadlines = Deadlines()
-        self._waiting = Waiting(self._open)
-        self._recovered: Recovered | None = None
-        self._changes = 0
         self._saved_changes = 0
         self._saved_floor = position
         self._delivered_unsaved = 0
@@ -62,35 +44,15 @@ class SubscriptionState:
         """Go on from a checkpoint (or, `changed`, from what is no checkpoint yet). Nothing at or above `end` was delivered."""
         state = cls(limits, incarnation=progress.incarnation, position=progress.floor)
         state.delivered_to = min(progress.delivered_to, max(end, progress.floor))
-        state.reserved_to = state.delivered_to if limits.durable else NEVER
+        state.reserved_to = min(state.delivered_to, progress.first_untried) if limits.durable else NEVER
         state.set_aside = {entry.offset: entry for entry in progress.set_aside}
         state._changes = int(changed)
-        state._recovered = Recovered(progress, now_ns=now_ns, time_ns=time_ns)
-        for entry in state._recovered.take_released():
-            state._reopen(entry, time_ns)
+        state._recovered = Recovered(progress, new_from=state.delivered_to, now_ns=now_ns, time_ns=time_ns)
+        for entry, key in state._recovered.take_released():
+            state._enter(entry.offset, entry, key, time_ns, released=True)
         return state
 
     # What can be seen.
-
-    @property
-    def floor(self) -> int:
-        """Everything below is done, apart from what was released from the set-aside list."""
-        order, entries = self._order, self._open
-        while order and order[0] not in entries:
-            order.popleft()
-        if order:
-            return order[0]
-        return self._ready[0] if self._ready else self.next_offset
-
-    @property
-    def waiting(self) -> int:
-        """Events that wait to be delivered again."""
-        return len(self._open) - self.in_flight
-
-    @property
-    def ready(self) -> int:
-        """Events that were looked at and never delivered."""
-        return len(self._ready)
 
     @property
     def can_deliver(self) -> bool:
@@ -118,50 +80,6 @@ class SubscriptionState:
             and entry.consumer == delivery.consumer
             and entry.attempts == delivery.attempt
         )
-
-    # Events.
-
-    def wants(self) -> bool:
-        """Whether to look at more of the stream."""
-        return len(self._ready) < bounds.READY_MAX and self.next_offset - self.floor < bounds.LOOK_AHEAD_MAX
-
-    def offer(self, offsets: Sequence[int], scanned_to: int, *, time_ns: int) -> None:
-        """The matching offsets among [next_offset, scanned_to), ascending."""
-        assert scanned_to >= self.next_offset
-        if self._recovered is None:
-            self._ready.extend(offsets)
-        else:
-            for offset in offsets:
-                self._offer_recovered(self._recovered, offset, time_ns)
-            if scanned_to >= self._recovered.end:
-                self._recovered = None
-        self.next_offset = scanned_to
-
-    def _offer_recovered(self, recovered: Recovered, offset: int, time_ns: int) -> None:
-        if offset >= self.delivered_to:
-            self._ready.append(offset)
-        elif (entry := recovered.take(offset)) is not None:
-            self._order.append(offset)
-            self._reopen(entry, time_ns)
-
-    def _reopen(self, entry: Entry, time_ns: int) -> None:
-        self._open[entry.offset] = entry
-        self._wait(entry, entry.not_before_ns, time_ns, "it may have been tried")
-
-    def truncate(self, first_offset: int) -> bool:
-        """Retention removed what lies below `first_offset`. True if something was missed."""
-        missed = max(0, first_offset - self.next_offset)
-        while self._ready and self._ready[0] < first_offset:
-            self._ready.popleft()
-            missed += 1
-        for entry in [entry for entry in self._open.values() if entry.offset < first_offset]:
-            self._close(entry)
-            missed += 1
-        self.next_offset = max(self.next_offset, first_offset)
-        self.delivered_to = max(self.delivered_to, first_offset)
-        self.counts.missed += missed
-        self._changes += missed > 0
-        return missed > 0
 
     # Consumers.
 
@@ -283,11 +201,12 @@ class SubscriptionState:
     def _next(self, now_ns: int) -> Entry | None:
         if self._waiting and (waiting := self._waiting.pop_due(now_ns, durable=self.limits.durable)) is not None:
             return waiting
-        is_new = bool(self._ready) and self._ready[0] < self.reserved_to
-        if is_new and len(self._open) + len(self.set_aside) < bounds.HELD_MAX:
-            offset = self._ready.popleft()
+        ready = self._order.ready
+        is_new = bool(ready) and ready[0] < self.reserved_to
+        if is_new and len(self._open) + len(self._held_back) + len(self.set_aside) < bounds.HELD_MAX:
+            offset = ready.popleft()
             entry = self._open[offset] = Entry(offset, 0, 1)
-            self._order.append(offset)
+            self._order.opened(offset)
             if offset >= self.delivered_to:
                 self.delivered_to = offset + 1
             return entry
@@ -303,47 +222,13 @@ class SubscriptionState:
         self.counts.redelivered += entry.attempts > 1
         self._deadlines.arm(entry, deadline_ns, in_flight=self.in_flight)
 
-    def _land(self, entry: Entry) -> None:
-        self.in_flight -= entry.in_flight
-        entry.in_flight = entry.lapsed = False
-
-    def _close(self, entry: Entry) -> None:
-        self._land(entry)
-        del self._open[entry.offset]
-        if self._waiting.uncounted:
-            self._waiting.uncounted.pop(entry.offset, None)
-
-    def _wait(self, entry: Entry, not_before_ns: int, time_ns: int, why: str) -> None:
-        """Deliver again at `not_before_ns`, or set aside if that has been done often enough."""
-        if entry.attempts >= self.limits.max_deliveries:
-            self._set_aside(entry, f"delivered {entry.attempts} times; at last {why}", time_ns)
-            return
-        self._waiting.push(entry, not_before_ns)
-
-    def _set_aside(self, entry: Entry, reason: str, time_ns: int) -> None:
-        self._close(entry)
-        self.set_aside[entry.offset] = SetAside(entry.offset, entry.attempts, reason, time_ns)
-        self.counts.set_aside += 1
-        self._changes += 1
-
-    def release(self, offsets: Sequence[int], *, first_offset: int, now_ns: int, time_ns: int) -> int:
-        """Give set-aside events back to delivery, attempts counted anew, but for those below `first_offset`; how many."""
-        released = 0
-        for offset in offsets:
-            if offset >= first_offset and self.set_aside.pop(offset, None) is not None:
-                entry = Entry(offset, 0, 0)
-                entry.not_before_ns = now_ns
-                self._reopen(entry, time_ns)
-                released += 1
-        self._changes += released
-        return released
-
     # Checkpoints.
 
     @property
     def blocked(self) -> bool:
         """Whether there is something to deliver that no durable checkpoint counts yet."""
-        beyond = bool(self._ready) and self._ready[0] >= self.reserved_to
+        ready = self._order.ready
+        beyond = bool(ready) and ready[0] >= self.reserved_to
         return self.can_deliver and (beyond or bool(self._waiting.uncounted))
 
     @property
@@ -364,9 +249,13 @@ class SubscriptionState:
         """What to write now; counts ahead what may be delivered next, unless it is the `final` one of a clean stop."""
         floor = self.floor
         counted = {} if final else self._waiting.next_attempts()
-        missing = [offset - floor for offset in (*self._open, *self._ready) if floor <= offset < self.next_offset]
+        undone = (*self._open, *self._order.untold())
+        missing = [offset - floor for offset in undone if floor <= offset < self.next_offset]
         behind = None if self._recovered is None else self._recovered.progress
-        open_ = open_deliveries(self._open.values(), floor, counted, now_ns=now_ns, time_ns=time_ns, final=final)
+        entries = (*self._open.values(), *self._held_back.values())
+        key_of = self._order.key_of
+        looked_at = range(floor, self.next_offset)
+        open_ = open_deliveries(entries, looked_at, counted, key_of, now_ns=now_ns, time_ns=time_ns, final=final)
         if self._recovered is not None:
             open_ += self._recovered.open_deliveries(now_ns, time_ns)
         progress = Progress(
@@ -376,6 +265,7 @@ class SubscriptionState:
             delivered_to=self._reserve(final),
             open=tuple(open_),
             set_aside=tuple(self.set_aside.values()),
+            untried=self._untried(floor, behind) if final else b"",
         )
         return Saving(progress, counted, self._changes, self._delivered_unsaved)
 
@@ -384,8 +274,17 @@ class SubscriptionState:
             return self.delivered_to
         if not (self._low or self.blocked):
             return max(self.delivered_to, self.reserved_to)
-        furthest = self._ready[-1] + 1 if self._ready else self.delivered_to
+        furthest = max(self._order.ready[-1] + 1 if self._order.ready else 0, self.delivered_to)
+        if self.held:
+            furthest = self.next_offset
         return max(self.reserved_to, furthest + reserve(self._delivered_unsaved))
+
+    def _untried(self, floor: int, behind: Progress | None) -> bytes:
+        """What lies below delivered_to and was never delivered: only lanes hold such."""
+        if self.limits.ordering is Ordering.PARALLEL:
+            return b""
+        places = [o - floor for o in self._order.untold() if o not in self._held_back and o < self.delivered_to]
+        return bitmap_of(places, behind=behind, size=self.next_offset - floor, floor=floor)
 
     def saved(self, saving: Saving) -> None:
         """A checkpoint is durable: what it counts may be delivered. Of another incarnation it counts nothing."""

@@ -113,6 +113,7 @@ class Subscriptions:
             key=entity.key,
             created_revision=entity.created_revision,
             filters=entity.settings.filters,
+            key_attribute=entity.settings.key_attribute,
             checkpoint=self._checkpoints.mark,
         )
         stream.feeds[entity.name] = feed
@@ -247,6 +248,7 @@ class Subscriptions:
             shown.in_flight = state.in_flight
             shown.lag = feed.lag
             shown.set_aside = len(state.set_aside)
+            shown.held = state.held
             shown.consumers.extend(feed.clients())
             shown.redelivered = state.counts.redelivered
         return shown

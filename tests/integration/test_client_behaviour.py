@@ -508,6 +508,33 @@ async def test_consume_bounds_concurrency_acks_and_retries(plane: FakeControlPla
     await until(lambda: not durable.open and not durable.again)
 
 
+async def test_order_by_key_and_one_at_a_time(plane: FakeControlPlane, trunkline: Any) -> None:
+    keys = ["a", "a", "b", "", "a", ""]
+    await trunkline.publish([Event(type=f"t{n}", source="/t", key=key) for n, key in enumerate(keys)])
+    async with trunkline.subscribe("keyed", start="earliest", ordering="keyed") as subscription:
+        got = []
+        async for delivery in subscription:
+            got.append(delivery.event.type)
+            if got == ["t0", "t2", "t3", "t5"]:
+                durable = plane._events.durable["default", "events", "keyed"]
+                assert durable.held == [1, 4]
+                break
+            if len(got) > 4:
+                break
+        assert got == ["t0", "t2", "t3", "t5"]
+    async with trunkline.subscribe("one", start="earliest", ordering="sequential") as subscription:
+        got = []
+        async for delivery in subscription:
+            assert len(plane._events.durable["default", "events", "one"].open) == 1
+            got.append(delivery.event.type)
+            delivery.ack()
+            if len(got) == len(keys):
+                break
+        assert got == [f"t{n}" for n in range(len(keys))]
+    with pytest.raises(InvalidArgument):
+        trunkline.subscribe("x", ordering="by key")
+
+
 async def test_fetched_deliveries_are_settled_together(trunkline: Any) -> None:
     with pytest.raises(SubscriptionNotFound):
         await trunkline.fetch("billing")

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from reference.subscription import SlowSubscription, Where
 from trunkline.server.events.delivery import Limits, Settled
+from trunkline.server.events.order import Ordering
 from trunkline.server.events.saving import Saving
 from trunkline.server.events.subscription import SubscriptionState
 
@@ -30,29 +31,47 @@ class SubscriptionMachine(RuleBasedStateMachine):
         max_in_flight=st.integers(1, 6),
         durable=st.booleans(),
         position=st.integers(0, 1_000),
+        ordering=st.sampled_from(list(Ordering)),
+        delivered=st.integers(0, 5),
     )
-    def begin(self, deadline_ms: int, max_deliveries: int, max_in_flight: int, durable: bool, position: int) -> None:
+    def begin(
+        self,
+        deadline_ms: int,
+        max_deliveries: int,
+        max_in_flight: int,
+        durable: bool,
+        position: int,
+        ordering: Ordering,
+        delivered: int,
+    ) -> None:
         self.now_ns = 5 * MS
         self.limits = Limits(
             ack_deadline_ns=deadline_ms * MS,
             max_deliveries=max_deliveries,
             max_in_flight=max_in_flight,
+            ordering=ordering,
             durable=durable,
         )
         self.state = SubscriptionState(self.limits, incarnation=7, position=position)
         self.slow = SlowSubscription(deadline_ms * MS, max_deliveries, max_in_flight)
-        self.stream: list[tuple[int, bool]] = []
+        self.stream: list[tuple[int, int | None]] = []
+        """Offsets, each with its key; None does not match."""
         self.end = position
         self.start = position
         self.durable = self.state.save(self.now_ns, self.time_ns).progress
         self.saving: Saving | None = None
         self.first = position
         self.released: set[int] = set()
+        self.early: set[int] = set()
+        """Those released after a restart before they were looked at again."""
         self.done_in_durable: set[int] = set()
         self.done_in_saving: set[int] = set()
-        self.append([True, True, False, True, True])
+        self.append([1, 2, None, 1, 0])
         self.look_ahead(5)
         self.give_credit(1, 10)
+        if durable:
+            self.checkpoint()
+        self.deliver(max(1, delivered))
 
     @property
     def time_ns(self) -> int:
@@ -60,19 +79,23 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     # Inputs.
 
-    @rule(matching=st.lists(st.booleans(), min_size=1, max_size=12))
-    def append(self, matching: list[bool]) -> None:
-        self.stream += [(self.end + i, matches) for i, matches in enumerate(matching)]
-        self.end += len(matching)
-        self.slow.matching([offset for offset, matches in self.stream[-len(matching) :] if matches])
+    @rule(keys=st.lists(st.sampled_from([None, 0, 1, 1, 2]), min_size=1, max_size=12))
+    def append(self, keys: list[int | None]) -> None:
+        self.stream += [(self.end + i, key) for i, key in enumerate(keys)]
+        self.end += len(keys)
+        for offset, key in self.stream[-len(keys) :]:
+            if key is not None:
+                lane = {Ordering.PARALLEL: 0, Ordering.KEYED: key, Ordering.SEQUENTIAL: 1}[self.limits.ordering]
+                self.slow.matching(offset, lane)
 
     @rule(size=st.integers(1, 12))
     def look_ahead(self, size: int) -> None:
-        begin = self.state.next_offset
-        end = min(begin + size, self.end)
-        self.state.offer(
-            [offset for offset, matches in self.stream if matches and begin <= offset < end], end, time_ns=self.time_ns
-        )
+        self.offer(self.state, min(self.state.next_offset + size, self.end))
+
+    def offer(self, state: SubscriptionState, end: int) -> None:
+        found = [(o, key) for o, key in self.stream if key is not None and state.next_offset <= o < end]
+        keys = [key for _, key in found]
+        state.offer([offset for offset, _ in found], end, time_ns=self.time_ns, keys=keys)
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
@@ -81,10 +104,12 @@ class SubscriptionMachine(RuleBasedStateMachine):
         released = self.state.release(offsets, first_offset=self.first, now_ns=self.now_ns, time_ns=self.time_ns)
         assert released == len(known)
         self.released.update(known)
+        self.early.update(offset for offset in known if offset >= self.state.next_offset)
         for offset in known:
             event = self.slow.events[offset]
             event.where, event.attempts, event.not_before_ns = Where.BACK, 0, self.now_ns
             event.lapsed, event.holder = False, 0  # nobody's: whoever had it before it was set aside cannot settle it
+            event.released = True
 
     @rule(by=st.integers(1, 2))
     def retention(self, by: int) -> None:
@@ -212,6 +237,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.slow.credit.clear()
         self.look_again(self.recovered(), clean)
         self.state = self.recovered()
+        self.early.clear()
         self.truncate()
 
     def recovered(self) -> SubscriptionState:
@@ -222,11 +248,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def look_again(self, state: SubscriptionState, clean: bool) -> None:
         """What a recovered state says must be no better than what happened, and the slow one goes on from there."""
         state.truncate(self.first)
-        state.offer(
-            [offset for offset, matches in self.stream if matches and offset >= state.next_offset],
-            self.end,
-            time_ns=self.time_ns,
-        )
+        self.offer(state, self.end)
         probe = SubscriptionProbe(state)
         for event in self.slow.events.values():
             where, attempts, not_before_ns = probe.of(event.offset)
@@ -259,14 +281,14 @@ class SubscriptionMachine(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         state, slow = self.state, self.slow
-        looked_at = [e for e in slow.events.values() if e.offset < state.next_offset]
+        looked_at = [e for e in slow.events.values() if e.offset < state.next_offset or e.offset in self.early]
         assert state.in_flight == len(slow.out())
         assert state.ready == sum(e.where is Where.NEW for e in looked_at)
         assert state.waiting == sum(e.where is Where.BACK for e in looked_at)
         aside = {e.offset for e in slow.events.values() if e.where is Where.ASIDE}
         assert {e.offset for e in looked_at if e.where is Where.ASIDE} <= set(state.set_aside) <= aside
         open_ = {e.offset for e in looked_at if e.where in OPEN}
-        lowest = min(open_, default=state.next_offset)
+        lowest = min([*open_, state.next_offset])
         assert lowest <= state.floor <= min(open_ - self.released, default=state.next_offset)
 
     @invariant()
@@ -301,8 +323,9 @@ class SubscriptionProbe:
             return Where.BACK, entry.attempts, entry.not_before_ns
         if progress.is_done(offset):
             return Where.DONE, 0, 0
-        return (Where.BACK, 1, 0) if offset < progress.delivered_to else (Where.NEW, 0, 0)
+        is_new = offset >= progress.delivered_to or progress.is_untried(offset)
+        return (Where.NEW, 0, 0) if is_new else (Where.BACK, 1, 0)
 
 
 TestSubscription = SubscriptionMachine.TestCase
-TestSubscription.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestSubscription.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -30,6 +30,10 @@ class Slow:
     deadline_ns: int = 0
     not_before_ns: int = 0
     lapsed: bool = False
+    lane: int = 0
+    """Of events with the same one, but for 0, one is delivered at a time, in their order."""
+    released: bool = False
+    """It was set aside, and others of its lane may have passed it."""
     deliveries: int = 0
     """Ever, crashes included: what a consumer may have seen."""
 
@@ -44,10 +48,14 @@ class SlowSubscription:
     events: dict[int, Slow] = field(default_factory=dict)
     credit: dict[int, int] = field(default_factory=dict)
 
-    def matching(self, offsets: list[int]) -> None:
-        """These are to be delivered."""
-        for offset in offsets:
-            self.events[offset] = Slow(offset)
+    def matching(self, offset: int, lane: int) -> None:
+        """It is to be delivered."""
+        self.events[offset] = Slow(offset, lane=lane)
+
+    def of_lane(self, lane: int) -> list[Slow]:
+        """What of a lane is neither done nor aside."""
+        undone = (Where.NEW, Where.OUT, Where.BACK)
+        return [event for event in self.events.values() if event.lane == lane and event.where in undone]
 
     def out(self) -> list[Slow]:
         """What is in flight."""
@@ -64,6 +72,11 @@ class SlowSubscription:
         assert event.where in (Where.NEW, Where.BACK), f"{offset} was delivered though {event.where.value}"
         assert now_ns >= event.not_before_ns, f"{offset} was delivered before its time"
         assert len(self.out()) < self.max_in_flight, "more in flight than allowed"
+        if event.lane:
+            others = [other for other in self.of_lane(event.lane) if other is not event]
+            assert all(other.where is not Where.OUT for other in others), f"two of one lane at a time: {offset}"
+            before = [o.offset for o in others if o.offset < offset and not o.released]
+            assert event.released or not before, f"{offset} was delivered before {before} of its lane"
         assert self.credit[consumer] > 0, f"{consumer} had no credit"
         self.credit[consumer] -= 1
         assert credit == self.credit[consumer], "the credit told is not what is left"
@@ -99,9 +112,10 @@ class SlowSubscription:
 
     def could_deliver(self, now_ns: int) -> bool:
         """Whether something must be delivered now, if checkpoints allow it."""
-        due = [
-            e
-            for e in self.events.values()
-            if e.where is Where.NEW or (e.where is Where.BACK and e.not_before_ns <= now_ns)
-        ]
+
+        def is_due(event: Slow) -> bool:
+            return event.where is Where.NEW or (event.where is Where.BACK and event.not_before_ns <= now_ns)
+
+        # Of a lane the first must be due; after releases it is not known here which that is, so that all must be.
+        due = [e for e in self.events.values() if is_due(e) and (not e.lane or all(map(is_due, self.of_lane(e.lane))))]
         return bool(due) and len(self.out()) < self.max_in_flight and any(self.credit.values())

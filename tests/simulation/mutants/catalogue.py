@@ -37,8 +37,8 @@ MUTANTS = (
     Mutant(
         "a control write is answered before its append is durable",
         f"{JOURNAL}.control.sequencer",
-        "                if await self._waits.until(write, deadline_ns):\n",
-        "                return Written(self.revision + self._queued_records, ())\n                if False:\n",
+        "                waiter = self._waits.enter(write, deadline_ns)\n",
+        "                return Written(self.revision + self._queued_records, ())\n                waiter = None\n",
     ),
     Mutant(
         "a write is not synced",
@@ -190,9 +190,9 @@ MUTANTS = (
     ),
     Mutant(
         "a dead instance is kept twice as long",
-        f"{REGISTRY}.leases",
-        "        span_ns = ttl_ms * 1_000_000 + 1 + ",
-        "        span_ns = 2 * ttl_ms * 1_000_000 + 1 + ",
+        f"{REGISTRY}.lease_keeper",
+        "self.live.grant(lease_id, ttl_ms=after.ttl_ms, now_ns",
+        "self.live.grant(lease_id, ttl_ms=2 * after.ttl_ms, now_ns",
     ),
     Mutant(
         "a lapsed lease that is heard of stays lapsed",
@@ -278,14 +278,14 @@ MUTANTS = (
     Mutant(
         "a checkpoint is ahead of the acknowledgements",
         f"{EVENTS}.subscription",
-        "        missing = [offset - floor for offset in (*self._open, *self._ready) if floor <= offset < self.next_offset]\n",
-        "        missing = [offset - floor for offset in self._ready if floor <= offset < self.next_offset]\n",
+        "        undone = (*self._open, *self._order.untold())\n",
+        "        undone = self._order.untold()\n",
     ),
     Mutant(
         "deliveries are not counted before they are made",
         f"{EVENTS}.subscription",
-        "is_new = bool(self._ready) and self._ready[0] < self.reserved_to\n",
-        "is_new = bool(self._ready)\n",
+        "is_new = bool(ready) and ready[0] < self.reserved_to\n",
+        "is_new = bool(ready)\n",
         test="tests/simulation/test_events_crash_points.py",
     ),
     Mutant(

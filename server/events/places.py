@@ -1,0 +1,164 @@
+"""Where every event of a subscription is, from when it was looked at until it is done.
+
+Held (behind another of its lane), ready (never delivered), open (in flight, or waiting to be delivered again), set aside: in
+exactly one of them. No consumers, no checkpoints: `SubscriptionState` adds those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+
+from . import bounds
+from .deadlines import Deadlines
+from .delivery import Counts, Entry, Limits
+from .order import NO_KEY, Ordering, order_of
+from .progress import SetAside
+from .recovered import Recovered
+from .waiting import Waiting
+
+
+class Places:
+    """See the module. `time_ns` is since the epoch, all other times are monotonic."""
+
+    def __init__(self, limits: Limits, position: int) -> None:
+        """Of a new subscription whose first event is at `position` or later."""
+        self.limits = limits
+        self.next_offset = position
+        """Everything below has been looked at."""
+        self.delivered_to = position
+        """Above every offset that was delivered."""
+        self.counts = Counts()
+        self.set_aside: dict[int, SetAside] = {}
+        self.in_flight = 0
+        """Deliveries that stand open."""
+        self._open: dict[int, Entry] = {}
+        self._held_back: dict[int, Entry] = {}
+        """Of those that are held: what was tried before a restart."""
+        self._order = order_of(limits.ordering, self._open)
+        self._deadlines = Deadlines()
+        self._waiting = Waiting(self._open)
+        self._recovered: Recovered | None = None
+        self._changes = 0
+
+    @property
+    def floor(self) -> int:
+        """Everything below is done, apart from what was released from the set-aside list."""
+        return self._order.floor(self.next_offset)
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait to be delivered again."""
+        return len(self._open) - self.in_flight + len(self._held_back)
+
+    @property
+    def ready(self) -> int:
+        """Events that were looked at and never delivered."""
+        return len(self._order.ready) + self.held - len(self._held_back)
+
+    @property
+    def held(self) -> int:
+        """Events behind others of their lane."""
+        return self._order.held
+
+    # Events.
+
+    def wants(self) -> bool:
+        """Whether to look at more of the stream."""
+        return len(self._order.ready) < bounds.READY_MAX and self.next_offset - self.floor < bounds.LOOK_AHEAD_MAX
+
+    def offer(
+        self, offsets: Sequence[int], scanned_to: int, *, time_ns: int, keys: Iterable[int] = repeat(NO_KEY)
+    ) -> None:
+        """The matching offsets among [next_offset, scanned_to), ascending; `keys` of each, where they keep an order."""
+        assert scanned_to >= self.next_offset
+        recovered = self._recovered
+        if recovered is None and self.limits.ordering is Ordering.PARALLEL:
+            self._order.ready.extend(offsets)
+        else:
+            for offset, key in zip(offsets, keys, strict=False):
+                if recovered is None or recovered.is_new(offset):
+                    self._enter(offset, None, key, time_ns)
+                elif (entry := recovered.take(offset)) is not None:
+                    self._enter(offset, entry, key, time_ns)
+            if recovered is not None and scanned_to >= recovered.end:
+                self._recovered = None
+        self.next_offset = scanned_to
+
+    def _enter(self, offset: int, entry: Entry | None, key: int, time_ns: int, *, released: bool = False) -> None:
+        """One that was looked at, or released; the entry is of one that was tried."""
+        if entry is not None and entry.attempts >= self.limits.max_deliveries:
+            self._put_aside(entry, f"delivered {entry.attempts} times; at last it may have been tried", time_ns, key)
+        elif self._order.enter(offset, key, released=released):
+            self._go_out(offset, entry, released=released)
+        elif entry is not None:
+            self._held_back[offset] = entry
+
+    def _go_out(self, offset: int, entry: Entry | None, *, released: bool = False) -> None:
+        if entry is None:
+            self._order.ready.append(offset)
+            return
+        if not released:
+            self._order.opened(offset)
+        self._open[offset] = entry
+        self._waiting.push(entry, entry.not_before_ns)
+
+    def truncate(self, first_offset: int) -> bool:
+        """Retention removed what lies below `first_offset`. True if something was missed."""
+        missed = max(0, first_offset - self.next_offset)
+        dropped, following = self._order.drop_below(first_offset)
+        missed += len(dropped)
+        for offset in dropped:
+            self._held_back.pop(offset, None)
+        for offset in following:
+            self._go_out(offset, self._held_back.pop(offset, None))
+        for entry in [entry for entry in self._open.values() if entry.offset < first_offset]:
+            self._close(entry)
+            missed += 1
+        self.next_offset = max(self.next_offset, first_offset)
+        self.delivered_to = max(self.delivered_to, first_offset)
+        self.counts.missed += missed
+        self._changes += missed > 0
+        return missed > 0
+
+    def _land(self, entry: Entry) -> None:
+        self.in_flight -= entry.in_flight
+        entry.in_flight = entry.lapsed = False
+
+    def _close(self, entry: Entry) -> None:
+        self._land(entry)
+        del self._open[entry.offset]
+        if self._waiting.uncounted:
+            self._waiting.uncounted.pop(entry.offset, None)
+        following = self._order.leave(entry.offset)
+        if following is not None:
+            self._go_out(following, self._held_back.pop(following, None))
+
+    def _wait(self, entry: Entry, not_before_ns: int, time_ns: int, why: str) -> None:
+        """Deliver again at `not_before_ns`, or set aside if that has been done often enough."""
+        if entry.attempts >= self.limits.max_deliveries:
+            self._set_aside(entry, f"delivered {entry.attempts} times; at last {why}", time_ns)
+            return
+        self._waiting.push(entry, not_before_ns)
+
+    def _set_aside(self, entry: Entry, reason: str, time_ns: int) -> None:
+        key = self._order.key_of(entry.offset)
+        self._close(entry)
+        self._put_aside(entry, reason, time_ns, key)
+
+    def _put_aside(self, entry: Entry, reason: str, time_ns: int, key: int) -> None:
+        self.set_aside[entry.offset] = SetAside(entry.offset, entry.attempts, reason, time_ns, key)
+        self.counts.set_aside += 1
+        self._changes += 1
+
+    def release(self, offsets: Sequence[int], *, first_offset: int, now_ns: int, time_ns: int) -> int:
+        """Give set-aside events back to delivery, attempts counted anew, but for those below `first_offset`; how many."""
+        released = 0
+        for offset in offsets:
+            if offset >= first_offset and (aside := self.set_aside.pop(offset, None)) is not None:
+                entry = Entry(offset, 0, 0)
+                entry.not_before_ns = now_ns
+                self._enter(offset, entry, aside.key, time_ns, released=True)
+                released += 1
+        self._changes += released
+        return released
