@@ -197,6 +197,20 @@ def broke_subscription_ordered(first_deliveries: Iterable[tuple[str, int]]) -> l
     return broken
 
 
+def broke_lanes_ordered(deliveries: Iterable[tuple[str, int]]) -> list[str]:
+    """G2 Ordered, of a subscription by key: of each key the deliveries (key, offset) that are the first of their event,
+    at whatever attempt and to whomever, come in order."""
+    broken: list[str] = []
+    seen: set[int] = set()
+    last: dict[str, int] = {}
+    for key, offset in deliveries:
+        if offset not in seen and offset < last.get(key, -1):
+            broken.append(f"{offset} of key {key} was first delivered behind {last[key]}")
+        seen.add(offset)
+        last[key] = max(offset, last.get(key, -1))
+    return broken
+
+
 def broke_dead_gone_in_time(instance: str, died_s: float, gone_s: Iterable[float], limit_s: float) -> list[str]:
     """G9 Dead gone in time: one that died is behind the living, or out, by the limit. `gone_s` are the times it went."""
     first = min((at_s for at_s in gone_s if at_s >= died_s), default=None)

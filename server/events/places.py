@@ -64,8 +64,9 @@ class Places:
     # Events.
 
     def wants(self) -> bool:
-        """Whether to look at more of the stream."""
-        return len(self._order.ready) < bounds.READY_MAX and self.next_offset - self.floor < bounds.LOOK_AHEAD_MAX
+        """Whether to look at more of the stream. One lane needs no more than a few; among many, others may be free."""
+        known = self.ready if self.limits.ordering is Ordering.SEQUENTIAL else len(self._order.ready)
+        return known < bounds.READY_MAX and self.next_offset - self.floor < bounds.LOOK_AHEAD_MAX
 
     def offer(
         self, offsets: Sequence[int], scanned_to: int, *, time_ns: int, keys: Iterable[int] = repeat(NO_KEY)

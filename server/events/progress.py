@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from trunkline.core.bitmap import all_but, only
+
 
 class OpenDelivery(NamedTuple):
     """An event whose count of attempts is not 1, or that is put off, or that was released from the set-aside list.
@@ -87,35 +89,21 @@ class Progress:
         )
 
 
-def bitmap(size: int, missing: Iterable[int], *, behind: Progress | None = None, floor: int = 0) -> bytes:
-    """`size` bits that are set, but for those at the places `missing`; then what `behind` says from there on.
+def done_bitmap(floor: int, end: int, undone: Iterable[int], *, behind: Progress | None = None) -> bytes:
+    """Offsets from `floor` to below `end` but for those undone; from `end` on what `behind` says."""
+    return _with_rest(all_but(floor, end, undone), floor, end, behind, b"" if behind is None else behind.done)
 
-    `floor` is the offset of the first bit. Zero bytes at the end are left out.
-    """
-    bits = bytearray(b"\xff") * (size >> 3)
-    if size & 7:
-        bits.append((1 << (size & 7)) - 1)
-    for place in missing:
-        bits[place >> 3] &= ~(1 << (place & 7)) & 0xFF
+
+def untried_bitmap(floor: int, end: int, untried: Iterable[int], *, behind: Progress | None = None) -> bytes:
+    """These offsets; from `end` on what `behind` says."""
+    return _with_rest(only(floor, end, untried), floor, end, behind, b"" if behind is None else behind.untried)
+
+
+def _with_rest(bits: bytes, floor: int, end: int, behind: Progress | None, said: bytes) -> bytes:
     if behind is None:
-        return bytes(bits.rstrip(b"\0"))
-    return _bytes(int.from_bytes(bits, "little") | _rest(behind.done, floor + size - behind.floor) << size)
-
-
-def bitmap_of(places: Iterable[int], *, behind: Progress | None = None, size: int = 0, floor: int = 0) -> bytes:
-    """Bits that are set at these places; then, from `size` on, what `behind` says of untried events."""
-    bits = bytearray()
-    for place in places:
-        if place >> 3 >= len(bits):
-            bits.extend(bytes((place >> 3) + 1 - len(bits)))
-        bits[place >> 3] |= 1 << (place & 7)
-    if behind is None:
-        return bytes(bits)
-    return _bytes(int.from_bytes(bits, "little") | _rest(behind.untried, floor + size - behind.floor) << size)
-
-
-def _rest(bits: bytes, place: int) -> int:
-    return int.from_bytes(bits, "little") >> place
+        return bits
+    rest = int.from_bytes(said, "little") >> (end - behind.floor)
+    return _bytes(int.from_bytes(bits, "little") | rest << (end - floor))
 
 
 def _is_set(bits: bytes, place: int) -> bool:

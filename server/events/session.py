@@ -13,6 +13,7 @@ from trunkline.server.journal.control.sequencer import Origin
 from . import notices
 from .consumer import PushConsumer
 from .feed import Feed
+from .order import Ordering
 from .outlet import Outlet
 from .settings import SubscriptionSettings
 from .stream import EventStream
@@ -139,6 +140,9 @@ class Session:
 
     async def _open_ephemeral(self, request: events_pb2.OpenSubscription, stream: EventStream) -> None:
         settings = SubscriptionSettings.of(request.config)
+        if request.no_acknowledgement and settings.ordering is not Ordering.PARALLEL:
+            # Order is kept by waiting for acknowledgements.
+            raise InvalidArgument.of("open.no_acknowledgement", "only without an ordering", settings.ordering.name)
         self._allow(request, settings.filters)
         gap: tuple[int, int] | None = None
         if request.resume_token:

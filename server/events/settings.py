@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from trunkline.api import convert
@@ -24,6 +25,8 @@ MAX_DELIVERIES = 20
 MAX_IN_FLIGHT = 1_000
 KEY_ATTRIBUTE = "partitionkey"
 """Whose hash the journal keeps of every event."""
+_ATTRIBUTE_NAME = re.compile("[a-z0-9]{1,20}")
+"""CloudEvents 1.0.2, 3.1."""
 _MS = 1_000_000
 
 
@@ -84,17 +87,20 @@ class SubscriptionSettings:
 
     @classmethod
     def of(cls, config: events_pb2.SubscriptionConfig) -> SubscriptionSettings:
-        """What a message asks for. InvalidArgument for a key that nothing is ordered by."""
+        """What a message asks for. InvalidArgument for a key that nothing is ordered by, or that no event has."""
         ordering = Ordering(config.ordering or Ordering.PARALLEL)
-        if config.key_attribute and ordering is not Ordering.KEYED:
-            raise InvalidArgument.of("config.key_attribute", "only with ORDERING_KEYED", config.key_attribute)
+        key = config.key_attribute
+        if key and ordering is not Ordering.KEYED:
+            raise InvalidArgument.of("config.key_attribute", "only with ORDERING_KEYED", key)
+        if key and not _ATTRIBUTE_NAME.fullmatch(key):
+            raise InvalidArgument.of("config.key_attribute", "1 to 20 lower-case letters and digits", key)
         return cls(
             filters=tuple(sorted(config.filters)),
             ack_deadline_ms=convert.ms_from(config, "ack_deadline", ACK_DEADLINE_MS),
             max_deliveries=config.max_deliveries or MAX_DELIVERIES,
             max_in_flight=config.max_in_flight or MAX_IN_FLIGHT,
             ordering=ordering,
-            key_attribute=config.key_attribute or (KEY_ATTRIBUTE if ordering is Ordering.KEYED else ""),
+            key_attribute=key or (KEY_ATTRIBUTE if ordering is Ordering.KEYED else ""),
         )
 
     def message(self) -> events_pb2.SubscriptionConfig:

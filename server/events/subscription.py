@@ -13,11 +13,13 @@ event may be what broke it); when it closed its subscription, the attempt is tak
 
 from __future__ import annotations
 
+from itertools import chain
+
 from . import bounds
 from .delivery import NEVER, Delivery, Entry, Limits, Settled
 from .order import Ordering
 from .places import Places
-from .progress import Progress, bitmap, bitmap_of
+from .progress import Progress, done_bitmap, untried_bitmap
 from .recovered import Recovered
 from .rotation import Rotation
 from .saving import Saving, open_deliveries, reserve
@@ -249,8 +251,7 @@ class SubscriptionState(Places):
         """What to write now; counts ahead what may be delivered next, unless it is the `final` one of a clean stop."""
         floor = self.floor
         counted = {} if final else self._waiting.next_attempts()
-        undone = (*self._open, *self._order.untold())
-        missing = [offset - floor for offset in undone if floor <= offset < self.next_offset]
+        undone = chain(self._open, self._order.untold())
         behind = None if self._recovered is None else self._recovered.progress
         entries = (*self._open.values(), *self._held_back.values())
         key_of = self._order.key_of
@@ -261,7 +262,7 @@ class SubscriptionState(Places):
         progress = Progress(
             incarnation=self.incarnation,
             floor=floor,
-            done=bitmap(self.next_offset - floor, missing, behind=behind, floor=floor),
+            done=done_bitmap(floor, self.next_offset, undone, behind=behind),
             delivered_to=self._reserve(final),
             open=tuple(open_),
             set_aside=tuple(self.set_aside.values()),
@@ -283,8 +284,8 @@ class SubscriptionState(Places):
         """What lies below delivered_to and was never delivered: only lanes hold such."""
         if self.limits.ordering is Ordering.PARALLEL:
             return b""
-        places = [o - floor for o in self._order.untold() if o not in self._held_back and o < self.delivered_to]
-        return bitmap_of(places, behind=behind, size=self.next_offset - floor, floor=floor)
+        untried = [o for o in self._order.untold() if o not in self._held_back and o < self.delivered_to]
+        return untried_bitmap(floor, self.next_offset, untried, behind=behind)
 
     def saved(self, saving: Saving) -> None:
         """A checkpoint is durable: what it counts may be delivered. Of another incarnation it counts nothing."""

@@ -249,6 +249,10 @@ def bad_event_calls() -> Iterator[Bad]:
     yield subscribe("filters", "config.filters", subscriptions(filters=[f"a{n}" for n in range(65)]))
     yield subscribe("filters twice", "config.filters", subscriptions(filters=["a", "a"]))
     yield subscribe("ack deadline", "config.ack_deadline", subscriptions(ack_deadline=Duration()))
+    yield subscribe("ordering", "config.ordering", subscriptions(ordering=9))  # type: ignore[arg-type]
+    yield subscribe("key for nothing", "config.key_attribute", subscriptions(key_attribute="tenant"))
+    keyed = subscriptions(ordering=subscriptions.ORDERING_KEYED, key_attribute="Tenant-Id")
+    yield subscribe("no attribute's name", "config.key_attribute", keyed)
     gone = events_pb2.DeleteStreamRequest(namespace="default", stream="nowhere")
     yield Bad("unknown", "EventService/DeleteStream", gone, "NOT_FOUND", "STREAM_NOT_FOUND")
     missing = ("NOT_FOUND", "SUBSCRIPTION_NOT_FOUND")

@@ -261,12 +261,18 @@ def pipeliner(*, every_s: tuple[float, float]) -> Part:
     return part
 
 
-def consumer(name: str, *, filters: tuple[str, ...], calm: Callable[[], bool]) -> Part:
+def consumer(
+    name: str,
+    *,
+    filters: tuple[str, ...],
+    calm: Callable[[], bool],
+    ordering: Literal["parallel", "keyed"] = "parallel",
+) -> Part:
     """Handles a durable subscription's deliveries: acknowledges most, refuses some, forgets some, until all is calm."""
 
     async def part(client: Client) -> None:
         subscription = client.trunkline.subscribe(
-            name, filters=filters, start="earliest", ack_deadline_s=2.0, credit=32
+            name, filters=filters, start="earliest", ack_deadline_s=2.0, credit=32, ordering=ordering
         )
 
         async def handle(delivery: Delivery) -> None:

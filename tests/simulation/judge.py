@@ -268,12 +268,18 @@ def _deliveries_ordered(world: World, journal: Journal) -> Iterator[str]:
         gave_back = (delivered.subscription, delivered.consumer) in world.history.closed_clean
         if delivered.subscription and delivered.attempt == 1 and not gave_back:
             by_subscription[delivered.subscription].append(delivered)
+    laned = [one for one in world.history.deliveries if one.subscription == LANES]
+    by_key = ((one.event.attributes["partitionkey"].ce_string, one.offset) for one in laned)
+    yield from (f"{LANES}: {what}" for what in guarantees.broke_lanes_ordered(by_key))
+    by_subscription.pop(LANES, None)
     for name, firsts in by_subscription.items():
         first = ((delivered.consumer, delivered.offset) for delivered in firsts)
         yield from (f"{name}: {what}" for what in guarantees.broke_subscription_ordered(first))
 
 
-FILTERS = {"billing": "order.>", "audit": ">"}
+LANES = "lanes"
+"""The subscription that keeps its order by key."""
+FILTERS = {"billing": "order.>", "audit": ">", LANES: ">"}
 
 
 def _at_least_once(world: World, journal: Journal) -> Iterator[str]:

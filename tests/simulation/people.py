@@ -59,6 +59,7 @@ def people(world: World) -> dict[str, Callable[[], Part]]:
     roles["pipeline"] = lambda: pipeliner(every_s=(0.1, 1.0))
     for number in range(2):
         roles[f"bill-{number}"] = lambda: consumer("billing", filters=("order.>",), calm=lambda: world.calm)
+        roles[f"lane-{number}"] = lambda: consumer("lanes", filters=(), calm=lambda: world.calm, ordering="keyed")
     roles["peek"] = lambda: glance(Watched("peek", "cart", Selector()))
     roles["sip"] = sip
     roles["audit"] = lambda: puller("audit")

@@ -278,8 +278,20 @@ MUTANTS = (
     Mutant(
         "a checkpoint is ahead of the acknowledgements",
         f"{EVENTS}.subscription",
-        "        undone = (*self._open, *self._order.untold())\n",
+        "        undone = chain(self._open, self._order.untold())\n",
         "        undone = self._order.untold()\n",
+    ),
+    Mutant(
+        "a key's events do not wait for one another",
+        f"{EVENTS}.order",
+        "    return AnyOrder(open_) if ordering is Ordering.PARALLEL else Lanes(one=ordering is Ordering.SEQUENTIAL)\n",
+        "    return AnyOrder(open_)\n",
+    ),
+    Mutant(
+        "a lane goes on in the wrong order",
+        f"{EVENTS}.order",
+        "            return lane.popleft()\n",
+        "            return lane.pop()\n",
     ),
     Mutant(
         "deliveries are not counted before they are made",

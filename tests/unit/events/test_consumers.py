@@ -416,8 +416,11 @@ def test_subscriptions_that_are_not_there_are_refused() -> None:
             changed = events_pb2.SubscriptionConfig(filters=[TOPIC])
             await client.open(subscription_id=2, name="billing", config=changed)
             assert errors(client)[2:] == ["SUBSCRIPTION_EXISTS"]
+            keyed = events_pb2.SubscriptionConfig(ordering=events_pb2.SubscriptionConfig.ORDERING_KEYED)
+            await client.open(subscription_id=3, config=keyed, no_acknowledgement=True)
+            assert errors(client)[3:] == ["INVALID_ARGUMENT"]
             await bus.subscriptions.delete("shop", "events", "billing", BY)
-            assert errors(client)[3:] == ["SUBSCRIPTION_NOT_FOUND"]
+            assert errors(client)[4:] == ["SUBSCRIPTION_NOT_FOUND"]
             with pytest.raises(SubscriptionNotFound):
                 await bus.subscriptions.delete("shop", "events", "billing", BY)
 

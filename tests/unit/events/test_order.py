@@ -5,8 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trunkline.api.v1 import events_pb2
+from trunkline.core.hashing import xxh64
+from trunkline.server.events.bounds import READY_MAX
+from trunkline.server.events.change_events import ChangeBlock, DerivedEvent
 from trunkline.server.events.delivery import Limits
-from trunkline.server.events.order import Ordering
+from trunkline.server.events.event_block import EventBlock
+from trunkline.server.events.keys import key_hash
+from trunkline.server.events.order import NO_KEY, Ordering
 from trunkline.server.events.progress import Progress, SetAside
 from trunkline.server.events.subscription import SubscriptionState
 
@@ -196,3 +202,30 @@ def test_one_that_is_released_before_it_is_looked_at_again_is_not_lost_in_a_cras
                 again.ack(offset, 1)
             count(again)
         assert 4 in seen, ordering
+
+
+def test_one_lane_looks_no_further_ahead_than_it_has_to() -> None:
+    for ordering, wants in ((Ordering.SEQUENTIAL, False), (Ordering.KEYED, True)):
+        made = SubscriptionState(Limits(ordering=ordering), incarnation=1, position=0)
+        made.offer(range(READY_MAX), READY_MAX, time_ns=EPOCH, keys=[1] * READY_MAX)
+        assert made.wants() is wants
+
+
+def test_the_key_is_any_attribute_as_it_is_written() -> None:
+    event = events_pb2.CloudEvent(id="e1", source="/s", type="order.placed", spec_version="1.0")
+    event.attributes["tenant"].ce_string = "acme"
+    event.attributes["shard"].ce_integer = 7
+    event.attributes["urgent"].ce_boolean = True
+    event.attributes["time"].ce_timestamp.FromSeconds(1)
+    event.attributes["raw"].ce_bytes = b"\x01"
+    event.attributes["empty"].ce_string = ""
+    body = event.SerializeToString()
+    for attribute, text in {
+        "tenant": "acme", "shard": "7", "urgent": "true", "time": "1970-01-01T00:00:01Z", "raw": "01", "id": "e1",
+        "source": "/s", "type": "order.placed",
+    }.items():  # fmt: skip
+        assert key_hash(body, attribute) == xxh64(text.encode()), attribute
+    assert key_hash(body, "empty") == key_hash(body, "missing") == NO_KEY
+    block = EventBlock(ChangeBlock([DerivedEvent(5, 1, "order.placed", body)], end=6), [5], start=5, end=6)
+    assert list(block.keys("tenant")) == [xxh64(b"acme")]
+    assert list(block.keys("partitionkey")) == [NO_KEY]
