@@ -32,6 +32,7 @@ BUCKET_NS = _BUCKET_NS
 SLICE_LEASES = _SLICE_LEASES
 
 cdef int64_t _longest_ms = _TTL_MS_MAX
+cdef int64_t _FOR_EVER_MS = 100 * 365 * 86_400 * 1_000
 
 
 def read_lease_ids(bytes data not None):
@@ -75,8 +76,8 @@ cdef struct Timed:  # listed in exactly one bucket, as long as it is no free pla
     uint64_t id
     int64_t deadline_ns
     int64_t span_ns  # how long it lives after a renewal
+    int64_t ttl_ms
     PyObject* group  # a _Group; NULL once the lease is dropped or granted anew
-    uint32_t ttl_ms
     uint32_t next    # of the same bucket, whose last leads to its first; of the free places, or _NOBODY
 
 
@@ -89,7 +90,7 @@ cdef inline uint64_t _mixed(uint64_t x) noexcept nogil:
 
 @cython.final
 cdef class LeaseTable:
-    """Deadlines of the leases that a node keeps and that have not lapsed; 40 bytes each, and 8 to 16 to find it.
+    """Deadlines of the leases that a node keeps and that have not lapsed; 48 bytes each, and 8 to 16 to find it.
 
     Times are monotonic nanoseconds and do not go back. After each renewal a lease lives for its TTL and a jitter that
     was drawn when it was granted: under 1 s less what expiry takes, so that leases granted together do not run out
@@ -139,7 +140,7 @@ cdef class LeaseTable:
 
     # Granting and dropping.
 
-    def grant(self, uint64_t lease_id, *, uint32_t ttl_ms, int64_t now_ns, str group not None=""):
+    def grant(self, uint64_t lease_id, *, int64_t ttl_ms, int64_t now_ns, str group not None=""):
         """Time a lease from now on; one that is known begins anew with this TTL. `silent` counts by group."""
         self._grant(lease_id, ttl_ms, now_ns - self._shifted_ns, group)
 
@@ -149,7 +150,7 @@ cdef class LeaseTable:
         for lease_id, ttl_ms, group in leases:
             self._grant(lease_id, ttl_ms, base_ns, group)
 
-    cdef int _grant(self, uint64_t lease_id, uint32_t ttl_ms, int64_t base_ns, str name) except -1:
+    cdef int _grant(self, uint64_t lease_id, int64_t ttl_ms, int64_t base_ns, str name) except -1:
         cdef _Group group
         cdef Timed* timed
         cdef uint32_t place
@@ -165,8 +166,8 @@ cdef class LeaseTable:
             self._groups[name] = group
         group.leases += 1
         timed.id = lease_id
-        timed.ttl_ms = ttl_ms
-        timed.span_ns = <int64_t>ttl_ms * 1_000_000 + 1 + <int64_t>self._rng.next_below(self._jitter_ns)
+        timed.ttl_ms = min(ttl_ms, _FOR_EVER_MS)
+        timed.span_ns = timed.ttl_ms * 1_000_000 + 1 + <int64_t>self._rng.next_below(self._jitter_ns)
         timed.deadline_ns = base_ns + timed.span_ns
         timed.group = <PyObject*>group
         self._insert(place)

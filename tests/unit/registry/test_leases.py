@@ -127,3 +127,11 @@ def test_what_is_not_told_for_want_of_room_stays_due() -> None:
     leases.renew(range(50), 10 * S)
     assert sorted(leases.due(10 * S)) == list(range(50, 100))
     assert sorted(leases.due(20 * S)) == list(range(100))
+
+
+def test_what_is_kept_for_longer_than_anybody_lives_is_no_fault() -> None:
+    leases = table()
+    for lease, ttl_ms in ((1, 2**32 + 5), (2, 2**62)):
+        leases.grant(lease, ttl_ms=ttl_ms, now_ns=0)
+    assert leases.due(2**32 * MS) == []
+    assert leases.due((2**32 + 5) * MS + S) == [1]
