@@ -46,7 +46,7 @@ from ._publish import Published, named_events, publish
 from ._publisher import Publisher
 from ._pull import Fetched, PullPlace, fetch
 from ._registration import Registration, Terms, declared_of
-from ._start import Order, Ordering, Start, subscription_config
+from ._start import Ordering, Start, subscription_config
 from ._subscription import Gap, Subscription, SubscriptionSpec
 from ._subscriptions import Subscriptions
 from ._tasks import Tasks
@@ -347,8 +347,8 @@ class Trunkline:
             raise InvalidArgument.of("credit", "between 1 and 1000000", credit)
         if name and not acknowledge:
             raise InvalidArgument.of("acknowledge", "True for a durable subscription", acknowledge)
-        numbers = max_deliveries, max_in_flight
-        config = subscription_config(filters, start, Order(ordering, key_attribute), numbers, ack_deadline_s)
+        limits = ack_deadline_s, max_deliveries, max_in_flight
+        config = subscription_config(filters, start, ordering, key_attribute, *limits)
         spec = SubscriptionSpec(
             namespace=namespace or self._namespace,
             stream=stream,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from trunkline.api import convert
 from trunkline.api.v1.events_pb2 import StartPosition, SubscriptionConfig
@@ -39,32 +39,26 @@ _ORDERINGS: Final = {
 }
 
 
-class Order(NamedTuple):
-    """What a subscription's events are ordered by."""
-
-    ordering: Ordering
-    key_attribute: str = ""
-
-
 def subscription_config(
     filters: Iterable[str],
     start: Start,
-    order: Order,
-    numbers: tuple[int, int],
+    ordering: Ordering,
+    key_attribute: str,
     ack_deadline_s: float | None,
+    max_deliveries: int,
+    max_in_flight: int,
 ) -> SubscriptionConfig:
-    """The message; `numbers` are max_deliveries and max_in_flight. Zeros and None leave the server's defaults."""
-    if order.ordering not in _ORDERINGS:
-        raise InvalidArgument.of("ordering", f"one of {', '.join(_ORDERINGS)}", order.ordering)
+    """The message; zeros, nothing and None leave the server's defaults."""
+    if ordering not in _ORDERINGS:
+        raise InvalidArgument.of("ordering", f"one of {', '.join(_ORDERINGS)}", ordering)
     if isinstance(filters, str):
         raise InvalidArgument.of("filters", "a list of filters, not one text", filters)
-    max_deliveries, max_in_flight = numbers
     return SubscriptionConfig(
         filters=list(filters),
         ack_deadline=None if ack_deadline_s is None else convert.ms_to(int(ack_deadline_s * 1_000)),
         max_deliveries=max_deliveries,
         start=start_position(start),
         max_in_flight=max_in_flight,
-        ordering=_ORDERINGS[order.ordering],
-        key_attribute=order.key_attribute,
+        ordering=_ORDERINGS[ordering],
+        key_attribute=key_attribute,
     )
