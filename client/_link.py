@@ -113,8 +113,8 @@ class Link:
 
     def failed(self, attempt: Attempt, error: TrunklineError) -> None:
         """The connection was refused or lost: give the channel up and wait. Later reports of the same are ignored."""
-        if attempt.generation != self._generation or self._closed:
-            return
+        if attempt.generation != self._generation or self._closed or self._tasks.is_closed:
+            return  # while the connection ends, `close` sees to the channel
         self._generation += 1
         self._last_error = error
         channel, self._channel, self._stubs = self._channel, None, None

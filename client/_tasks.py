@@ -17,6 +17,11 @@ class Tasks:
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Nothing may be begun any more."""
+        return self._closed
+
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run `work` until it ends or this owner is closed."""
         assert not self._closed, f"{name} was begun after its owner had ended"
