@@ -143,6 +143,9 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "DeleteSubscription": _plain(Verb.ADMINISTER),
         "ListSetAside": _plain(Verb.CONSUME),
         "ReleaseSetAside": _plain(Verb.ADMINISTER),
+        "RedeliverEvents": _plain(Verb.ADMINISTER),
+        "SeekSubscription": _plain(Verb.ADMINISTER),
+        "ExplainSubscription": _plain(Verb.CONSUME),
     },
     "trunkline.api.v1.AdminService": {
         "Status": Method(verb=Verb.ADMINISTER, demands=_everything),
