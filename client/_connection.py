@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -26,30 +26,20 @@ from trunkline.core.model import (
     Instance,
     Locality,
     RegisteredInstance,
-    Sync,
 )
 from trunkline.core.selector import Selector
 
 from ._advertise import advertised, endpoints_of
-from ._backoff import Backoff
 from ._balancer import LoadBalancing
 from ._channel import BalancedChannel, ChannelOptions, SentCall
 from ._chooser import Chooser
 from ._edge import Edge
 from ._errors import is_transient
-from ._event import Event
-from ._fork import ForkGuard
+from ._event_calls import EventCalls
 from ._lease import LeaseKeeper
-from ._link import Calling, Link, Stubs
 from ._options import ClientOptions
-from ._publish import Published, named_events, publish
-from ._publisher import Publisher
-from ._pull import Fetched, PullPlace, fetch
 from ._registration import Registration, Terms, declared_of
-from ._start import Ordering, Start, subscription_config
-from ._subscription import Gap, Subscription, SubscriptionSpec
 from ._subscriptions import Subscriptions
-from ._tasks import Tasks
 from ._view import View
 from ._view_cache import ViewCache
 from ._watches import Watches
@@ -57,7 +47,7 @@ from ._watches import Watches
 Answer = TypeVar("Answer")
 
 
-class Trunkline:
+class Trunkline(EventCalls):
     """One connection.
 
     Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).
@@ -67,42 +57,12 @@ class Trunkline:
         self, edge: Edge, options: ClientOptions, *, namespace: str, name: str, token: str | None = None,
         cache: ViewCache | None = None, target: str = "",
     ) -> None:  # fmt: skip
-        self._edge = edge
-        self._options = options
-        self._namespace = namespace
-        self._name = name
-        self._target = target
-        self._guard = ForkGuard()
-        self._tasks = Tasks()
+        super().__init__(edge, options, namespace=namespace, name=name, token=token, target=target)
         self._cache = cache
-        self._link = Link(edge, options, self._tasks, token=token)
         self._keeper = LeaseKeeper(self._link, edge.rng, self._new_backoff())
         self._watches = Watches(self._link, edge.clock, self._new_backoff(), options, client=name, cache=cache)
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
         self._registrations: set[Registration] = set()
-        self._closers: set[Publisher | BalancedChannel] = set()
-        self._open = False
-        self._closed = False
-
-    @property
-    def namespace(self) -> str:
-        """Of every call that names no other."""
-        return self._namespace
-
-    @property
-    def name(self) -> str:
-        """Who this client says it is."""
-        return self._name
-
-    @property
-    def guard(self) -> ForkGuard:
-        """Which process it belongs to."""
-        return self._guard
-
-    @property
-    def target(self) -> str:
-        """Where the control plane is."""
-        return self._target
 
     async def __aenter__(self) -> Self:
         self._guard.check()
@@ -283,118 +243,3 @@ class Trunkline:
             discovery_pb2.ResolveResponse,
         )
         return tuple(convert.registered_from(instance) for instance in answer.instances)
-
-    # Events.
-
-    async def publish(
-        self, events: Event | Iterable[Event], *, stream: str = "events", require: Sync | None = None,
-        timeout_s: float | None = None, namespace: str | None = None,
-    ) -> Published:  # fmt: skip
-        """Append events to one stream, all or none; returns when they are kept as the stream promises.
-
-        Repeated with the same ids until `timeout_s` when the outcome is not known; the stream recognises repeats.
-        `require` refuses a stream that promises less.
-        """
-        self._check_open()
-        named = named_events(events, source=self._name, edge=self._edge)
-        return await publish(
-            self._link,
-            named,
-            namespace=namespace or self._namespace,
-            stream=stream,
-            require=require,
-            timeout_s=timeout_s,
-        )
-
-    def publisher(
-        self, *, stream: str = "events", require: Sync | None = None, in_flight_max: int = 10_000,
-        timeout_s: float | None = None, namespace: str | None = None,
-    ) -> Publisher:  # fmt: skip
-        """For many events: answers are not waited for one by one. At most `in_flight_max` events are unanswered."""
-        self._check_open()
-        publisher = Publisher(
-            self._link,
-            self._edge,
-            self._new_backoff(),
-            self._tasks,
-            namespace=namespace or self._namespace,
-            stream=stream,
-            source=self._name,
-            require=require,
-            in_flight_max=in_flight_max,
-            timeout_s=self._options.timeout_s if timeout_s is None else timeout_s,
-        )
-        self._owned(publisher)
-        return publisher
-
-    def subscribe(
-        self, name: str | None = None, *, filters: Iterable[str] = (), stream: str = "events", credit: int = 256,
-        start: Start = "latest", ack_deadline_s: float | None = None, max_deliveries: int = 0, max_in_flight: int = 0,
-        ordering: Ordering = "parallel", key_attribute: str = "", acknowledge: bool = True,
-        on_gap: Callable[[Gap], None] | None = None, namespace: str | None = None,
-    ) -> Subscription:  # fmt: skip
-        """Deliveries of a stream's events: `async for delivery in trunkline.subscribe("billing"): ...; delivery.ack()`.
-
-        With a `name` it is durable: consumers of one name share the work, and it goes on where it left off; without, it is
-        this connection's alone. `filters` are topics with `*` for one word and a final `>` for the rest. At most `credit`
-        deliveries are unsettled here. `start` ("earliest", "latest", an offset, a time) is where a new one begins.
-        `ack_deadline_s`, `max_deliveries` and `max_in_flight` are the server's defaults unless given. `ordering` "sequential"
-        delivers one event at a time over all consumers, "keyed" one of each value of `key_attribute` (else "partitionkey").
-        `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing.
-        """
-        self._check_open()
-        if not 1 <= credit <= 1_000_000:
-            raise InvalidArgument.of("credit", "between 1 and 1000000", credit)
-        if name and not acknowledge:
-            raise InvalidArgument.of("acknowledge", "True for a durable subscription", acknowledge)
-        limits = ack_deadline_s, max_deliveries, max_in_flight
-        config = subscription_config(filters, start, ordering, key_attribute, *limits)
-        spec = SubscriptionSpec(
-            namespace=namespace or self._namespace,
-            stream=stream,
-            name=name or "",
-            config=config,
-            credit=credit,
-            acknowledge=acknowledge,
-            client=self._name,
-            on_gap=on_gap,
-        )
-        subscription = Subscription(self._subscriptions, spec, self._guard)
-        self._subscriptions.open(subscription)
-        return subscription
-
-    async def fetch(
-        self, name: str, *, stream: str = "events", max_events: int = 100, max_bytes: int = 0, wait_s: float = 0.0,
-        namespace: str | None = None,
-    ) -> Fetched:  # fmt: skip
-        """Up to `max_events` deliveries of a durable subscription, waiting up to `wait_s` seconds for the first.
-
-        Say what became of each, then `await fetched.settle()`; `async with` does that.
-        """
-        self._check_open()
-        place = PullPlace(namespace or self._namespace, stream, name, self._name)
-        return await fetch(self._link, place, max_events=max_events, max_bytes=max_bytes, wait_s=wait_s)
-
-    # Everything else.
-
-    async def call(
-        self, method: Callable[[Stubs], Calling], request: Any, answer: type[Answer], *, timeout_s: float | None = None
-    ) -> Answer:
-        """Any unary call of the contract, repeated until `timeout_s` while the control plane is away, errors as our
-        classes.
-
-        `await trunkline.call(lambda stubs: stubs.admin.Status, StatusRequest(), StatusResponse)`
-        """
-        self._check_open()
-        return await self._link.call(method, request, answer, timeout_s=timeout_s)
-
-    def _check_open(self) -> None:
-        self._guard.check()
-        if not self._open or self._closed:
-            raise RuntimeError("the connection is not open: use it inside `async with connect(...) as trunkline`")
-
-    def _owned(self, closer: Publisher | BalancedChannel) -> None:
-        self._closers = {one for one in self._closers if not one.closed} | {closer}
-
-    def _new_backoff(self) -> Backoff:
-        return Backoff(self._options.backoff, self._edge.rng)

@@ -84,7 +84,9 @@ def _subscribe(request: events_pb2.SubscribeRequest) -> Demand | None:
 
 
 def _create_subscription(request: events_pb2.CreateSubscriptionRequest) -> Demand:
-    return Verb.CONSUME, Resource(request.namespace, request.config.filters or EVERY_TOPIC)
+    """A copy has the filters of what it copies: the servicer authorizes those."""
+    filters = request.config.filters
+    return Verb.CONSUME, Resource(request.namespace, filters if request.copy_of else filters or EVERY_TOPIC)
 
 
 def _create_stream(request: events_pb2.CreateStreamRequest) -> Demand:

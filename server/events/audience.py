@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,7 @@ CLIENTS_UNCHECKED_MAX = 64
 _Ack = events_pb2.Acknowledgement
 
 
-class Audience:
+class Audience(ABC):
     """A subscription's state and its consumers; `wake` is to be called whenever something has changed."""
 
     def __init__(self, dispatcher: Dispatcher[Any], state: SubscriptionState, clock: Clock) -> None:
@@ -33,9 +34,9 @@ class Audience:
         self._dispatcher = dispatcher
         self._clock = clock
 
+    @abstractmethod
     def wake(self) -> None:
         """Something changed: go on in the next turn of the loop."""
-        raise NotImplementedError
 
     # Consumers.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trunkline.api.v1 import events_pb2
+from trunkline.core.errors import InvalidArgument
 
 from .checkpoint import Checkpoints
 from .dead_letters import DeadLetters
@@ -22,6 +23,21 @@ class Redelivered(NamedTuple):
     not_done: list[int]
 
 
+def copied(request: events_pb2.CreateSubscriptionRequest, feed: Feed) -> events_pb2.SubscriptionConfig:
+    """The configuration that a copy of a subscription gets. InvalidArgument when more than where it begins is said."""
+    said = events_pb2.SubscriptionConfig()
+    said.CopyFrom(request.config)
+    said.ClearField("start")
+    if said.ByteSize():
+        raise InvalidArgument.of("config", "only config.start beside copy_of", "more")
+    config = feed.settings.message()
+    if request.config.start.WhichOneof("start") is None:
+        config.start.offset = feed.state.floor
+    else:
+        config.start.CopyFrom(request.config.start)
+    return config
+
+
 async def seek(stream: EventStream, feed: Feed, to: events_pb2.StartPosition, checkpoints: Checkpoints) -> int:
     """Move a subscription; when this returns, that is durable. Gives where it stood. PositionOutOfRange."""
     old_floor = feed.seek(await stream.start_offset(to))
@@ -30,13 +46,23 @@ async def seek(stream: EventStream, feed: Feed, to: events_pb2.StartPosition, ch
 
 
 async def redeliver(
-    stream: EventStream, feed: Feed, offsets: Sequence[int], checkpoints: Checkpoints, dead_letters: DeadLetters
+    stream: EventStream,
+    feed: Feed,
+    offsets: Sequence[int],
+    checkpoints: Checkpoints,
+    dead_letters: DeadLetters,
+    *,
+    incarnation: int = 0,
 ) -> Redelivered:
-    """Deliver events again whatever became of them; when this returns, that is durable. LimitExceeded."""
+    """Deliver events again whatever became of them; when this returns, that is durable. LimitExceeded.
+
+    Offsets that the stream took in another `incarnation` are other events: not kept. 0 does not ask.
+    """
     keys: dict[int, int] = {}
     not_kept = []
     for offset in dict.fromkeys(offsets):
-        key = await _key_of(stream.dispatcher, feed, offset)
+        is_same = incarnation in (0, stream.incarnation_of(offset))
+        key = await _key_of(stream.dispatcher, feed, offset) if is_same else None
         if key is None:
             not_kept.append(offset)
         else:

@@ -22,7 +22,7 @@ from .bus import EventBus
 from .delivery import Settled
 from .explain import explain
 from .feed import Feed
-from .operations import redeliver, seek
+from .operations import copied, redeliver, seek
 from .publishing import Publishing
 from .settings import DEFAULT_STREAM
 from .stream import EventStream
@@ -145,10 +145,14 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.CreateSubscriptionRequest, context: Context
     ) -> events_pb2.CreateSubscriptionResponse:
         origin = _origin(context, request)
-        _may_fill_dead_letters(principal_of(context), request.namespace, request.config)
         stream = await self._bus.streams.get(request.namespace, request.stream, origin)
+        config = request.config
+        if request.copy_of:
+            config = copied(request, self._bus.subscriptions.feed(stream, request.copy_of))
+            authorize(principal_of(context), Verb.CONSUME, Resource(request.namespace, config.filters or EVERY_TOPIC))
+        _may_fill_dead_letters(principal_of(context), request.namespace, config)
         feed, created = await self._bus.subscriptions.create(
-            stream, request.name, request.config, origin, deadline_ns=deadline_ns_of(context)
+            stream, request.name, config, origin, deadline_ns=deadline_ns_of(context)
         )
         return events_pb2.CreateSubscriptionResponse(
             header=self._header(), subscription=self._bus.subscriptions.state_of(feed), created=created
@@ -180,7 +184,9 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.ListSetAsideRequest, context: Context
     ) -> events_pb2.ListSetAsideResponse:
         stream, feed = await self._feed(request, context)
-        found = await self._bus.subscriptions.set_aside(stream, feed, max_events=request.max_events)
+        found = await self._bus.subscriptions.set_aside(
+            stream, feed, max_events=request.max_events, from_offset=request.from_offset
+        )
         return events_pb2.ListSetAsideResponse(header=self._header(), events=found)
 
     async def ReleaseSetAside(
@@ -193,7 +199,14 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.RedeliverEventsRequest, context: Context
     ) -> events_pb2.RedeliverEventsResponse:
         stream, feed = await self._feed(request, context)
-        found = await redeliver(stream, feed, request.offsets, self._bus.checkpoints, self._bus.dead_letters)
+        found = await redeliver(
+            stream,
+            feed,
+            request.offsets,
+            self._bus.checkpoints,
+            self._bus.dead_letters,
+            incarnation=request.incarnation,
+        )
         return events_pb2.RedeliverEventsResponse(
             header=self._header(), redelivered=len(found.again), not_kept=found.not_kept, not_done=found.not_done
         )

@@ -296,10 +296,13 @@ class Subscriptions:
             raise _not_found(namespace, stream, name)
         return self.state(entity)
 
-    async def set_aside(self, stream: EventStream, feed: Feed, *, max_events: int) -> list[events_pb2.SetAsideEvent]:
+    async def set_aside(
+        self, stream: EventStream, feed: Feed, *, max_events: int, from_offset: int = 0
+    ) -> list[events_pb2.SetAsideEvent]:
         """The set-aside events, lowest offsets first, with their content where it is still kept."""
         shown = []
-        for offset in sorted(feed.state.set_aside)[: max_events or FETCH_EVENTS_DEFAULT]:
+        offsets = sorted(offset for offset in feed.state.set_aside if offset >= from_offset)
+        for offset in offsets[: max_events or FETCH_EVENTS_DEFAULT]:
             aside = feed.state.set_aside.get(offset)
             if aside is None:
                 continue
