@@ -27,6 +27,7 @@ from ._delivery import Delivery, Said
 from ._event import event_from
 from ._fork import ForkGuard
 from ._ledger import Ledger, Verdict
+from ._place import Place
 from ._resume import Mark, ResumePoint
 
 log = logging.getLogger("trunkline.client")
@@ -75,25 +76,6 @@ class Speaker(Protocol):
 
     def close_subscription(self, subscription: Subscription) -> None:
         """Nothing more is wanted; `gone` is called when the control plane knows, or cannot be asked."""
-
-
-class Place:
-    """Settles deliveries as long as the subscription stands where it was when they came: offsets may mean other events
-    after that, or the same ones anew."""
-
-    def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-
-    def say(
-        self,
-        delivery: Delivery,
-        outcome: Acknowledgement.Outcome.ValueType,
-        *,
-        delay_ms: int | None = None,
-        reason: str = "",
-    ) -> None:
-        """See Settler."""
-        self._subscription.say(self, delivery, outcome, delay_ms=delay_ms, reason=reason)
 
 
 class Subscription:
