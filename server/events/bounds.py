@@ -8,6 +8,14 @@ READY_MAX = 1_024
 """Events looked at and not yet delivered; with fewer, one more block is looked at."""
 SET_ASIDE_MAX = 10_000
 """Set-aside events of one subscription. When reached, delivery pauses until some are released: none is dropped."""
+STUCK_NS = 60_000_000_000
+"""A lane in which one event has been out for so long, while others wait for it, is parked."""
+STUCK_LOOK_NS = 10_000_000_000
+"""Between two looks for such lanes."""
+PARKED_MAX = 1_000
+"""Parked lanes of one subscription. When reached, it looks no further ahead than LOOK_AHEAD_MAX until some go on."""
+READMIT_MAX = 256
+"""Events of a parked lane that are taken into memory at a time, but for those of one block."""
 HELD_MAX = 20_000
 """Events of one subscription that are open or set aside: whatever is said of each, a checkpoint holds all. When
 reached, nothing new is delivered until some are done or released."""

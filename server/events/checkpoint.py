@@ -21,7 +21,7 @@ from trunkline.core.records import Draft, Record
 from trunkline.server.journal.batch import Batch
 from trunkline.server.journal.log import Log
 
-from .progress import OpenDelivery, Progress, SetAside
+from .progress import OpenDelivery, ParkedLane, Progress, SetAside
 from .saving import Saving
 from .subscription import SubscriptionState
 
@@ -220,6 +220,8 @@ def encode(progress: Progress) -> bytes:
     )
     for offset, attempts, not_before_ns, key, again_ms in progress.open:
         message.open.add(offset=offset, attempts=attempts, not_before_ns=not_before_ns, key=key, again_ms=again_ms)
+    for lane in progress.parked:
+        message.parked.add(key=lane.key, from_offset=lane.from_offset, tried_below=lane.tried_below)
     size = max(REASON_BYTES_MIN, REASONS_BYTES_MAX // max(1, len(progress.set_aside)))
     for aside in progress.set_aside:
         reason = aside.reason.encode()[:size].decode(errors="ignore")
@@ -246,6 +248,7 @@ def decode(record: Record) -> Progress:
         done=message.done_bitmap,
         delivered_to=message.delivered_to,
         untried=message.untried_bitmap,
+        parked=tuple(ParkedLane(lane.key, lane.from_offset, lane.tried_below) for lane in message.parked),
         open=tuple(OpenDelivery(e.offset, e.attempts, e.not_before_ns, e.key, e.again_ms) for e in message.open),
         set_aside=tuple(
             SetAside(e.offset, e.attempts, e.reason, e.time_ns, e.key, e.again_ms) for e in message.set_aside

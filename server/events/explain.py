@@ -60,7 +60,12 @@ def _stopped(feed: Feed, moment: Moment) -> Iterator[Response.Finding]:
         text = f"{state.in_flight} deliveries stand open, max_in_flight is {state.limits.max_in_flight}: {by}"
         yield _finding(Cause.CAUSE_IN_FLIGHT_LIMIT, text)
     ahead = state.next_offset - state.floor
-    if ahead >= bounds.LOOK_AHEAD_MAX and not state.ready_now:
+    if ahead < bounds.LOOK_AHEAD_MAX or state.ready_now:
+        return
+    if state.parked >= bounds.PARKED_MAX:
+        text = f"{state.parked} keys are stuck, and the events of no further key can be passed over"
+        yield _finding(Cause.CAUSE_PARKED_LIMIT, text, offset=state.floor)
+    else:
         text = f"the event at the floor is not done, and everything up to {ahead} positions ahead has been looked at"
         yield _finding(Cause.CAUSE_LOOK_AHEAD_LIMIT, text, offset=state.floor)
 
@@ -89,6 +94,11 @@ def _lanes(feed: Feed, moment: Moment) -> Iterator[Response.Finding]:
             since_ns = moment.time_ns - (moment.now_ns - (entry.deadline_ns - feed.state.limits.ack_deadline_ns))
         text = f"{waiting} events wait for the one at {offset}, which {where}"
         yield _finding(Cause.CAUSE_LANE_BLOCKED, text, offset=offset, since_ns=since_ns)
+    for offset, from_offset in feed.state.parked_behind()[:LANES_SHOWN]:
+        entry = feed.state.entry_at(offset)
+        where = "is about to be delivered" if entry is None else _where(feed, entry, moment)
+        text = f"the events of its key from {from_offset} on are passed over until the one at {offset} is done, which {where}"
+        yield _finding(Cause.CAUSE_LANE_PARKED, text, offset=offset)
 
 
 def _where(feed: Feed, entry: Entry, moment: Moment) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from trunkline.core.clock import Clock
 from trunkline.core.errors import SubscriptionMoved, TrunklineError
 
+from . import bounds
 from .audience import Audience
 from .consumer import Consumer
 from .delivery import NEVER, Delivery
@@ -26,6 +27,8 @@ PUMP_DELIVERIES = 512
 """Sent for one subscription before others have their turn."""
 PUMP_BLOCKS = 64
 """Looked at for one subscription before others have their turn."""
+PUMP_LANES = 4
+"""Parked lanes that are read for one subscription before others have their turn."""
 
 
 class Feed(Audience):
@@ -138,16 +141,44 @@ class Feed(Audience):
         state, dispatcher = self.state, self._dispatcher
         if not state.consumers.willing:
             return False
+        more = self._bring_back()
+        state.make_way()
         for _ in range(PUMP_BLOCKS):
             position = state.next_offset
             if position >= dispatcher.end or not state.wants():
-                return False
+                return more
             block = dispatcher.block_at(position)
             if block is None:
                 dispatcher.load(position, self)
-                return False
+                return more
             self._offer(block, position)
         return True
+
+    def _bring_back(self) -> bool:
+        """Read on in parked lanes that have nothing out. True: there is more to read than one turn gives."""
+        state, dispatcher = self.state, self._dispatcher
+        waits = 0
+        for key, position in state.wanted_lanes()[:PUMP_LANES]:
+            offsets: list[int] = []
+            for _ in range(PUMP_BLOCKS):
+                if position >= state.next_offset or len(offsets) >= bounds.READMIT_MAX:
+                    break
+                block = dispatcher.block_at(position)
+                if block is None:
+                    dispatcher.load(position, self)
+                    waits += 1
+                    break
+                end = min(block.end, state.next_offset)
+                offsets += self._of_key(block, key, position, end)
+                position = end
+            state.readmit(key, offsets, position, time_ns=self._clock.time_ns())
+        return len(state.wanted_lanes()) > waits
+
+    def _of_key(self, block: EventBlock, key: int, first: int, end: int) -> list[int]:
+        """The offsets of a key's events that the subscription takes."""
+        keys, offsets = block.keys(self.settings.key_attribute), block.offsets
+        indexes = self._dispatcher.matcher.indexes(block, self._group)
+        return [offsets[index] for index in indexes if keys[index] == key and first <= offsets[index] < end]
 
     def _offer(self, block: EventBlock, position: int) -> None:
         indexes = self._dispatcher.matcher.indexes(block, self._group)

@@ -28,6 +28,7 @@ def measured(streams: Iterable[EventStream], checkpoints: Checkpoints, *, sessio
             values["in_flight"] += state.in_flight
             values["waiting"] += state.waiting
             values["set_aside"] += len(state.set_aside)
+            values["parked_lanes"] += state.parked
             values["lag_positions_max"] = max(values["lag_positions_max"], feed.lag)
             for name, count in asdict(state.counts).items():
                 values[f"{name}_total"] += count
@@ -45,6 +46,7 @@ GAUGES = (
     "in_flight",
     "waiting",
     "set_aside",
+    "parked_lanes",
     "lag_positions_max",
 )
 

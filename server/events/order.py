@@ -1,21 +1,23 @@
-"""In which order a subscription's events go out: all at once, one at a time, or one at a time of each key.
+"""In which order a subscription's events go out: all at once, one at a time, or one at a time of each key (lanes.py).
 
 Both kinds know what was looked at and is not done, and so the floor. An event is *out* from when it may be delivered until
 it is done, set aside or removed; in lanes those of its key are *held* behind it meanwhile, whatever becomes of it: its
 redeliveries, its delays and its consumers.
+
+An open event that keeps the floor back for too long may be *detached*: a checkpoint names it by itself then.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Mapping
 from enum import IntEnum
-from itertools import chain
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 NO_KEY = 0
 """What an event without a key has; it waits for none and none for it."""
-_ONE_LANE = 1
+NONE_PARKED: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 class Ordering(IntEnum):
@@ -29,6 +31,13 @@ class Ordering(IntEnum):
     """One event at a time."""
 
 
+class Parked(NamedTuple):
+    """A lane's key, and the events that are held no more."""
+
+    key: int
+    offsets: list[int]
+
+
 class Order(Protocol):
     """What was looked at and is not done."""
 
@@ -36,6 +45,10 @@ class Order(Protocol):
     """Events that are out and were never delivered."""
     held: int
     """Events behind others of their key."""
+
+    @property
+    def parked(self) -> Mapping[int, int]:
+        """Keys of which nothing is looked at from an offset on; see Lanes."""
 
     def enter(self, offset: int, key: int, *, released: bool) -> bool:
         """An event that was looked at (in ascending order), or released: whether it is out, or else held."""
@@ -53,18 +66,16 @@ class Order(Protocol):
         """What is not open below this offset is gone: which that is, and which are out in its place."""
 
     def floor(self, next_offset: int) -> int:
-        """The lowest that is not done; below it only released ones are. `next_offset` if all are."""
+        """The lowest that is not done; below it only released and detached ones are. `next_offset` if all are."""
+
+    def detach(self) -> Parked | None:
+        """Let the floor pass what keeps it back, and park its lane. None if that cannot be."""
 
     def untold(self) -> Iterable[int]:
-        """Those that are not open: ready or held."""
+        """Those that are not done, but for some that are open."""
 
     def blocking(self) -> list[tuple[int, int]]:
         """Those that others wait for, and how many wait for each, the most first."""
-
-
-def order_of(ordering: Ordering, open_: Container[int]) -> Order:
-    """An empty one; `open_` are the events that are delivered or wait to be delivered again."""
-    return AnyOrder(open_) if ordering is Ordering.PARALLEL else Lanes(one=ordering is Ordering.SEQUENTIAL)
 
 
 class AnyOrder:
@@ -73,10 +84,15 @@ class AnyOrder:
     __slots__ = ("_open", "_opened", "held", "ready")
 
     def __init__(self, open_: Container[int]) -> None:
+        """`open_` are the events that are delivered or wait to be delivered again."""
         self.ready: deque[int] = deque()
         self.held = 0
         self._open = open_
         self._opened: deque[int] = deque()
+
+    @property
+    def parked(self) -> Mapping[int, int]:
+        return NONE_PARKED
 
     def enter(self, offset: int, key: int, *, released: bool) -> bool:
         return True
@@ -104,88 +120,15 @@ class AnyOrder:
             return opened[0]
         return self.ready[0] if self.ready else next_offset
 
+    def detach(self) -> Parked | None:
+        self.floor(0)
+        if not self._opened:
+            return None
+        self._opened.popleft()
+        return Parked(NO_KEY, [])
+
     def untold(self) -> Iterable[int]:
         return self.ready
 
     def blocking(self) -> list[tuple[int, int]]:
         return []
-
-
-class Lanes:
-    """A queue for each key that has an event out; with `one`, all have the same key."""
-
-    __slots__ = ("_entered", "_keys", "_lanes", "_one", "held", "ready")
-
-    def __init__(self, *, one: bool) -> None:
-        self.ready: deque[int] = deque()
-        self.held = 0
-        self._one = one
-        self._keys: dict[int, int] = {}  # of every event that is not done
-        self._lanes: dict[int, deque[int]] = {}
-        self._entered: deque[int] = deque()
-
-    def enter(self, offset: int, key: int, *, released: bool) -> bool:
-        key = _ONE_LANE if self._one else key
-        if not released:
-            self._entered.append(offset)
-        self._keys[offset] = key
-        if key == NO_KEY:
-            return True
-        lane = self._lanes.get(key)
-        if lane is None:
-            self._lanes[key] = deque()
-            return True
-        lane.append(offset)
-        self.held += 1
-        return False
-
-    def opened(self, offset: int) -> None:
-        """It stands in its lane already."""
-
-    def leave(self, offset: int) -> int | None:
-        key = self._keys.pop(offset)
-        if key == NO_KEY:
-            return None
-        lane = self._lanes[key]
-        if lane:
-            self.held -= 1
-            return lane.popleft()
-        del self._lanes[key]
-        return None
-
-    def key_of(self, offset: int) -> int:
-        return self._keys[offset]
-
-    def drop_below(self, first_offset: int) -> tuple[list[int], list[int]]:
-        dropped = list(self._drop_held(first_offset))
-        gone = [offset for offset in self.ready if offset < first_offset]
-        self.ready = deque(offset for offset in self.ready if offset >= first_offset)
-        following = [self.leave(offset) for offset in gone]
-        return dropped + gone, [offset for offset in following if offset is not None]
-
-    def _drop_held(self, first_offset: int) -> Iterator[int]:
-        for key, lane in self._lanes.items():
-            if any(offset < first_offset for offset in lane):  # not the first alone: a released one may stand last
-                self._lanes[key] = deque(offset for offset in lane if offset >= first_offset)
-                for offset in lane:
-                    if offset < first_offset:
-                        del self._keys[offset]
-                        self.held -= 1
-                        yield offset
-
-    def floor(self, next_offset: int) -> int:
-        entered = self._entered
-        while entered and entered[0] not in self._keys:
-            entered.popleft()
-        return entered[0] if entered else next_offset
-
-    def untold(self) -> Iterable[int]:
-        return chain(self.ready, *self._lanes.values())
-
-    def blocking(self) -> list[tuple[int, int]]:
-        held = set(chain(*self._lanes.values()))
-        out = [(offset, key) for offset, key in self._keys.items() if key != NO_KEY and offset not in held]
-        return sorted(
-            ((offset, len(lane)) for offset, key in out if (lane := self._lanes[key])),
-            key=lambda one: (-one[1], one[0]),
-        )

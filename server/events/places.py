@@ -13,8 +13,9 @@ from trunkline.core.errors import LimitExceeded
 
 from . import bounds
 from .deadlines import Deadlines
-from .delivery import Counts, Entry, Limits
-from .order import NO_KEY, Ordering, order_of
+from .delivery import NEVER, Counts, Entry, Limits
+from .lanes import Lanes
+from .order import NO_KEY, AnyOrder, Order, Ordering
 from .progress import SetAside
 from .recovered import Recovered
 from .waiting import Waiting
@@ -37,11 +38,28 @@ class Places:
         self._open: dict[int, Entry] = {}
         self._held_back: dict[int, Entry] = {}
         """Of those that are held: what was tried before a restart."""
-        self._order = order_of(limits.ordering, self._open)
+        self._order = self._new_order()
+        self._parked_entries: dict[int, tuple[Entry, int]] = {}
+        """Of events that are parked with their lane: what was tried more than once before a restart, and the key."""
+        self._tried_below: dict[int, int] = {}
+        """By key: what of it is parked and lies below this may have been delivered once."""
+        self._told: dict[int, frozenset[int]] = {}
+        """The keys that checkpoints say are parked: of the last durable one, and those that may be by now."""
+        self._recorded: set[int] = set()
+        """All of them: of their events no attempt is counted ahead."""
+        self._parked_before: frozenset[int] = frozenset()
+        """Keys that the checkpoint says are parked from which it was recovered."""
+        self._stuck_look_ns = 0
         self._deadlines = Deadlines()
         self._waiting = Waiting(self._open)
         self._recovered: Recovered | None = None
         self._changes = 0
+
+    def _new_order(self) -> Order:
+        ordering = self.limits.ordering
+        if ordering is Ordering.PARALLEL:
+            return AnyOrder(self._open)
+        return Lanes(self._open, one=ordering is Ordering.SEQUENTIAL)
 
     @property
     def floor(self) -> int:
@@ -96,14 +114,37 @@ class Places:
         if recovered is None and self.limits.ordering is Ordering.PARALLEL:
             self._order.ready.extend(offsets)
         else:
+            parked = self._order.parked
             for offset, key in zip(offsets, keys, strict=False):
-                if recovered is None or recovered.is_new(offset):
+                if parked and offset >= parked.get(key, NEVER):
+                    self._pass_over(offset, key)
+                elif recovered is None or recovered.is_new(offset):
                     self._enter(offset, None, key, time_ns)
                 elif (entry := recovered.take(offset)) is not None:
                     self._enter(offset, entry, key, time_ns)
             if recovered is not None and scanned_to >= recovered.end:
                 self._recovered = None
         self.next_offset = scanned_to
+
+    def _pass_over(self, offset: int, key: int) -> None:
+        """One that is parked with its lane: what a checkpoint says of it is kept."""
+        recovered = self._recovered
+        if recovered is None:
+            return
+        # Of a lane that the checkpoint says is parked nothing was delivered that it does not name.
+        named = key in self._parked_before or recovered.is_new(offset)
+        entry = recovered.take_said(offset) if named else recovered.take(offset)
+        if entry is not None and named:
+            self._parked_entries[offset] = entry, key
+        elif entry is not None:
+            self._keep_parked(entry, key)
+
+    def _keep_parked(self, entry: Entry, key: int) -> None:
+        """Of a lane those that were tried come first, so that a number tells them from the others."""
+        if entry.attempts > 1 or entry.not_before_ns or entry.again_ms:
+            self._parked_entries[entry.offset] = entry, key
+        elif entry.attempts:
+            self._tried_below[key] = max(self._tried_below.get(key, 0), entry.offset + 1)
 
     def _enter(self, offset: int, entry: Entry | None, key: int, time_ns: int, *, released: bool = False) -> None:
         """One that was looked at, or released; the entry is of one that was tried."""
@@ -115,17 +156,29 @@ class Places:
             self._held_back[offset] = entry
 
     def _go_out(self, offset: int, entry: Entry | None, *, released: bool = False) -> None:
-        if entry is None:
+        if entry is None and not self._is_counted_late(offset):
             self._order.ready.append(offset)
             return
+        if entry is None:
+            entry, released = Entry(offset, 0, 0), True
         if not released:
             self._order.opened(offset)
         self._open[offset] = entry
         self._waiting.push(entry, entry.not_before_ns)
 
+    def _is_counted_late(self, offset: int) -> bool:
+        """Whether a restart would read it again with its lane: then a checkpoint has to name it before it is delivered."""
+        order = self._order
+        if not isinstance(order, Lanes):
+            return False
+        return order.is_readmitted(offset) or (bool(self._recorded) and order.key_of(offset) in self._recorded)
+
     def truncate(self, first_offset: int) -> bool:
         """Retention removed what lies below `first_offset`. True if something was missed."""
         missed = max(0, first_offset - self.next_offset)
+        missed += sum(offset < first_offset for offset in self._order.parked.values())
+        for offset in [offset for offset in self._parked_entries if offset < first_offset]:
+            del self._parked_entries[offset]
         dropped, following = self._order.drop_below(first_offset)
         missed += len(dropped)
         for offset in dropped:
@@ -192,6 +245,8 @@ class Places:
         LimitExceeded when more would be open than a checkpoint holds; then nothing has changed.
         """
         not_open = set(self._order.untold())
+        parked = self._order.parked
+        not_open.update(o for o, key in keys.items() if o >= parked.get(key, NEVER))
         not_done = [o for o in keys if o >= self.next_offset or o in self._open or o in not_open]
         again = sorted(keys.keys() - set(not_done))
         if len(self._open) + len(self._held_back) + len(self.set_aside) + len(again) > bounds.HELD_MAX:

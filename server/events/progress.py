@@ -39,6 +39,15 @@ class SetAside(NamedTuple):
     """See Entry."""
 
 
+class ParkedLane(NamedTuple):
+    """A key whose events are passed over."""
+
+    key: int
+    from_offset: int
+    tried_below: int
+    """What of it lies below this may have been delivered once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """What survives of a subscription. Every offset below `floor` is done, apart from those in `open`."""
@@ -52,6 +61,8 @@ class Progress:
     in `open`."""
     open: tuple[OpenDelivery, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
+    parked: tuple[ParkedLane, ...] = ()
+    """Everything of these keys from an offset on is still to come, whatever is said of it otherwise."""
     untried: bytes = b""
     """Bit i of byte b: offset floor + 8 b + i was held in its lane and never delivered, though it lies below delivered_to.
     Said by the last checkpoint of a clean stop alone: others count what is held as tried."""
@@ -90,6 +101,11 @@ class Progress:
             delivered_to=min(self.delivered_to, first_offset),
             open=tuple(entry for entry in self.open if entry.offset < first_offset),
             set_aside=tuple(entry for entry in self.set_aside if entry.offset < first_offset),
+            parked=tuple(
+                lane._replace(tried_below=min(lane.tried_below, first_offset))
+                for lane in self.parked
+                if lane.from_offset < first_offset
+            ),
         )
 
 

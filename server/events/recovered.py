@@ -11,11 +11,11 @@ class Recovered:
 
     __slots__ = ("_new_from", "_open", "end", "progress")
 
-    def __init__(self, progress: Progress, *, new_from: int, now_ns: int, time_ns: int) -> None:
-        """Nothing at or above `new_from` was ever delivered."""
+    def __init__(self, progress: Progress, *, new_from: int, end: int, now_ns: int, time_ns: int) -> None:
+        """Nothing at or above `new_from` was delivered, but for what stands in `open`; the stream ends at `end`."""
         self.progress = progress
         self._new_from = new_from
-        self.end = progress.end
+        self.end = min(progress.end, end)
         """From here on the checkpoint has nothing to say."""
         self._open = {
             entry.offset: entry._replace(not_before_ns=now_ns + max(0, entry.not_before_ns - time_ns))
@@ -31,7 +31,12 @@ class Recovered:
 
     def is_new(self, offset: int) -> bool:
         """Whether it was surely never delivered."""
-        return offset >= self._new_from or self.progress.is_untried(offset)
+        return offset not in self._open and (offset >= self._new_from or self.progress.is_untried(offset))
+
+    def take_said(self, offset: int) -> Entry | None:
+        """The entry of one of which more is said than that it is not done."""
+        known = self._open.pop(offset, None)
+        return None if known is None else _entry(known)
 
     def take(self, offset: int) -> Entry | None:
         """The entry of an event that is not new, which waits to be delivered again; None if it is done."""

@@ -15,6 +15,8 @@ class Saving(NamedTuple):
 
     of: object
     """The state that it was made by: another one has taken its place if the subscription moved meanwhile."""
+    serial: int
+    """Counts the state's checkpoints."""
     progress: Progress
     counted: dict[int, int]
     changes: int
@@ -32,6 +34,7 @@ def open_deliveries(
     counted: Mapping[int, int],
     key_of: Callable[[int], int],
     *,
+    delivered_to: int,
     now_ns: int,
     time_ns: int,
     final: bool,
@@ -45,8 +48,24 @@ def open_deliveries(
         attempts = entry.attempts if final else counted.get(entry.offset, max(entry.attempts, entry.counted))
         put_off_ns = 0 if entry.in_flight else max(0, entry.not_before_ns - now_ns)
         # Of what lies elsewhere an earlier checkpoint says that it is done: it was set aside, and then released.
-        if attempts != 1 or put_off_ns or entry.again_ms or entry.offset not in looked_at:
+        # One of a lane that was parked may have been delivered ahead of what the checkpoint counts.
+        is_ahead = entry.offset >= delivered_to
+        if attempts != 1 or put_off_ns or entry.again_ms or entry.offset not in looked_at or is_ahead:
             key = key_of(entry.offset) if entry.offset < looked_at.start else 0
             not_before_ns = time_ns + put_off_ns if put_off_ns else 0
             found.append(OpenDelivery(entry.offset, attempts, not_before_ns, key, entry.again_ms))
     return found
+
+
+def parked_deliveries(entries: Iterable[tuple[Entry, int]], *, now_ns: int, time_ns: int) -> list[OpenDelivery]:
+    """What was tried of parked events, each with its key."""
+    return [
+        OpenDelivery(
+            entry.offset,
+            entry.attempts,
+            time_ns + entry.not_before_ns - now_ns if entry.not_before_ns > now_ns else 0,
+            key,
+            entry.again_ms,
+        )
+        for entry, key in entries
+    ]

@@ -19,14 +19,14 @@ from itertools import chain
 from . import bounds
 from .delivery import NEVER, Delivery, Entry, Limits, Settled
 from .order import Ordering
-from .places import Places
+from .parking import ParkedPlaces
 from .progress import Progress, done_bitmap, untried_bitmap
 from .recovered import Recovered
 from .rotation import Rotation
-from .saving import Saving, open_deliveries, reserve
+from .saving import Saving, open_deliveries, parked_deliveries, reserve
 
 
-class SubscriptionState(Places):
+class SubscriptionState(ParkedPlaces):
     """See the module. `now_ns` is monotonic everywhere, `time_ns` is since the epoch."""
 
     def __init__(self, limits: Limits, *, incarnation: int, position: int) -> None:
@@ -39,6 +39,7 @@ class SubscriptionState(Places):
         self._saved_floor = position
         self._delivered_unsaved = 0
         self._low = False
+        self._saves = 0
 
     @classmethod
     def recover(
@@ -50,9 +51,17 @@ class SubscriptionState(Places):
         state.reserved_to = min(state.delivered_to, progress.first_untried) if limits.durable else NEVER
         state.set_aside = {entry.offset: entry for entry in progress.set_aside}
         state._changes = int(changed)
-        state._recovered = Recovered(progress, new_from=state.delivered_to, now_ns=now_ns, time_ns=time_ns)
+        state._recovered = Recovered(
+            progress, new_from=state.delivered_to, end=max(end, progress.floor), now_ns=now_ns, time_ns=time_ns
+        )
+        state._restore_parked(progress.parked)
         for entry, key in state._recovered.take_released():
-            state._enter(entry.offset, entry, key, time_ns, released=True)
+            if state._is_parked(key, entry):
+                state._parked_entries[entry.offset] = entry, key
+            else:
+                state._enter(entry.offset, entry, key, time_ns, released=True)
+        if state.next_offset >= state._recovered.end:
+            state._recovered = None
         return state
 
     # What can be seen.
@@ -188,10 +197,14 @@ class SubscriptionState(Places):
             delay_ns = self.limits.backoff_after_ns(entry.attempts)
             self._changes += delay_ns > 0
             self._wait(entry, now_ns + delay_ns, time_ns, "it was not acknowledged in time")
+        if self.looks_for_stuck:
+            self.park_stuck(now_ns)
 
     def next_deadline_ns(self) -> int:
         """When to call `advance` and `take` though nothing else happens; NEVER if there is no need to."""
         lapse_ns = self._deadlines.first_ns()
+        if self.looks_for_stuck:
+            lapse_ns = min(lapse_ns, self._stuck_look_ns)
         return min(lapse_ns, self._waiting.first_ns()) if self.can_deliver else lapse_ns
 
     # Delivering.
@@ -271,19 +284,35 @@ class SubscriptionState(Places):
         entries = (*self._open.values(), *self._held_back.values())
         key_of = self._order.key_of
         looked_at = range(floor, self.next_offset)
-        open_ = open_deliveries(entries, looked_at, counted, key_of, now_ns=now_ns, time_ns=time_ns, final=final)
+        delivered_to = self._reserve(final)
+        open_ = open_deliveries(
+            entries,
+            looked_at,
+            counted,
+            key_of,
+            delivered_to=delivered_to,
+            now_ns=now_ns,
+            time_ns=time_ns,
+            final=final,
+        )
+        open_ += parked_deliveries(self._parked_entries.values(), now_ns=now_ns, time_ns=time_ns)
         if self._recovered is not None:
             open_ += self._recovered.open_deliveries(now_ns, time_ns)
+        parked = self._parked_now()
+        self._saves += 1
+        self._told[self._saves] = frozenset(lane.key for lane in parked)
+        self._recorded |= self._told[self._saves]
         progress = Progress(
             incarnation=self.incarnation,
             floor=floor,
             done=done_bitmap(floor, self.next_offset, undone, behind=behind),
-            delivered_to=self._reserve(final),
+            delivered_to=delivered_to,
             open=tuple(open_),
             set_aside=tuple(self.set_aside.values()),
             untried=self._untried(floor, behind) if final else b"",
+            parked=parked,
         )
-        return Saving(self, progress, counted, self._changes, self._delivered_unsaved)
+        return Saving(self, self._saves, progress, counted, self._changes, self._delivered_unsaved)
 
     def _reserve(self, final: bool) -> int:
         if final:
@@ -299,7 +328,10 @@ class SubscriptionState(Places):
         """What lies below delivered_to and was never delivered: only lanes hold such."""
         if self.limits.ordering is Ordering.PARALLEL:
             return b""
-        untried = [o for o in self._order.untold() if o not in self._held_back and o < self.delivered_to]
+        tried = (self._held_back, self._open)
+        untried = [
+            o for o in self._order.untold() if floor <= o < self.delivered_to and not any(o in known for known in tried)
+        ]
         return untried_bitmap(floor, self.next_offset, untried, behind=behind)
 
     def saved(self, saving: Saving) -> None:
@@ -311,4 +343,6 @@ class SubscriptionState(Places):
         self._delivered_unsaved = max(0, self._delivered_unsaved - saving.delivered)
         self.reserved_to = max(self.reserved_to, saving.progress.delivered_to)
         self._low = False
+        self._told = {serial: keys for serial, keys in self._told.items() if serial >= saving.serial}
+        self._recorded = set().union(*self._told.values())
         self._waiting.count(saving.counted)

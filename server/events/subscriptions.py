@@ -265,6 +265,7 @@ class Subscriptions:
             shown.consumers.extend(feed.clients())
             shown.redelivered = state.counts.redelivered
             shown.waiting = state.waiting
+            shown.parked_lanes = state.parked
             shown.delivered = state.counts.delivered
             shown.done = state.counts.done
             shown.dead_lettered = state.counts.dead_lettered

@@ -6,11 +6,14 @@ dropped, credit and the limit of deliveries in flight kept, and that what can be
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from reference.subscription import SlowSubscription, Where
+from trunkline.server.events import bounds
 from trunkline.server.events.delivery import Limits, Settled
 from trunkline.server.events.order import Ordering
 from trunkline.server.events.saving import Saving
@@ -20,6 +23,8 @@ MS = 1_000_000
 EPOCH_NS = 1_700_000_000_000_000_000
 CONSUMERS = (1, 2, 3)
 OPEN = (Where.NEW, Where.OUT, Where.BACK)
+BOUNDS = {name: getattr(bounds, name) for name in ("LOOK_AHEAD_MAX", "PARKED_MAX", "STUCK_NS", "STUCK_LOOK_NS")}
+"""Set low in these histories."""
 
 
 class SubscriptionMachine(RuleBasedStateMachine):
@@ -33,9 +38,15 @@ class SubscriptionMachine(RuleBasedStateMachine):
         position=st.integers(0, 1_000),
         ordering=st.sampled_from(list(Ordering)),
         delivered=st.integers(0, 5),
+        ahead_max=st.sampled_from([4, 12, 100_000]),
+        parked_max=st.sampled_from([1, 1_000]),
     )
-    def begin(
+    def begin(self, **chosen: Any) -> None:
+        self.begin_with(**chosen)
+
+    def begin_with(
         self,
+        *,
         deadline_ms: int,
         max_deliveries: int,
         max_in_flight: int,
@@ -43,7 +54,11 @@ class SubscriptionMachine(RuleBasedStateMachine):
         position: int,
         ordering: Ordering,
         delivered: int,
+        ahead_max: int,
+        parked_max: int,
     ) -> None:
+        bounds.LOOK_AHEAD_MAX, bounds.PARKED_MAX = ahead_max, parked_max
+        bounds.STUCK_NS, bounds.STUCK_LOOK_NS = 40 * MS, 10 * MS
         self.now_ns = 5 * MS
         self.limits = Limits(
             ack_deadline_ns=deadline_ms * MS,
@@ -62,6 +77,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.saving: Saving | None = None
         self.first = position
         self.released: set[int] = set()
+        self.ever_parked: set[int] = set()
+        self.detached = False
         self.early: set[int] = set()
         """Those released after a restart before they were looked at again."""
         self.done_in_durable: set[int] = set()
@@ -91,6 +108,26 @@ class SubscriptionMachine(RuleBasedStateMachine):
     @rule(size=st.integers(1, 12))
     def look_ahead(self, size: int) -> None:
         self.offer(self.state, min(self.state.next_offset + size, self.end))
+
+    @rule()
+    def make_way(self) -> None:
+        self.state.make_way()
+        self.detached |= bounds.LOOK_AHEAD_MAX < 100_000
+        self.ever_parked |= self.parked(self.state).keys()
+
+    def parked(self, state: SubscriptionState) -> dict[int, int]:
+        return dict(state._order.parked)
+
+    @rule(size=st.integers(1, 20))
+    def bring_back(self, size: int) -> None:
+        """Read on in the parked lanes that have nothing out."""
+        for key, position in self.state.wanted_lanes():
+            end = min(position + size, self.state.next_offset)
+            found = [o for o, other in self.stream if other == key and position <= o < end]
+            self.state.readmit(key, found, end, time_ns=self.time_ns)
+            for event in map(self.slow.events.__getitem__, found):
+                if event.where is Where.BACK and event.attempts >= self.limits.max_deliveries:
+                    event.where = Where.ASIDE  # it may have been tried before the restart, as often as it may
 
     def offer(self, state: SubscriptionState, end: int) -> None:
         found = [(o, key) for o, key in self.stream if key is not None and state.next_offset <= o < end]
@@ -147,6 +184,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             self.now_ns += by_ms * MS
         self.state.advance(self.now_ns, self.time_ns)
         self.slow.advance(self.now_ns)
+        self.ever_parked |= self.parked(self.state).keys()
 
     @rule(
         data=st.data(),
@@ -194,6 +232,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
         if offset in counted:
             assert counted[offset] >= attempt
         else:
+            parked = {lane.key: lane.from_offset for lane in self.durable.parked}
+            lane = self.slow.events[offset].lane
+            assert offset < parked.get(lane, self.end), "it is parked in the checkpoint, which does not name it"
             assert offset < self.durable.delivered_to
             assert attempt <= 1
 
@@ -245,13 +286,19 @@ class SubscriptionMachine(RuleBasedStateMachine):
             self.limits, self.durable, end=self.end, now_ns=self.now_ns, time_ns=self.time_ns
         )
 
+    def teardown(self) -> None:
+        for name, value in BOUNDS.items():
+            setattr(bounds, name, value)
+
     def look_again(self, state: SubscriptionState, clean: bool) -> None:
         """What a recovered state says must be no better than what happened, and the slow one goes on from there."""
         state.truncate(self.first)
         self.offer(state, self.end)
         probe = SubscriptionProbe(state)
         for event in self.slow.events.values():
-            where, attempts, not_before_ns = probe.of(event.offset)
+            where, attempts, not_before_ns = probe.of(event.offset, event.lane)
+            if where is Where.BACK and not attempts and event.where is Where.NEW and event.lane in self.ever_parked:
+                where = Where.NEW  # readmitted: it waited for its first delivery
             if event.offset < self.first:
                 event.where = Where.ASIDE if where is Where.ASIDE else Where.DONE
                 continue
@@ -281,21 +328,33 @@ class SubscriptionMachine(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         state, slow = self.state, self.slow
-        looked_at = [e for e in slow.events.values() if e.offset < state.next_offset or e.offset in self.early]
+        parked = self.parked(state)
+        looked_at = [
+            e
+            for e in slow.events.values()
+            if (e.offset < state.next_offset or e.offset in self.early) and e.offset < parked.get(e.lane, self.end)
+        ]
         assert state.in_flight == len(slow.out())
-        assert state.ready == sum(e.where is Where.NEW for e in looked_at)
-        assert state.waiting == sum(e.where is Where.BACK for e in looked_at)
+        new, back = (sum(e.where is where for e in looked_at) for where in (Where.NEW, Where.BACK))
+        assert state.ready + state.waiting == new + back
+        if not self.ever_parked:  # what was parked waits for its first delivery as others wait for their second
+            assert state.ready == new
         aside = {e.offset for e in slow.events.values() if e.where is Where.ASIDE}
         assert {e.offset for e in looked_at if e.where is Where.ASIDE} <= set(state.set_aside) <= aside
         open_ = {e.offset for e in looked_at if e.where in OPEN}
         lowest = min([*open_, state.next_offset])
-        assert lowest <= state.floor <= min(open_ - self.released, default=state.next_offset)
+        free = self.released | {e.offset for e in looked_at if e.lane in self.ever_parked}
+        if self.detached:
+            free |= {e.offset for e in looked_at if e.deliveries or e.attempts}
+        assert lowest <= state.floor <= min(open_ - free, default=state.next_offset)
 
     @invariant()
     def what_can_be_delivered_is(self) -> None:
         if not hasattr(self, "state"):
             return
         looked_at = self.state.next_offset == self.end
+        if looked_at:
+            self.bring_back(len(self.stream) + 1)
         if looked_at and self.slow.could_deliver(self.now_ns):
             deliveries = self.state.take(self.now_ns, limit=1)
             assert deliveries or self.state.blocked, (
@@ -314,18 +373,68 @@ class SubscriptionProbe:
         self.progress = state.save(0, 0, final=True).progress
         self.open = {entry.offset: entry for entry in self.progress.open}
 
-    def of(self, offset: int) -> tuple[Where, int, int]:
+    def of(self, offset: int, lane: int) -> tuple[Where, int, int]:
         progress = self.progress
         if any(entry.offset == offset for entry in progress.set_aside):
             return Where.ASIDE, 0, 0
         if offset in self.open:
             entry = self.open[offset]
             return Where.BACK, entry.attempts, entry.not_before_ns
+        for parked in progress.parked:
+            if parked.key == lane and offset >= parked.from_offset:
+                return (Where.BACK, 1, 0) if offset < parked.tried_below else (Where.NEW, 0, 0)
         if progress.is_done(offset):
             return Where.DONE, 0, 0
         is_new = offset >= progress.delivered_to or progress.is_untried(offset)
         return (Where.NEW, 0, 0) if is_new else (Where.BACK, 1, 0)
 
+
+class ParkingMachine(SubscriptionMachine):
+    """Histories in which lanes are parked all the time: it looks four positions ahead, and few keys have most events."""
+
+    def begin(self, **chosen: Any) -> None:
+        """Not one of this machine's rules."""
+
+    @initialize(
+        max_deliveries=st.integers(1, 4), first=st.lists(st.sampled_from([1, 1, 1, 2, 0]), min_size=6, max_size=12)
+    )
+    def begin_parked(self, max_deliveries: int, first: list[int]) -> None:
+        self.begin_with(
+            deadline_ms=50,
+            max_deliveries=max_deliveries,
+            max_in_flight=6,
+            durable=True,
+            position=0,
+            ordering=Ordering.KEYED,
+            delivered=2,
+            ahead_max=4,
+            parked_max=1_000,
+        )
+        self.give_credit(1, 1_000)
+        self.append(first)
+        self.go_on()
+
+    @rule()
+    def go_on(self) -> None:
+        """What a feed does in a turn, and a checkpoint."""
+        self.bring_back(3)
+        self.look_ahead(6)
+        self.make_way()
+        if self.saving is None:
+            self.checkpoint()
+        self.deliver(3)
+
+    @rule(data=st.data())
+    def acknowledge_some(self, data: st.DataObject) -> None:
+        out = [event.offset for event in self.slow.out()]
+        for offset in data.draw(st.lists(st.sampled_from(out), max_size=2, unique=True)) if out else ():
+            holder = self.slow.events[offset].holder
+            assert self.state.ack(offset, holder) is Settled.DONE
+            self.slow.events[offset].where = Where.DONE
+
+
+TestParking = ParkingMachine.TestCase
+TestParking.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 TestSubscription = SubscriptionMachine.TestCase
 TestSubscription.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

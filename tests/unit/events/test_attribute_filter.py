@@ -58,7 +58,8 @@ def holds(tree: dict[str, Any], made: events_pb2.CloudEvent) -> bool:
         text = text_of(made, name)
         if text is None:
             return False
-        if not {"exact": text.__eq__, "prefix": text.startswith, "suffix": text.endswith}[kind](wanted):
+        matches = {"exact": text == wanted, "prefix": text.startswith(wanted), "suffix": text.endswith(wanted)}
+        if not matches[kind]:
             return False
     return True
 
