@@ -1,6 +1,6 @@
 """Texts of chosen attributes of stored events, found without building messages.
 
-A text is what CloudEvents calls the canonical string encoding of a value (CloudEvents 1.0.2, 3.1 Type System): "true" and
+A text is what CloudEvents calls the canonical string encoding of a value (CloudEvents 1.0.2, 3.1 Type System): "true",
 "false", decimal digits, Base64 for bytes, RFC 3339 for times. Events were checked when they were published
 (trunkline.core.cloudevent), so nothing stands twice.
 """
@@ -24,7 +24,9 @@ cdef enum:
     _NAMES_MAX = 256
 
 
-def attribute_texts(const uint8_t[::1] payload not None, const uint32_t[::1] ends not None, indexes, tuple names not None):
+def attribute_texts(
+    const uint8_t[::1] payload not None, const uint32_t[::1] ends not None, indexes, tuple names not None
+):
     """For each event at `indexes` a tuple: the text of each named attribute, None where the event has none.
 
     The frame of event i is payload[ends[i - 1]:ends[i]]. Raises IndexError when an index is not one of an event,
@@ -136,7 +138,7 @@ cdef object _text(Span message):
 
 
 cdef object _time_text(const uint8_t* at, const uint8_t* end):
-    """A Timestamp in RFC 3339, with 0, 3, 6 or 9 digits of a second; None when it lies outside of the years 1 to 9999."""
+    """A Timestamp in RFC 3339, with 0, 3, 6 or 9 digits of a second; None outside of the years 1 to 9999."""
     cdef uint32_t tag = 0
     cdef uint64_t number = 0
     cdef int64_t seconds = 0
