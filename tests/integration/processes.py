@@ -14,6 +14,7 @@ from pathlib import Path
 
 TRUNKLINE = Path(sys.executable).parent / "trunkline"
 READY = re.compile(r"is ready: gRPC on (\S+)")
+HTTP = re.compile(r"HTTP on (\S+:\d+)")
 
 
 class Server:
@@ -47,6 +48,10 @@ class Server:
             time.sleep(0.02)
         self.kill()
         raise RuntimeError(f"not ready within {within_s} s:\n{said}")
+
+    def http_address(self) -> str:
+        """Of the HTTP listener, which an option of the server must have asked for; that of the last start."""
+        return HTTP.findall(self.output.read_text())[-1]
 
     def kill(self) -> None:
         """SIGKILL."""
