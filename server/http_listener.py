@@ -19,9 +19,7 @@ from .ingestion.metrics import HttpMetrics
 
 LINGER_S: Final = 5.0
 """How long a client that was refused may go on sending its body, so that it reads why."""
-_FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-)
+_FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class HttpListener:

@@ -55,9 +55,7 @@ class EventService(EventServiceServicer):
     async def PublishStream(self, requests: AsyncIterable[bytes], context: Context) -> None:  # type: ignore[override]
         principal = principal_of(context)
         async with sink_of(context, self._answers_config) as sink:
-            await self._publishing.publish_stream(
-                requests, sink, Origin(author=principal.name), may_publish(principal)
-            )
+            await self._publishing.publish_stream(requests, sink, Origin(author=principal.name), may_publish(principal))
 
     # Consuming.
 

@@ -53,7 +53,8 @@ def make_event(attributes: Mapping[str, Value], named: Named) -> CloudEvent:
         _check_value(name, value, named)
     if attributes["specversion"] != SPEC_VERSION:
         raise InvalidArgument.of(named("specversion"), f"{SPEC_VERSION!r}", attributes["specversion"])
-    event = CloudEvent(spec_version=SPEC_VERSION, **{name: str(attributes[name]) for name in REQUIRED[1:]})
+    id, source, type = (str(attributes[name]) for name in REQUIRED[1:])
+    event = CloudEvent(id=id, source=source, spec_version=SPEC_VERSION, type=type)
     for name, value in attributes.items():
         if name not in REQUIRED:
             _set(event.attributes[name], name, value, named)

@@ -32,7 +32,9 @@ class HttpMetrics(Collector):
         for code, count in stats.handled.items():
             handled.add_metric([code], count)
         yield handled
-        latency = HistogramMetricFamily("trunkline_http_publish_duration_seconds", "From a publish's head to its answer.")
+        latency = HistogramMetricFamily(
+            "trunkline_http_publish_duration_seconds", "From a publish's head to its answer."
+        )
         buckets, total_seconds = stats.latency()
         latency.add_metric([], buckets, total_seconds)
         yield latency

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import subprocess
@@ -17,9 +18,9 @@ import pytest
 from cloudevents.core.bindings import http as sdk
 from cloudevents.core.v1.event import CloudEvent as SdkEvent
 from integration.processes import Server, serving
-from reference import http_events
 
-from trunkline.api.v1 import events_pb2, events_pb2_grpc
+from reference import http_events
+from trunkline.api.v1 import common_pb2, events_pb2, events_pb2_grpc
 from trunkline.client import Event
 from trunkline.client._event import event_to
 
@@ -50,14 +51,25 @@ def url(server: Server, namespace: str, stream: str = "events", query: str = "")
 
 def curl(*arguments: str, input: bytes = b"") -> tuple[int, dict[str, Any]]:
     """The status and the JSON that curl got."""
-    command = ["curl", "--silent", "--show-error", "--max-time", str(WITHIN_S), "--write-out", "%{http_code}", *arguments]
+    command = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--max-time",
+        str(WITHIN_S),
+        "--write-out",
+        "%{http_code}",
+        *arguments,
+    ]
     done = subprocess.run(command, input=input, capture_output=True, timeout=WITHIN_S + 5, check=True)
     return int(done.stdout[-3:]), json.loads(done.stdout[:-3])
 
 
 def event(id: str, **attributes: Any) -> events_pb2.CloudEvent:
     """What the Python SDK sends."""
-    made = Event.json(type="order.placed", id=id, source="/shop", key="customer", data={"id": id}, attributes=attributes)
+    made = Event.json(
+        type="order.placed", id=id, source="/shop", key="customer", data={"id": id}, attributes=attributes
+    )
     return event_to(made)
 
 
@@ -77,7 +89,8 @@ async def post(
     if session is None:
         async with aiohttp.ClientSession() as own:
             return await post(target, headers, body, session=own)
-    async with asyncio.timeout(WITHIN_S), session.post(target, headers=headers, data=body) as answer:
+    given = io.BytesIO(body) if isinstance(body, bytes) else body
+    async with asyncio.timeout(WITHIN_S), session.post(target, headers=headers, data=given) as answer:
         return answer.status, json.loads(await answer.read())
 
 
@@ -165,7 +178,7 @@ async def test_what_was_answered_is_there_after_a_kill(tmp_path: Path) -> None:
 
 
 async def test_a_promise_may_be_required(server: Server, stub: Any, namespace: str) -> None:
-    config = events_pb2.StreamConfig(namespace=namespace, name="quick", sync=1)
+    config = events_pb2.StreamConfig(namespace=namespace, name="quick", sync=common_pb2.SYNC_MEMORY)
     await stub.CreateStream(events_pb2.CreateStreamRequest(stream=config))
     headers, body = http_events.binary(event("1"))
     for stream, query, status in [
@@ -183,9 +196,8 @@ async def test_a_promise_may_be_required(server: Server, stub: Any, namespace: s
 
 async def test_publishes_are_counted(server: Server, namespace: str) -> None:
     async def handled() -> dict[str, float]:
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://{server.http_address()}/metrics") as answer:
-                lines = (await answer.text()).splitlines()
+        async with aiohttp.ClientSession() as session, session.get(f"http://{server.http_address()}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
         return {line.split(" ")[0]: float(line.split(" ")[1]) for line in lines if line.startswith("trunkline_http_")}
 
     headers, body = http_events.binary(event("1"))

@@ -211,7 +211,7 @@ def test_json_keeps_the_types_of_attributes_and_null_stands_for_none() -> None:
     [('{"b":1,  "a":2.50, "a": 1e400}', None), ("null", None), ('"text"', None), ("[1,\n2]", None), ("-0", None)],
 )
 def test_json_data_is_kept_as_it_was_written(data: str, kept: None) -> None:
-    [event] = batched(f"[{json.dumps(EVENT)[:-1]}, \"data\": {data} }}]")
+    [event] = batched(f'[{json.dumps(EVENT)[:-1]}, "data": {data} }}]')
     assert event.text_data == data
     assert event.attributes["datacontenttype"].ce_string == "application/json"
 
