@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})[ \t]*(;[\x20-\x7e\t]*)?")
@@ -38,10 +39,13 @@ class MediaType(NamedTuple):
 
 
 JSON = MediaType("application/json", "")
+KNOWN_MAX: Final = 256
+"""Media types that are remembered: a publisher's events mostly have the same."""
 
 
+@lru_cache(KNOWN_MAX)
 def media_type(text: str) -> MediaType | None:
-    """Reads a media type; None if it is none."""
+    """What a media type says; None if it is none."""
     found = _MEDIA_TYPE.fullmatch(text)
     if found is None:
         return None

@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +16,7 @@ from trunkline.client import Event
 from trunkline.client._event import event_to
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.wire import scan_publish
-from trunkline.server.ingestion import json_text
 from trunkline.server.ingestion.binding import Headers, Mode, mode_of, read_events
-from trunkline.server.ingestion.json_text import JsonText
 from trunkline.server.ingestion.refused import Refused
 
 NONCHARACTERS = [chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)]
@@ -171,13 +168,3 @@ def test_headers_of_any_kind_are_refused_or_read(headers: list[tuple[bytes, byte
         return
     assert event.id
     assert event.spec_version == "1.0"
-
-
-@given(value=JSON, around=st.integers(0, 40))
-def test_a_value_is_found_however_often_its_end_is_looked_for(value: Any, around: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_text, "_LOOKS", (8, 16, 1 << 20))
-        text = json.dumps([value])
-        padded = " " * around + text + " " * around
-        found, end = JsonText(padded.encode()).value(around)
-    assert (found, end) == ([value], around + len(text))

@@ -269,6 +269,8 @@ ONE = json.dumps(EVENT)
         "",
         "{}",
         "null",
+        f'[{ONE[:-1]}, "datacontenttype": "text/plain", "data": "{"a" * 6_300_000}"}}]',
+        f'[{ONE[:-1]}, "data": [{"[]," * 2_100_000}[]]}}]',
         "[",
         "[1]",
         "[[]]",
@@ -292,10 +294,6 @@ ONE = json.dumps(EVENT)
         f'[{ONE[:-1]}, "data": "\\x"}}]',
         f'[{ONE[:-1]}, "data": {"[" * 100_000}',
         f'[{ONE[:-1]}, "data": {"[" * 600_000}{"]" * 600_000}}}]',
-        f'[{ONE[:-1]}, "data": [{"0," * 600_000}0]}}]',
-        f'[{ONE[:-1]}, "id": "8"}}]',
-        f'[{ONE[:-1]}, "i\\u0064": "8"}}]',
-        f'[{ONE[:-1]}, "data": 1, "data": 2}}]',
         b"[\xff]",
         b'[{"id": "\xed\xa0\x80"}]',
     ],
@@ -303,6 +301,21 @@ ONE = json.dumps(EVENT)
 )
 def test_bodies_that_are_no_batch(body: str | bytes) -> None:
     assert refusal(batched, body).field == "body"
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ('"id": "8"', "id"),
+        ('"i\\u0064": "7"', "id"),
+        ('"own": null, "own": "x"', "own"),
+        ('"data": 1, "data": 1', "data"),
+        (f'"data": [{"0," * 600_000}0]', "data"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_members_that_stand_twice_or_are_too_long(more: str, field: str) -> None:
+    assert refusal(batched, f"[{ONE[:-1]}, {more}}}]").field == f"events[0].{field}"
 
 
 def test_a_batch_is_read_whole_or_not_at_all() -> None:
