@@ -16,8 +16,11 @@ from trunkline.core.errors import InvalidArgument
 cdef enum:
     _DEPTH_MAX = 512
     _SHOWN_BYTES = 20
+    _ESCAPE_BYTES = 6  # the most that is refused as a piece: \\u0041
 
 DEPTH_MAX = _DEPTH_MAX
+
+cdef str _ANY = f"JSON, nested at most {_DEPTH_MAX} deep,"
 
 
 @cython.final
@@ -69,7 +72,7 @@ cdef class JsonText:
         self._check(at)
         cdef Py_ssize_t end = _value(self._at, at, self._end)
         if end < 0:
-            self._refuse(~end, "JSON")
+            self._refuse(~end, _ANY)
         return end
 
     def members(self, Py_ssize_t at, Py_ssize_t count_max, Py_ssize_t value_bytes_max):
@@ -102,13 +105,13 @@ cdef class JsonText:
         """The end of a value that has no more bytes."""
         cdef Py_ssize_t limit = min(self._end, at + bytes_max)
         cdef Py_ssize_t end = _value(self._at, at, limit)
-        if end < 0 and ~end >= limit and limit < self._end:
+        if end < 0 and ~end + _ESCAPE_BYTES > limit and limit < self._end:
             raise InvalidArgument.of(self._field, f"values of at most {bytes_max} bytes", f"a longer one at byte {at}")
         return self._behind(end)
 
     cdef Py_ssize_t _behind(self, Py_ssize_t at) except -1:
         if at < 0:
-            self._refuse(~at, "JSON")
+            self._refuse(~at, _ANY)
         return at
 
     cdef int _check(self, Py_ssize_t at) except -1:
@@ -118,7 +121,7 @@ cdef class JsonText:
 
     cdef int _refuse(self, Py_ssize_t at, str what) except -1:
         got = self.text[at:at + _SHOWN_BYTES].decode("utf-8", "replace") or "the end"
-        raise InvalidArgument.of(self._field, f"{what} at byte {at}, nested at most {_DEPTH_MAX} deep", got)
+        raise InvalidArgument.of(self._field, f"{what} at byte {at}", got)
 
 
 # From a position to the one behind what stands there, or ~position of what cannot stand there.
