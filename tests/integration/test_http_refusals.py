@@ -74,7 +74,7 @@ BINARY = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/x", "ce-type": "
         (STRUCTURED, b"\xff", "body"),
         (STRUCTURED, GOOD.encode("utf-16"), "body"),
         (STRUCTURED, f"[{GOOD}]".encode(), "body"),
-        (STRUCTURED, f'{GOOD[:-1]}, "id": "2"}}'.encode(), "body"),
+        (STRUCTURED, f'{GOOD[:-1]}, "id": "2"}}'.encode(), "events[0].id"),
         (STRUCTURED, GOOD.replace("good", "\\ud800").encode(), "events[0].id"),
         (BATCHED, GOOD.encode(), "body"),
         (BATCHED, f"[{GOOD}, {{}}]".encode(), "events[1].specversion"),
