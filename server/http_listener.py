@@ -39,12 +39,13 @@ class HttpListener:
         self._host = host.strip("[]")
         self._port = int(port)
         self._config = config
+        self._ingestion = ingestion
         self._metrics = metrics
         self._ready = ready
         self._refused = 0
         self._listening: asyncio.Server | None = None
         self._runner = web.AppRunner(
-            self._app(ingestion),
+            self._app(),
             access_log=None,
             handle_signals=False,
             shutdown_timeout=stop_grace_s,
@@ -74,13 +75,14 @@ class HttpListener:
         """Stop listening and end what is open."""
         if self._listening is not None:
             self._listening.close()
+        self._ingestion.bodies.end("the control plane is stopping")
         await self._runner.cleanup()
 
-    def _app(self, ingestion: Ingestion) -> web.Application:
+    def _app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/healthz", self._serve_health)
-        ingestion.add_to(app.router)
+        self._ingestion.add_to(app.router)
         return app
 
     def _server(self) -> web.Server:

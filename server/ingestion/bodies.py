@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 
 from trunkline.core.cloudevent import EVENT_BYTES_MAX
-from trunkline.core.errors import DeadlineExceeded, LimitExceeded
+from trunkline.core.errors import DeadlineExceeded, LimitExceeded, NotReady
 
 from .binding import Mode
 from .config import HttpConfig
@@ -20,6 +20,15 @@ class Bodies:
     def __init__(self, config: HttpConfig) -> None:
         self.held_bytes = 0
         self._config = config
+        self._coming: set[asyncio.Timeout] = set()
+        self._why_ended = ""
+
+    def end(self, why: str) -> None:
+        """Give up the bodies that are still coming, with NotReady: the server stops."""
+        self._why_ended = why
+        for timeout in self._coming:
+            if not timeout.expired():
+                timeout.reschedule(asyncio.get_running_loop().time())
 
     def check_length(self, mode: Mode, size: int) -> None:
         """Refused (413) for a body that is too long. One of the binary mode is an event's data, and no longer than an event."""
@@ -30,7 +39,10 @@ class Bodies:
 
     @asynccontextmanager
     async def whole(self, pieces: AsyncIterable[bytes], mode: Mode) -> AsyncIterator[bytes]:
-        """The body that these pieces make, counted until the block ends. Refused (413, 408), LimitExceeded."""
+        """The body that these pieces make, counted until the block ends.
+
+        Refused (413, 408), LimitExceeded, NotReady.
+        """
         held: list[bytes] = []
         size = 0
         try:
@@ -52,8 +64,14 @@ class Bodies:
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
         limit_ms = self._config.body_timeout_ms
+        timeout = asyncio.timeout(limit_ms / 1_000)
+        self._coming.add(timeout)
         try:
-            async with asyncio.timeout(limit_ms / 1_000):
+            async with timeout:
                 yield
         except TimeoutError:
+            if self._why_ended:
+                raise NotReady(self._why_ended) from None
             raise Refused(408, DeadlineExceeded(f"the body did not come within {limit_ms} ms")) from None
+        finally:
+            self._coming.discard(timeout)

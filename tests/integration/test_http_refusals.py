@@ -6,8 +6,11 @@ import asyncio
 import gzip
 import json
 import re
+import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -303,3 +306,17 @@ async def test_an_answer_bears_nothing_of_the_request_in_its_headers(server: Ser
         assert answer.status == 400
         assert "Set-Cookie" not in answer.headers
         assert "Set-Cookie" in json.dumps(await answer.json())
+
+
+def test_a_stop_does_not_wait_for_bodies_that_do_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUNKLINE_STOP_GRACE_S", "0.5")
+    with serving(tmp_path, "--http-listen", "127.0.0.1:0") as own:
+        host, _, port = own.http_address().rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=WITHIN_S) as peer:
+            peer.sendall(request_head(own, 1_000, **STRUCTURED) + b"{")
+            time.sleep(0.2)
+            begun = time.monotonic()
+            assert own.stop() == 0
+            assert time.monotonic() - begun < 8
+            assert peer.recv(1_000).startswith(b"HTTP/1.1 503 ")
+        assert "Traceback" not in own.output.read_text()

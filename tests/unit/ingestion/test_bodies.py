@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from trunkline.core.cloudevent import EVENT_BYTES_MAX
-from trunkline.core.errors import LimitExceeded
+from trunkline.core.errors import LimitExceeded, NotReady
 from trunkline.server.ingestion.binding import Mode
 from trunkline.server.ingestion.bodies import Bodies
 from trunkline.server.ingestion.config import HttpConfig
@@ -47,6 +47,21 @@ async def test_too_long_too_slow_and_too_many() -> None:
             async with bodies.whole(pieces(9), Mode.STRUCTURED):
                 raise AssertionError("not reached")
         assert bodies.held_bytes == 90
+    assert bodies.held_bytes == 0
+
+
+async def test_a_stop_gives_up_what_is_still_coming_and_not_what_is_being_published() -> None:
+    bodies = Bodies(HttpConfig())
+
+    async def coming() -> None:
+        async with bodies.whole(pieces(1, stops=True), Mode.STRUCTURED):
+            raise AssertionError("not reached")
+
+    waiting = asyncio.create_task(coming())
+    async with bodies.whole(pieces(2), Mode.STRUCTURED):
+        bodies.end("the server stops")
+        with pytest.raises(NotReady, match="the server stops"):
+            await waiting
     assert bodies.held_bytes == 0
 
 
