@@ -24,8 +24,8 @@ from trunkline.api.v1 import events_pb2_grpc
 
 WITHIN_S = 20
 LIMITS = {
-    "TRUNKLINE_HTTP__BODY_TIMEOUT_MS": "700",
-    "TRUNKLINE_HTTP__IDLE_TIMEOUT_MS": "700",
+    "TRUNKLINE_HTTP__BODY_TIMEOUT_MS": "1500",
+    "TRUNKLINE_HTTP__IDLE_TIMEOUT_MS": "1500",
     "TRUNKLINE_HTTP__CONNECTIONS_MAX": "12",
     "TRUNKLINE_HTTP__REQUESTS_IN_FLIGHT_MAX": "4",
     "TRUNKLINE_HTTP__BODY_BYTES_MAX": "3000000",
@@ -281,7 +281,7 @@ async def test_too_many_publishes_at_a_time(server: Server) -> None:
 async def test_bodies_that_are_too_much_together(server: Server) -> None:
     head = request_head(server, 2_500_000, **BATCHED)
     async with connected(server, head + b" " * 2_400_000):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         status, told = await post(url(server, "many"), BATCHED, b" " * 2_400_000)
         assert (status, told["details"][0]["metadata"]["limit"]) == (429, "http.body_bytes_in_flight_max")
 
