@@ -22,6 +22,7 @@ from trunkline.core.model import Sync
 from .admin.about import About
 from .events.streams import Promise
 from .handover import address_of, inherited, start_successor, when_unlocked
+from .ingestion.config import HttpConfig
 from .journal.engine import Engine
 from .journal.files.real_disk import RealDisk
 from .journal.files.segment_engine import SegmentEngine
@@ -60,6 +61,7 @@ class ServerConfig(PlaneConfig):
     handover_timeout_s: float = 60.0
     """How long a server that was given its listening socket waits for the one before to let the journal go."""
     transport: TransportConfig = field(default_factory=TransportConfig)
+    http: HttpConfig = field(default_factory=HttpConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +207,18 @@ class App:
     def _http(self, plane: ControlPlane) -> HttpListener | None:
         if not self._config.http_listen:
             return None
-        from .http_listener import HttpListener  # its server takes a fifth of all imports: only for those who want it
+        # Its server takes a fifth of all imports: only for those who want it.
+        from .http_listener import HttpListener
+        from .ingestion.ingestion import Ingestion
 
-        return HttpListener(self._config.http_listen, metrics=plane.metrics, ready=lambda: plane.readiness.is_open)
+        return HttpListener(
+            self._config.http_listen,
+            self._config.http,
+            ingestion=Ingestion(plane.house, plane.publishing(), self._config.http),
+            metrics=plane.metrics,
+            ready=lambda: plane.readiness.is_open,
+            stop_grace_s=self._config.stop_grace_s,
+        )
 
 
 GARBAGE_THRESHOLDS = (25_000, 16, 20)

@@ -30,6 +30,7 @@ from .discovery.service import DiscoveryService
 from .events.bus import BusConfig, EventBus
 from .events.changes import Changes
 from .events.fold import EventsFold
+from .events.publishing import Publishing
 from .events.service import EventService
 from .events.streams import Promise
 from .events.tasks import Tasks
@@ -109,6 +110,7 @@ class ControlPlane:
             sync=promise.sync,
         )
         self._chain: Chain | None = None
+        self._house: House | None = None
         self._reached = asyncio.Event()
 
     async def open(self) -> None:
@@ -173,7 +175,7 @@ class ControlPlane:
         authenticator = Authenticator(
             self.config.security, self._tokens_fold, self._clock, loopback_is_open=self._loopback_is_open
         )
-        house = House(
+        house = self._house = House(
             authenticator=authenticator, readiness=self.readiness, clock=self._clock, config=self.config.chain
         )
         metrics = ChainMetrics()
@@ -198,6 +200,16 @@ class ControlPlane:
         """What every servicer is registered with, once `register` was called; for services that are not ours too."""
         assert self._chain is not None, "nothing is registered yet"
         return self._chain
+
+    @property
+    def house(self) -> House:
+        """What calls are let in by, once `register` was called; for other ways in than gRPC."""
+        assert self._house is not None, "nothing is registered yet"
+        return self._house
+
+    def publishing(self) -> Publishing:
+        """The way that every published event takes, wherever it comes from."""
+        return Publishing(self.events.streams, self.discovery.headers.message)
 
     async def run(self) -> None:
         """Keep everything going until cancelled; `reached` tells when calls are answered."""

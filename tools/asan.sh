@@ -21,7 +21,7 @@ for module in $built; do
     gcc -g -O1 -fPIC -shared -w -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer \
         -I"$include" "$source" -o "$package/core/$module$suffix" $(pkg-config --cflags --libs libnghttp2)
 done
-[ $# -gt 0 ] || set -- tests/fuzz tests/property/test_framing.py tests/property/test_http2.py \
+[ $# -gt 0 ] || set -- tests/fuzz tests/property/test_jsontext.py tests/property/test_framing.py tests/property/test_http2.py \
     tests/faults/test_hostile_peers_session.py
 preload=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)
 exec env LD_PRELOAD="$preload" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \

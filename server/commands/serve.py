@@ -21,7 +21,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     "--config", "file", type=click.Path(dir_okay=False, path_type=Path), envvar="TRUNKLINE_CONFIG", help="TOML."
 )
 @click.option("--listen", help="HOST:PORT or unix:PATH of the gRPC listener.  [default: 127.0.0.1:7400]")
-@click.option("--http-listen", help="HOST:PORT of /metrics and /healthz; empty for none.  [default: 127.0.0.1:7401]")
+@click.option("--http-listen", help="HOST:PORT of the HTTP listener; empty for none.  [default: 127.0.0.1:7401]")
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of the journal.  [default: ./trunkline-data]")
 @click.option("--memory", is_flag=True, help="Keep nothing on disk.")
 @click.option("--tls-certificate", type=click.Path(dir_okay=False))
@@ -75,7 +75,7 @@ def serve(
 def _announce(started: Announcement) -> None:
     click.echo(f"trunkline {started.version} is ready: gRPC on {', '.join(started.grpc)} ({started.transport})")
     if started.http:
-        click.echo(f"  HTTP on {started.http}: /metrics, /healthz")
+        click.echo(f"  HTTP on {started.http}: /v1 (events), /metrics, /healthz")
     click.echo(f"  data in {started.data}" if started.data else "  nothing is kept on disk: a restart begins empty")
     click.echo(f"  {started.access}")
     sys.stdout.flush()

@@ -53,14 +53,12 @@ class EventService(EventServiceServicer):
 
     async def Publish(self, data: bytes, context: Context) -> bytes:  # type: ignore[override]
         principal = principal_of(context)
-        return await self._publishing.publish(data, Origin(author=principal.name), _may_publish(principal))
+        return await self._publishing.publish(data, Origin(author=principal.name), may_publish(principal))
 
     async def PublishStream(self, requests: AsyncIterable[bytes], context: Context) -> None:  # type: ignore[override]
         principal = principal_of(context)
         async with sink_of(context, self._answers_config) as sink:
-            await self._publishing.publish_stream(
-                requests, sink, Origin(author=principal.name), _may_publish(principal)
-            )
+            await self._publishing.publish_stream(requests, sink, Origin(author=principal.name), may_publish(principal))
 
     # Consuming.
 
@@ -235,7 +233,9 @@ def _origin(context: Context, request: Any) -> Origin:
     return Origin(author=author, request_id=request_id_by(author, request))
 
 
-def _may_publish(principal: Principal) -> Callable[[Scan], None]:
+def may_publish(principal: Principal) -> Callable[[Scan], None]:
+    """Raises unless the principal may publish what was scanned: Unauthenticated, PermissionDenied."""
+
     def allow(scan: Scan) -> None:
         authorize(principal, Verb.PUBLISH, Resource(scan.namespace, scan.topics))
 

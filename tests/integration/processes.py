@@ -14,6 +14,7 @@ from pathlib import Path
 
 TRUNKLINE = Path(sys.executable).parent / "trunkline"
 READY = re.compile(r"is ready: gRPC on (\S+)")
+HTTP = re.compile(r"HTTP on (\S+:\d+):")
 
 
 class Server:
@@ -25,11 +26,12 @@ class Server:
         self.listen = listen
         self.address = ""
         self.output = folder / "serve.log"
+        self._begun = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, within_s: float = 30) -> None:
         """Start, and return when it says that it is ready. RuntimeError with its output when it does not."""
-        begun = self.output.stat().st_size if self.output.exists() else 0
+        begun = self._begun = self.output.stat().st_size if self.output.exists() else 0
         command = [str(TRUNKLINE), "serve", "--data", str(self.folder / "data"), "--listen", self.listen]
         with self.output.open("ab") as log:
             self.process = subprocess.Popen(
@@ -47,6 +49,15 @@ class Server:
             time.sleep(0.02)
         self.kill()
         raise RuntimeError(f"not ready within {within_s} s:\n{said}")
+
+    def http_address(self, *, within_s: float = 5) -> str:
+        """Of the HTTP listener, which an option of the server must have asked for; it is told a line behind being ready."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            if found := HTTP.search(self.output.read_bytes()[self._begun :].decode()):
+                return found[1]
+            time.sleep(0.01)
+        raise RuntimeError("no HTTP listener was told of")
 
     def kill(self) -> None:
         """SIGKILL."""

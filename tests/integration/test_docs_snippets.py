@@ -21,7 +21,6 @@ ADDRESS = "127.0.0.1:7400"
 HTTP_ADDRESS = "127.0.0.1:7401"
 WITHIN_S = 30
 RUNNABLE = [snippet for page in [*PAGES, README] for snippet in snippets(page) if snippet.runs]
-HTTP = re.compile(r"HTTP on (127\.0\.0\.1:\d+)")
 METRIC = re.compile(r"`(trunkline_[a-z_]+)")
 
 
@@ -34,15 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.kill()
 
 
-def http_address(server: Server) -> str:
-    found = HTTP.search(server.output.read_text())
-    assert found is not None
-    return found[1]
-
-
 def as_printed(snippet: Snippet, server: Server) -> str:
     """Its text, with the addresses of this server."""
-    return snippet.text.replace(ADDRESS, server.address).replace(HTTP_ADDRESS, http_address(server))
+    return snippet.text.replace(ADDRESS, server.address).replace(HTTP_ADDRESS, server.http_address())
 
 
 def run_program(snippet: Snippet, server: Server, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -71,7 +64,7 @@ def test_it_runs_as_printed(snippet: Snippet, server: Server, tmp_path: Path) ->
 
 
 def test_metrics_that_the_pages_name_are_served(server: Server) -> None:
-    with urllib.request.urlopen(f"http://{http_address(server)}/metrics", timeout=WITHIN_S) as answer:
+    with urllib.request.urlopen(f"http://{server.http_address()}/metrics", timeout=WITHIN_S) as answer:
         served = set(re.findall(r"^# TYPE (\w+) ", answer.read().decode(), re.M))
     named = {found[1] for page in PAGES for found in METRIC.finditer(page.read_text())}
     assert len(named) > 10, f"{DOCS}: where have they gone?"
