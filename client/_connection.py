@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,7 +15,7 @@ import grpc.aio
 
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
-from trunkline.core.errors import InvalidArgument, Unreachable
+from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import (
     NO_LABELS,
     TTL_MS_MAX,
@@ -30,13 +31,13 @@ from trunkline.core.model import (
 )
 from trunkline.core.selector import Selector
 
+from . import _schedules
 from ._advertise import advertised, endpoints_of
 from ._backoff import Backoff
 from ._balancer import LoadBalancing
 from ._channel import BalancedChannel, ChannelOptions, SentCall
 from ._chooser import Chooser
 from ._edge import Edge
-from ._errors import is_transient
 from ._event import Event
 from ._fork import ForkGuard
 from ._lease import LeaseKeeper
@@ -46,6 +47,7 @@ from ._publish import Published, named_events, publish
 from ._publisher import Publisher
 from ._pull import Fetched, PullPlace, fetch
 from ._registration import Registration, Terms, declared_of
+from ._schedules import Schedule, When
 from ._start import Ordering, Start, subscription_config
 from ._subscription import Gap, Subscription, SubscriptionSpec
 from ._subscriptions import Subscriptions
@@ -207,28 +209,8 @@ class Trunkline:
             close=self._watches.close,
         )
         self._watches.open(view)
-        try:
-            async with asyncio.timeout(self._options.timeout_s if timeout_s is None else timeout_s):
-                await self._first_state(view)
-        except TimeoutError:
-            if not await self._restored(view):
-                view.close()
-                raise view.error or Unreachable("no state of the service was received in time") from None
-        except BaseException:
-            view.close()
-            raise
+        await self._watches.first_state(view, self._options.timeout_s if timeout_s is None else timeout_s)
         return view
-
-    async def _first_state(self, view: View) -> None:
-        while not view.state.whole:
-            await view.settled()
-            if view.error is not None and not view.state.whole:
-                if not is_transient(view.error):
-                    raise view.error
-                await self._restored(view)
-
-    async def _restored(self, view: View) -> bool:
-        return self._cache is not None and await self._cache.restore(view)
 
     async def channel(
         self, service: str, *, load_balancing: LoadBalancing = "round_robin", hash_header: str = "",
@@ -243,11 +225,8 @@ class Trunkline:
         every call that was sent, when it has ended: where it went, its status, how long it took.
         """
         options = ChannelOptions(
-            load_balancing=load_balancing,
-            hash_header=hash_header,
-            protocol=protocol,
-            connect_timeout_s=connect_timeout_s,
-        )
+            load_balancing=load_balancing, hash_header=hash_header, protocol=protocol, connect_timeout_s=connect_timeout_s
+        )  # fmt: skip
         view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
         dial = partial(self._dial_instance, credentials)
         edge = self._edge
@@ -297,14 +276,8 @@ class Trunkline:
         """
         self._check_open()
         named = named_events(events, source=self._name, edge=self._edge)
-        return await publish(
-            self._link,
-            named,
-            namespace=namespace or self._namespace,
-            stream=stream,
-            require=require,
-            timeout_s=timeout_s,
-        )
+        where = namespace or self._namespace
+        return await publish(self._link, named, namespace=where, stream=stream, require=require, timeout_s=timeout_s)
 
     def publisher(
         self, *, stream: str = "events", require: Sync | None = None, in_flight_max: int = 10_000,
@@ -313,17 +286,10 @@ class Trunkline:
         """For many events: answers are not waited for one by one. At most `in_flight_max` events are unanswered."""
         self._check_open()
         publisher = Publisher(
-            self._link,
-            self._edge,
-            self._new_backoff(),
-            self._tasks,
-            namespace=namespace or self._namespace,
-            stream=stream,
-            source=self._name,
-            require=require,
-            in_flight_max=in_flight_max,
+            self._link, self._edge, self._new_backoff(), self._tasks, namespace=namespace or self._namespace,
+            stream=stream, source=self._name, require=require, in_flight_max=in_flight_max,
             timeout_s=self._options.timeout_s if timeout_s is None else timeout_s,
-        )
+        )  # fmt: skip
         self._owned(publisher)
         return publisher
 
@@ -374,6 +340,37 @@ class Trunkline:
         self._check_open()
         place = PullPlace(namespace or self._namespace, stream, name, self._name)
         return await fetch(self._link, place, max_events=max_events, max_bytes=max_bytes, wait_s=wait_s)
+
+    async def schedule(
+        self, name: str, event: Event, *, at: datetime | None = None, every: timedelta | float | None = None,
+        cron: str = "", time_zone: str = "", start: datetime | None = None, until: datetime | None = None,
+        max_count: int = 0, skip_missed: bool = False, stream: str = "events", namespace: str | None = None,
+    ) -> Schedule:  # fmt: skip
+        """Have the control plane publish an event later: `at` a time, `every` so often (a number: seconds), or by a `cron`
+        expression of five fields in a `time_zone` ("UTC" if empty).
+
+        `every` counts from `start`, or from now. It ends with `until` or after `max_count` events. Times that went by
+        while nothing could be published are made good by one event, or not at all with `skip_missed`. A schedule of this
+        name with other settings is ScheduleExists. One that has nothing left to publish is gone.
+        """
+        self._check_open()
+        when = When(
+            at=at, every=every, cron=cron, time_zone=time_zone, start=start, until=until, max_count=max_count,
+            skip_missed=skip_missed,
+        )  # fmt: skip
+        named = event.named(source=self._name, entropy=self._edge.entropy)
+        where = namespace or self._namespace
+        return await _schedules.create(self._link, self._edge, named, when, namespace=where, stream=stream, name=name)
+
+    async def schedules(self, *, namespace: str | None = None) -> tuple[Schedule, ...]:
+        """Every schedule of the namespace, by name."""
+        self._check_open()
+        return await _schedules.list_all(self._link, namespace=namespace or self._namespace)
+
+    async def unschedule(self, name: str, *, namespace: str | None = None) -> None:
+        """Delete a schedule. ScheduleNotFound."""
+        self._check_open()
+        await _schedules.delete(self._link, self._edge, namespace=namespace or self._namespace, name=name)
 
     # Everything else.
 

@@ -56,7 +56,7 @@ FACES = {
     "Trunkline": Face(
         "_connection",
         ("namespace", "name", "target", "register", "watch", "channel", "chooser", "resolve", "publish", "publisher",
-         "subscribe", "fetch", "call"),
+         "subscribe", "fetch", "schedule", "schedules", "unschedule", "call"),
         base="SyncConnection",
     ),
 }  # fmt: skip
