@@ -68,6 +68,7 @@ class Firing:
         self._due: dict[Place, deque[Live]] = {}
         """What is due of each stream; a task works on each."""
         self._changed = asyncio.Event()
+        """What is due first may be another one now."""
 
     # What schedules there are.
 
@@ -121,7 +122,7 @@ class Firing:
             await self._until_due()
 
     async def _until_due(self) -> None:
-        """Until the first one is due by a clock that is not set, until schedules change, or for the longest wait."""
+        """Until the first one is due by a clock that is not set, until that may be another one, or for the longest wait."""
         first_ms = self.planner.first_ms()
         wait_s = self._config.look_interval_s
         if first_ms is not None:
@@ -198,6 +199,7 @@ class Firing:
             if not live.is_gone and live.remember(now_ms):
                 self.remembering.add(live)
             self.planner.put_back(live)
+        self._changed.set()
 
     async def _publish(self, place: Place, batch: Sequence[Live]) -> None:
         stream = await self._streams.get(*place, BY)

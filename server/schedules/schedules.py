@@ -161,10 +161,15 @@ class Schedules:
             if len(shown) >= (page_size or PAGE_SIZE_DEFAULT) or size >= PAGE_BYTES or looked_at >= PAGE_LOOKED_AT_MAX:
                 return Page(shown, last)
             last = entity.key
-            if may_touch(entity.spec):
+            if may_touch(entity.spec) and not self._is_over(entity):
                 shown.append(self._state(entity))
                 size += len(entity.spec.event)
         return Page(shown, "")
+
+    def _is_over(self, entity: ScheduleEntity) -> bool:
+        """It has published its last event, and is about to be deleted."""
+        live = self._firing.planner.get(entity.key)
+        return live is not None and live.is_finished
 
     def _state(self, entity: ScheduleEntity) -> schedules_pb2.ScheduleState:
         live = self._firing.planner.get(entity.key)
@@ -195,7 +200,7 @@ class Schedules:
         }
 
     def alarms(self) -> list[SchedulesAlarm]:
-        """SCHEDULES_FAILING, one for each stream that schedules cannot publish to."""
+        """SCHEDULES_FAILED, one for each stream that schedules cannot publish to."""
         return list(self._alarms())
 
     def _alarms(self) -> Iterator[SchedulesAlarm]:
@@ -206,7 +211,7 @@ class Schedules:
                 by_stream.setdefault((spec.namespace, spec.stream), []).append((live, since_ms))
         for (namespace, stream), some in sorted(by_stream.items(), key=lambda one: one[0]):
             yield SchedulesAlarm(
-                name="SCHEDULES_FAILING",
+                name="SCHEDULES_FAILED",
                 namespace=namespace,
                 subject=stream,
                 message=f"{len(some)} schedules cannot publish: {some[0][0].last_error}",

@@ -12,7 +12,7 @@ from trunkline.core.clock import Rng
 from trunkline.core.model import Sync
 from trunkline.server.events.checkpoint import SUBSCRIPTIONS
 from trunkline.server.events.fold import EventsFold
-from trunkline.server.journal.control.fold import Folds
+from trunkline.server.journal.control.fold import Fold, Folds
 from trunkline.server.journal.control.node import Control, ControlConfig
 from trunkline.server.journal.control.snapshot import frames
 from trunkline.server.journal.files.real_disk import RealDisk
@@ -41,7 +41,8 @@ async def read(folder: Path) -> Reading:
     engine = SegmentEngine(str(folder), disk, LoopClock(), Rng(99))
     await engine.open()
     registry = RegistryFold(TombstoneConfig())
-    first, schedules = [registry, EventsFold(), TokensFold()], SchedulesFold()
+    first: list[Fold] = [registry, EventsFold(), TokensFold()]
+    schedules = SchedulesFold()
     control = Control(engine, Folds([*first, schedules]), LoopClock(), ControlConfig(), program_version="")
     await control.open()
     sequencer = control.sequencer

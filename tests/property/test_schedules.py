@@ -58,7 +58,8 @@ def test_once_is_once(at: int, looks: list[int]) -> None:
 
 def _fields(low: int, high: int) -> st.SearchStrategy[str]:
     number = st.integers(low, high)
-    spans = st.tuples(number, number).map(lambda two: f"{min(two)}-{max(two)}")
+    # Of two at least: one with a step is read by the library as that number and what follows, as "1/2" is.
+    spans = st.sets(number, min_size=2, max_size=2).map(lambda two: f"{min(two)}-{max(two)}")
     steps = st.tuples(st.one_of(st.just("*"), spans), st.integers(1, 30)).map(lambda two: f"{two[0]}/{two[1]}")
     one = st.one_of(number.map(str), spans, steps)
     return st.one_of(st.just("*"), st.just("*"), one, st.lists(number.map(str), min_size=2, max_size=4).map(",".join))
@@ -98,7 +99,7 @@ def test_a_calendar_rule_is_one_growing_sequence_wherever_one_looks_from(
 ) -> None:
     rule = Cron(expression, zone)
     first = NOW - 400 * DAY + begin
-    times = []
+    times: list[int] = []
     look = first
     while len(times) < 60:
         found = rule.after(look)
@@ -292,7 +293,8 @@ def test_each_time_is_published_once_at_most_and_the_last_one_always(
     assert len(model.stream) <= limit
     due = [time for time in times if time <= model.now]
     if due and len(model.stream) < limit and not spec.skips:
-        assert due[-1] in model.stream
+        # Set back, the clock comes again to times that a later one was published for.
+        assert max(model.stream) >= due[-1]
     if spec.skips:
         assert all(published - time <= PACE.misfire_after_ms for time, published in model.stream.items())
     if spec.at_ms is not None and due:
@@ -302,7 +304,7 @@ def test_each_time_is_published_once_at_most_and_the_last_one_always(
         assert all(time <= latest for time in all_times(entity, spec.until_ms or TIME_MS_MAX))
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(entity=entities(), pause=st.integers(1, 9_000))
 def test_with_a_server_that_runs_every_time_is_published(entity: ScheduleEntity, pause: int) -> None:
     model = Model(entity, NOW)

@@ -76,6 +76,18 @@ def test_an_interval_counts_from_its_start_and_ends() -> None:
     virtual(main)
 
 
+def test_the_next_time_is_not_waited_for_until_the_next_look() -> None:
+    async def main() -> None:
+        world = World(interval_s_min=0.1, look_interval_s=100)
+        async with world.running():
+            made = world.now_ms
+            await world.create("fast", every_s=0.25)
+            await asyncio.sleep(5.1)
+            assert await world.due() == [("fast", made + n * 250) for n in range(1, 21)]
+
+    virtual(main)
+
+
 def test_a_calendar_rule_goes_by_the_zone() -> None:
     async def main() -> None:
         world = World()
@@ -218,7 +230,7 @@ def test_a_stream_that_is_gone_is_told_and_published_to_when_it_is_there_again()
             assert [name for name, _ in await world.due()] == ["other"]
             assert world.states()["job"].last_error == "no stream jobs in shop"
             [alarm] = plane.schedules.alarms()
-            assert (alarm.name, alarm.namespace, alarm.subject) == ("SCHEDULES_FAILING", "shop", "jobs")
+            assert (alarm.name, alarm.namespace, alarm.subject) == ("SCHEDULES_FAILED", "shop", "jobs")
             assert plane.schedules.metrics()["failing"] == 1
             await plane.events.streams.create(config, BY)
             await asyncio.sleep(31)
