@@ -219,7 +219,7 @@ class ControlPlane:
             tasks.create_task(self.control.run(), name="control")
             await self.control.ready.wait()
             await self.events.start(AUTHOR)
-            await self.schedules.start()
+            self.schedules.start()
             tasks.create_task(self.events.run(), name="events")
             tasks.create_task(self.schedules.run(), name="schedules")
             tasks.create_task(self.registry.run(), name="registry")

@@ -33,6 +33,8 @@ BATCH_EVENTS = 100
 """Published in one append, and prepared in one turn of the loop; some ms of work."""
 BATCH_BYTES = 1 << 20
 """Of events, by which the last of a batch may be too much."""
+GO_ON_SCHEDULES = 20
+"""Schedules that a start goes on with between two looks at the loop."""
 TAKE_MAX = 500
 """Due schedules that are dealt out between two looks at the loop."""
 _MS = 1_000_000
@@ -67,20 +69,26 @@ class Firing:
         self._tasks = Tasks()
         self._due: dict[Place, deque[Live]] = {}
         """What is due of each stream; a task works on each."""
+        self._begun_ms: dict[Place, int] = {}
+        """The time of each stream's last record when the server started."""
         self._changed = asyncio.Event()
         """What is due first may be another one now."""
 
     # What schedules there are.
 
-    async def start(self) -> None:
-        """Go on with every schedule. What the streams hold now may have been published by those schedules."""
+    def start(self) -> None:
+        """What the streams hold now may have been published by the schedules that there are."""
+        for stream in self._streams.opened():
+            self._begun_ms[stream.namespace, stream.name] = stream.history.last_time_ns // _MS
+
+    async def _go_on(self) -> None:
+        """With every schedule that was there at the start, some at a time: to find when each comes next takes up to 1 ms."""
         for index, entity in enumerate(list(self._fold.schedules())):
-            stream = self._streams.peek(entity.spec.namespace, entity.spec.stream)
-            attempted_ms = 0 if stream is None else stream.history.last_time_ns // _MS
-            if self._fold.get(entity.key) is entity:
-                self._added(self.planner.add(entity, attempted_ms=attempted_ms))
-            if index % BATCH_EVENTS == 0:
+            if index % GO_ON_SCHEDULES == 0:
                 await asyncio.sleep(0)
+            if self._fold.get(entity.key) is entity and self.planner.get(entity.key) is None:
+                begun_ms = self._begun_ms.get((entity.spec.namespace, entity.spec.stream), 0)
+                self._added(self.planner.add(entity, attempted_ms=begun_ms))
 
     def on_records(self, records: Sequence[Record]) -> None:
         """Records of control were folded: schedules come and go."""
@@ -108,6 +116,7 @@ class Firing:
         """Publish what is due, until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._go_on(), name="schedules: go on")
                 tasks.create_task(self._look_forever(), name="schedules: look")
                 tasks.create_task(self.remembering.run(), name="schedules: remember")
         finally:

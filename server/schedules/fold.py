@@ -138,7 +138,8 @@ class SchedulesFold:
         """Become what `dump` encoded. ValueError when the version is not known."""
         if version != FOLD_VERSION:
             raise ValueError(f"the schedules' section has version {version}; this program knows {FOLD_VERSION}")
-        self.__init__()  # type: ignore[misc]
+        for state in (self._schedules, self._keys, self._counts, self._bytes):
+            state.clear()
         for data in pieces:
             for kept in schedules_pb2.SchedulesPiece.FromString(data).schedules:
                 entity = _created(kept.created, kept.created_revision)

@@ -70,12 +70,12 @@ class Schedules:
         self._config = config
         self._firing = Firing(fold, streams, writer, clock, config)
 
-    async def start(self) -> None:
-        """Go on with every schedule."""
-        await self._firing.start()
+    def start(self) -> None:
+        """The streams are open, and nothing was published to them since the server started."""
+        self._firing.start()
 
     async def run(self) -> None:
-        """Publish what is due, until cancelled."""
+        """Go on with every schedule and publish what is due, until cancelled."""
         await self._firing.run()
 
     def on_records(self, records: Sequence[Record]) -> None:

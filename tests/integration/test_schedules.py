@@ -127,7 +127,9 @@ async def test_pages_over_plain_grpc(server: Server) -> None:
             schedule.cron.expression = "0 0 1 1 *"
             answer = await stub.CreateSchedule(schedules_pb2.CreateScheduleRequest(schedule=schedule))
             assert answer.created
-        names, sizes, token = [], [], ""
+        names: list[str] = []
+        sizes: list[int] = []
+        token = ""
         while not names or token:
             request = schedules_pb2.ListSchedulesRequest(namespace="pages", page_size=20, page_token=token)
             page = await stub.ListSchedules(request)
@@ -139,6 +141,7 @@ async def test_pages_over_plain_grpc(server: Server) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await stub.ListSchedules(schedules_pb2.ListSchedulesRequest(page_token="?"))
         details = next(value for key, value in failed.value.trailing_metadata() or () if key == DETAILS_KEY)
+        assert isinstance(details, bytes)
         error = error_from(failed.value.code().name, failed.value.details() or "", details)
         assert isinstance(error, InvalidArgument)
         assert error.violations[0].field == "page_token"
