@@ -22,7 +22,7 @@ from trunkline.server.events.streams import Streams, Writer
 from trunkline.server.events.tasks import Tasks
 
 from .config import SchedulesConfig
-from .fold import SCHEDULE_CREATED, SCHEDULE_DELETED, SchedulesFold
+from .fold import SCHEDULE_CREATED, SCHEDULE_DELETED, ScheduleEntity, SchedulesFold
 from .planner import Live, Pace, Planner
 from .published import Identity, find_published
 from .remembering import BY, Remembering
@@ -86,9 +86,17 @@ class Firing:
         for index, entity in enumerate(list(self._fold.schedules())):
             if index % GO_ON_SCHEDULES == 0:
                 await asyncio.sleep(0)
-            if self._fold.get(entity.key) is entity and self.planner.get(entity.key) is None:
-                begun_ms = self._begun_ms.get((entity.spec.namespace, entity.spec.stream), 0)
-                self._added(self.planner.add(entity, attempted_ms=begun_ms))
+            if self._fold.get(entity.key) is entity:
+                self.live_of(entity)
+
+    def live_of(self, entity: ScheduleEntity) -> Live:
+        """A schedule that is there, at work; from now on if it was not before."""
+        live = self.planner.get(entity.key)
+        if live is None:
+            begun_ms = self._begun_ms.get((entity.spec.namespace, entity.spec.stream), 0)
+            live = self.planner.add(entity, attempted_ms=begun_ms)
+            self._added(live)
+        return live
 
     def on_records(self, records: Sequence[Record]) -> None:
         """Records of control were folded: schedules come and go."""

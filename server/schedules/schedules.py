@@ -122,7 +122,7 @@ class Schedules:
             state = schedules_pb2.ScheduleState(schedule=spec.message(), created_revision=written.revision)
             return state, True
         is_new = entity.created_revision == written.revision if written.repeated else bool(written.records)
-        return self._state(entity), is_new
+        return self._state(entity, self._firing.live_of(entity)), is_new
 
     def _refuse_too_many(self, spec: Spec) -> None:
         limits = self._config
@@ -161,32 +161,28 @@ class Schedules:
             if len(shown) >= (page_size or PAGE_SIZE_DEFAULT) or size >= PAGE_BYTES or looked_at >= PAGE_LOOKED_AT_MAX:
                 return Page(shown, last)
             last = entity.key
-            if may_touch(entity.spec) and not self._is_over(entity):
-                shown.append(self._state(entity))
+            if not may_touch(entity.spec):
+                continue
+            live = self._firing.live_of(entity)
+            if not live.is_finished:  # else it is about to be deleted
+                shown.append(self._state(entity, live))
                 size += len(entity.spec.event)
         return Page(shown, "")
 
-    def _is_over(self, entity: ScheduleEntity) -> bool:
-        """It has published its last event, and is about to be deleted."""
-        live = self._firing.planner.get(entity.key)
-        return live is not None and live.is_finished
-
-    def _state(self, entity: ScheduleEntity) -> schedules_pb2.ScheduleState:
-        live = self._firing.planner.get(entity.key)
-        fired = entity.fired if live is None else live.fired
+    def _state(self, entity: ScheduleEntity, live: Live) -> schedules_pb2.ScheduleState:
+        fired = live.fired
         state = schedules_pb2.ScheduleState(
             schedule=entity.spec.message(),
             created_revision=entity.created_revision,
             created_at=convert.time_ns_to(entity.created_ms * _MS),
             last_offset=fired.offset,
             fired_count=fired.count,
+            last_error=live.last_error,
         )
         if fired.count:
             state.last_time.CopyFrom(convert.time_ns_to(fired.fired_ms * _MS))
-        if live is not None:
-            state.last_error = live.last_error
-            if live.next_ms is not None:
-                state.next_time.CopyFrom(convert.time_ns_to(live.next_ms * _MS))
+        if live.next_ms is not None:
+            state.next_time.CopyFrom(convert.time_ns_to(live.next_ms * _MS))
         return state
 
     def metrics(self) -> dict[str, float]:
