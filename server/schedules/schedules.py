@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from trunkline.api import convert
@@ -26,8 +28,10 @@ from .spec import Spec, check, check_times, schedule_key
 PAGE_SIZE_DEFAULT = 100
 PAGE_BYTES = 1 << 20
 """Of events, by which the last of a page may be too much."""
-PAGE_LOOKED_AT_MAX = 10_000
-"""Schedules that one page looks at; those that the caller may not see make it shorter."""
+SLICE_SCHEDULES = 100
+"""Looked at between two looks at the loop."""
+PAGE_SLICES_MAX = 100
+"""Of one page; what the caller may not see makes it shorter."""
 FAILING_ATTEMPTS = 3
 """Attempts after which a schedule that cannot publish is an alarm."""
 _MS = 1_000_000
@@ -149,25 +153,30 @@ class Schedules:
 
     # Showing.
 
-    def page(self, namespace: str, *, page_size: int, page_token: str, may_touch: MayTouch) -> Page:
-        """A page of a namespace's schedules, or of all when it is empty. InvalidArgument for a token that is none."""
+    async def page(self, namespace: str, *, page_size: int, page_token: str, may_touch: MayTouch) -> Page:
+        """A page of a namespace's schedules, or of all when it is empty: each as it is when it is looked at.
+
+        Raises InvalidArgument for a token that is none of ours.
+        """
         if page_token and not page_token.startswith(_PREFIX):
             raise InvalidArgument.of("page_token", "the next_page_token of an earlier answer", page_token)
         prefix = schedule_key(namespace, "") if namespace else _PREFIX
+        page_size = page_size or PAGE_SIZE_DEFAULT
         shown: list[schedules_pb2.ScheduleState] = []
-        size = 0
-        last = ""
-        for looked_at, entity in enumerate(self._fold.behind(page_token, prefix=prefix)):
-            if len(shown) >= (page_size or PAGE_SIZE_DEFAULT) or size >= PAGE_BYTES or looked_at >= PAGE_LOOKED_AT_MAX:
-                return Page(shown, last)
-            last = entity.key
-            if not may_touch(entity.spec):
-                continue
-            live = self._firing.live_of(entity)
-            if not live.is_finished:  # else it is about to be deleted
-                shown.append(self._state(entity, live))
-                size += len(entity.spec.event)
-        return Page(shown, "")
+        size, last = 0, page_token
+        for _ in range(PAGE_SLICES_MAX):
+            some = list(islice(self._fold.behind(last, prefix=prefix), SLICE_SCHEDULES))
+            for entity in some:
+                if len(shown) >= page_size or size >= PAGE_BYTES:
+                    return Page(shown, last)
+                last = entity.key
+                if may_touch(entity.spec) and not (live := self._firing.live_of(entity)).is_finished:
+                    shown.append(self._state(entity, live))
+                    size += len(entity.spec.event)
+            if len(some) < SLICE_SCHEDULES:
+                return Page(shown, "")
+            await asyncio.sleep(0)
+        return Page(shown, last)
 
     def _state(self, entity: ScheduleEntity, live: Live) -> schedules_pb2.ScheduleState:
         fired = live.fired

@@ -41,7 +41,7 @@ class ScheduleService(ScheduleServiceServicer):
     async def ListSchedules(
         self, request: schedules_pb2.ListSchedulesRequest, context: Context
     ) -> schedules_pb2.ListSchedulesResponse:
-        page = self._schedules.page(
+        page = await self._schedules.page(
             request.namespace,
             page_size=request.page_size,
             page_token=request.page_token,

@@ -87,9 +87,9 @@ class World:
         state, _ = await self.plane.schedules.create(schedule, BY, allow=lambda _spec: None)
         return state
 
-    def states(self) -> dict[str, Any]:
+    async def states(self) -> dict[str, Any]:
         """Every schedule, by name."""
-        page = self.plane.schedules.page("", page_size=1_000, page_token="", may_touch=lambda _spec: True)
+        page = await self.plane.schedules.page("", page_size=1_000, page_token="", may_touch=lambda _spec: True)
         return {state.schedule.name: state for state in page.schedules}
 
     async def events(self, stream: str = "events") -> list[events_pb2.CloudEvent]:

@@ -70,7 +70,7 @@ class DiskWorld(World):
                     await self._make(f"once-{n}", at_ms=self.now_ms + 500 * n)
             await asyncio.sleep(for_s)
             for _ in range(4):  # one may be on its way
-                self.shown = self.states()
+                self.shown = await self.states()
                 self.published = await self.due(JOBS)
                 if self.shown["often"].fired_count == sum(name == "often" for name, _ in self.published):
                     break

@@ -47,7 +47,7 @@ def test_what_is_due_is_published_and_gone() -> None:
             assert published.source == "/tests"
             assert published.type == "due.once"
             assert published.attributes["scheduledtime"].ce_timestamp.ToMilliseconds() == at_ms
-            assert world.states() == {}
+            assert await world.states() == {}
             assert await told(world) == ["schedule.created", "schedule.deleted"]
 
     virtual(main)
@@ -63,12 +63,12 @@ def test_an_interval_counts_from_its_start_and_ends() -> None:
             until.until.FromMilliseconds(made + 45_000)
             await world.create("four", every_s=10, until=until.until)
             await asyncio.sleep(35)
-            assert world.states().keys() == {"four"}
-            state = world.states()["four"]
+            assert (await world.states()).keys() == {"four"}
+            state = (await world.states())["four"]
             assert (state.fired_count, state.last_time.ToMilliseconds()) == (3, made + 30_000)
             assert (await world.events())[state.last_offset].type == "due.four"
             await asyncio.sleep(100)
-            assert world.states() == {}
+            assert await world.states() == {}
             assert sorted(await world.due()) == [
                 *(("four", made + n * 10_000) for n in range(1, 5)), *(("three", made + n * 10_000) for n in range(1, 4))
             ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_a_crash_between_publishing_and_remembering_publishes_nothing_twice(wind
             )
             await asyncio.sleep(5)
             assert len(await world.events("jobs")) == 1
-            assert world.states() == {}
+            assert await world.states() == {}
 
     virtual(main)
 
@@ -136,12 +136,12 @@ def test_what_a_fast_schedule_fired_since_control_was_told_is_found_in_the_strea
             await world.create("fast", every_s=10)
             await asyncio.sleep(58)
             assert await told(world) == ["schedule.created", "schedule.fired"]
-            before = world.states()["fast"]
+            before = (await world.states())["fast"]
             assert before.fired_count == 5
         async with world.running() as plane:
             assert plane.control.folds.get(f"schedule/{NAMESPACE}/fast").fired.count == 1  # type: ignore[union-attr]
             await asyncio.sleep(5)
-            after = world.states()["fast"]
+            after = (await world.states())["fast"]
             assert after.fired_count == 6
             assert await world.due() == [("fast", made + n * 10_000) for n in range(1, 7)]
 
@@ -212,7 +212,7 @@ def test_a_publish_whose_end_is_not_known_is_looked_for_before_it_is_tried_again
             await world.create("b", at_ms=world.now_ms + 1_000, stream="jobs")
             await asyncio.sleep(30)
             assert sorted(name for name, _ in await world.due("jobs")) == ["a", "b"]
-            assert world.states() == {}
+            assert await world.states() == {}
 
     virtual(main)
 
@@ -228,7 +228,7 @@ def test_a_stream_that_is_gone_is_told_and_published_to_when_it_is_there_again()
             await plane.events.streams.delete(NAMESPACE, "jobs", BY)
             await asyncio.sleep(10)
             assert [name for name, _ in await world.due()] == ["other"]
-            assert world.states()["job"].last_error == "no stream jobs in shop"
+            assert (await world.states())["job"].last_error == "no stream jobs in shop"
             [alarm] = plane.schedules.alarms()
             assert (alarm.name, alarm.namespace, alarm.subject) == ("SCHEDULES_FAILED", "shop", "jobs")
             assert plane.schedules.metrics()["failing"] == 1
@@ -252,7 +252,7 @@ def test_one_that_cannot_be_published_any_more_does_not_hold_up_the_others() -> 
             object.__setattr__(spec, "event", event("", topic="no topic").SerializeToString())
             await asyncio.sleep(5)
             assert sorted(name for name, _ in await world.due()) == ["a", "c"]
-            assert "event" in world.states()["bad"].last_error
+            assert "event" in (await world.states())["bad"].last_error
 
     virtual(main)
 
@@ -282,7 +282,7 @@ def test_thousands_that_are_due_at_once_are_published_in_a_few_appends() -> None
             assert stream is not None
             blocks = await stream.event_log.log.read(0, max_bytes=1 << 24)
             assert len(blocks) <= 25
-            assert world.states() == {}
+            assert await world.states() == {}
             assert len(plane.schedules._firing.planner._heap) < 100
 
     virtual(main)
@@ -296,7 +296,7 @@ def test_a_zone_that_a_later_program_does_not_know_is_told(monkeypatch: pytest.M
         monkeypatch.setattr("trunkline.server.schedules.rule._zone_names", lambda: frozenset({"UTC"}))
         async with world.running():
             await world.jump(2 * 86_400)
-            state = world.states()["daily"]
+            state = (await world.states())["daily"]
             assert state.last_error.startswith("time_zone:")
             assert not state.HasField("next_time")
         monkeypatch.undo()
