@@ -68,7 +68,9 @@ class Settings:
             table.add_row(*(_cell(row.get(column)) for column in columns))
         if table.row_count:
             console = Console()
-            console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
+            if not console.is_terminal:
+                console.width = PIPED_WIDTH
+            console.print(table)
         else:
             click.echo(empty)
 

@@ -42,7 +42,7 @@ def publish(
     """
     if lines and (data or event_id):
         raise InvalidArgument.of("--lines", "takes its data from standard input, and ids are random", data or event_id)
-    events = _from_lines(event_type, fields) if lines else iter([_event(event_type, data, event_id, fields)])
+    events = _from_lines(event_type, fields) if lines else iter([event_of(event_type, data, event_id, fields)])
 
     async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -63,7 +63,8 @@ def publish(
     setting.show(setting.run(work), ("offset", "id", "duplicate", "durability", "copies"), empty="nothing to publish")
 
 
-def _event(event_type: str, data: str, event_id: str, fields: dict[str, str]) -> Event:
+def event_of(event_type: str, data: str, event_id: str, fields: dict[str, str]) -> Event:
+    """An event with what options say; data that is JSON is marked as such."""
     try:
         json.loads(data)
         attributes = {"datacontenttype": "application/json"}
@@ -74,7 +75,7 @@ def _event(event_type: str, data: str, event_id: str, fields: dict[str, str]) ->
 
 def _from_lines(event_type: str, fields: dict[str, str]) -> Iterator[Event]:
     for line in sys.stdin:
-        yield _event(event_type, line.rstrip("\n"), "", fields)
+        yield event_of(event_type, line.rstrip("\n"), "", fields)
 
 
 def _batches(events: Iterator[Event]) -> Iterator[list[Event]]:

@@ -31,6 +31,7 @@ OWN = {
     "seek": "_subscriptions",
     "redrive": "_subscriptions",
     "explain": "_subscriptions",
+    "schedules": "_schedules",
     "token": "_admin",
     "status": "_admin",
     "history": "_admin",

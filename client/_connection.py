@@ -14,7 +14,7 @@ import grpc.aio
 
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
-from trunkline.core.errors import InvalidArgument, Unreachable
+from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import (
     NO_LABELS,
     TTL_MS_MAX,
@@ -34,11 +34,11 @@ from ._balancer import LoadBalancing
 from ._channel import BalancedChannel, ChannelOptions, SentCall
 from ._chooser import Chooser
 from ._edge import Edge
-from ._errors import is_transient
 from ._event_calls import EventCalls
 from ._lease import LeaseKeeper
 from ._options import ClientOptions
 from ._registration import Registration, Terms, declared_of
+from ._schedule_calls import ScheduleCalls
 from ._subscriptions import Subscriptions
 from ._view import View
 from ._view_cache import ViewCache
@@ -47,7 +47,7 @@ from ._watches import Watches
 Answer = TypeVar("Answer")
 
 
-class Trunkline(EventCalls):
+class Trunkline(EventCalls, ScheduleCalls):
     """One connection.
 
     Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).
@@ -167,28 +167,8 @@ class Trunkline(EventCalls):
             close=self._watches.close,
         )
         self._watches.open(view)
-        try:
-            async with asyncio.timeout(self._options.timeout_s if timeout_s is None else timeout_s):
-                await self._first_state(view)
-        except TimeoutError:
-            if not await self._restored(view):
-                view.close()
-                raise view.error or Unreachable("no state of the service was received in time") from None
-        except BaseException:
-            view.close()
-            raise
+        await self._watches.first_state(view, self._options.timeout_s if timeout_s is None else timeout_s)
         return view
-
-    async def _first_state(self, view: View) -> None:
-        while not view.state.whole:
-            await view.settled()
-            if view.error is not None and not view.state.whole:
-                if not is_transient(view.error):
-                    raise view.error
-                await self._restored(view)
-
-    async def _restored(self, view: View) -> bool:
-        return self._cache is not None and await self._cache.restore(view)
 
     async def channel(
         self, service: str, *, load_balancing: LoadBalancing = "round_robin", hash_header: str = "",
@@ -203,11 +183,8 @@ class Trunkline(EventCalls):
         every call that was sent, when it has ended: where it went, its status, how long it took.
         """
         options = ChannelOptions(
-            load_balancing=load_balancing,
-            hash_header=hash_header,
-            protocol=protocol,
-            connect_timeout_s=connect_timeout_s,
-        )
+            load_balancing=load_balancing, hash_header=hash_header, protocol=protocol, connect_timeout_s=connect_timeout_s
+        )  # fmt: skip
         view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
         dial = partial(self._dial_instance, credentials)
         edge = self._edge

@@ -63,9 +63,9 @@ FACES = {
     "Trunkline": Face(
         "_connection",
         ("namespace", "name", "target", "register", "watch", "channel", "chooser", "resolve", "publish", "publisher",
-         "subscribe", "fetch", "seek", "call"),
+         "subscribe", "fetch", "seek", "schedule", "schedules", "unschedule", "call"),
         base="SyncConnection",
-        parts=(("_event_calls", "EventCalls"), ("_connected", "Connected")),
+        parts=(("_event_calls", "EventCalls"), ("_schedule_calls", "ScheduleCalls"), ("_connected", "Connected")),
     ),
 }  # fmt: skip
 

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import grpc
 import grpc.aio
 
-from trunkline.api.v1 import admin_pb2_grpc, discovery_pb2_grpc, events_pb2_grpc, registry_pb2_grpc
+from trunkline.api.v1 import (
+    admin_pb2_grpc,
+    discovery_pb2_grpc,
+    events_pb2_grpc,
+    registry_pb2_grpc,
+    schedules_pb2_grpc,
+)
 from trunkline.core.errors import DeadlineExceeded, TrunklineError, Unreachable
 
 from ._backoff import Backoff
@@ -36,6 +42,7 @@ class Stubs(NamedTuple):
     registry: registry_pb2_grpc.RegistryServiceAsyncStub
     discovery: discovery_pb2_grpc.DiscoveryServiceAsyncStub
     events: events_pb2_grpc.EventServiceAsyncStub
+    schedules: schedules_pb2_grpc.ScheduleServiceAsyncStub
     admin: admin_pb2_grpc.AdminServiceAsyncStub
 
 
@@ -59,6 +66,7 @@ def stubs_on(channel: ControlChannel) -> Stubs:
         registry=registry_pb2_grpc.RegistryServiceStub(real),
         discovery=discovery_pb2_grpc.DiscoveryServiceStub(real),
         events=events_pb2_grpc.EventServiceStub(real),
+        schedules=schedules_pb2_grpc.ScheduleServiceStub(real),
         admin=admin_pb2_grpc.AdminServiceStub(real),
     )
 

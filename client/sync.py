@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -31,6 +32,7 @@ from ._link import Calling, Stubs
 from ._publish import Published
 from ._pull import Fetched
 from ._registration import Drained, Registration
+from ._schedules import Schedule
 from ._subscription import Gap
 from ._subscription_options import Start, SubscriptionOptions
 from ._sync_base import SyncConnection, SyncConsumer, SyncDeliveryFields, SyncFace, SyncSender
@@ -658,6 +660,53 @@ class SyncTrunkline(SyncConnection):
         Everything before the place counts as done, nothing from it on does.
         """
         return self._portal.call(self._async.seek, name, to, stream=stream, namespace=namespace)
+
+    def schedule(
+        self,
+        name: str,
+        event: Event,
+        *,
+        at: datetime | None = None,
+        every: timedelta | float | None = None,
+        cron: str = "",
+        time_zone: str = "",
+        start: datetime | None = None,
+        until: datetime | None = None,
+        max_count: int = 0,
+        skip_missed: bool = False,
+        stream: str = "events",
+        namespace: str | None = None,
+    ) -> Schedule:
+        """Have the control plane publish an event later: `at` a time, `every` so often (a number: seconds), or by a `cron`
+        expression of five fields in a `time_zone` ("UTC" if empty).
+
+        `every` counts from `start`, or from now. It ends with `until` or after `max_count` events. Times that went by
+        while nothing could be published are made good by one event, or not at all with `skip_missed`. A schedule of this
+        name with other settings is ScheduleExists. One that has nothing left to publish is gone.
+        """
+        return self._portal.call(
+            self._async.schedule,
+            name,
+            event,
+            at=at,
+            every=every,
+            cron=cron,
+            time_zone=time_zone,
+            start=start,
+            until=until,
+            max_count=max_count,
+            skip_missed=skip_missed,
+            stream=stream,
+            namespace=namespace,
+        )
+
+    def schedules(self, *, namespace: str | None = None) -> tuple[Schedule, ...]:
+        """Every schedule of the namespace, by name."""
+        return self._portal.call(self._async.schedules, namespace=namespace)
+
+    def unschedule(self, name: str, *, namespace: str | None = None) -> None:
+        """Delete a schedule. ScheduleNotFound."""
+        self._portal.call(self._async.unschedule, name, namespace=namespace)
 
     def call(
         self, method: Callable[[Stubs], Calling], request: Any, answer: type[Answer], *, timeout_s: float | None = None

@@ -100,6 +100,13 @@ class SubscriptionNotFound(TrunklineError):
     status = "NOT_FOUND"
 
 
+class ScheduleNotFound(TrunklineError):
+    """No such schedule in the namespace."""
+
+    code = "SCHEDULE_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
 class TokenNotFound(TrunklineError):
     """No token has this id."""
 
@@ -132,6 +139,13 @@ class SubscriptionExists(TrunklineError):
     """The subscription is there with another configuration."""
 
     code = "SUBSCRIPTION_EXISTS"
+    status = "ALREADY_EXISTS"
+
+
+class ScheduleExists(TrunklineError):
+    """The schedule is there with another configuration."""
+
+    code = "SCHEDULE_EXISTS"
     status = "ALREADY_EXISTS"
 
 

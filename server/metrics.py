@@ -43,6 +43,7 @@ class PlaneMetrics(Collector):
             "registry": plane.registry.metrics(),
             "discovery": plane.discovery.metrics(),
             "events": plane.events.metrics(),
+            "schedules": plane.schedules.metrics(),
         }
 
 

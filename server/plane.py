@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from trunkline.api.v1 import admin_pb2_grpc, discovery_pb2_grpc, events_pb2_grpc, registry_pb2_grpc
+from trunkline.api.v1 import (
+    admin_pb2_grpc,
+    discovery_pb2_grpc,
+    events_pb2_grpc,
+    registry_pb2_grpc,
+    schedules_pb2_grpc,
+)
 from trunkline.core.clock import Clock, Rng
 
 from .admin.about import About
@@ -45,6 +51,10 @@ from .registry.probe_config import ProberConfig
 from .registry.prober import Probe, Prober
 from .registry.registry import Registry
 from .registry.service import RegistryService
+from .schedules.config import SchedulesConfig
+from .schedules.fold import SchedulesFold
+from .schedules.schedules import Schedules
+from .schedules.service import ScheduleService
 from .security.authenticate import Authenticator
 from .security.config import SecurityConfig
 from .security.tokens import Tokens
@@ -66,6 +76,7 @@ class PlaneConfig:
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
     events: BusConfig = field(default_factory=BusConfig)
+    schedules: SchedulesConfig = field(default_factory=SchedulesConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     sink: SinkConfig = field(default_factory=SinkConfig)
@@ -101,9 +112,10 @@ class ControlPlane:
         self._registry_fold = RegistryFold(config.registry.tombstones)
         self._events_fold = EventsFold()
         self._tokens_fold = TokensFold()
+        self._schedules_fold = SchedulesFold()
         self.control = Control(
             engine,
-            Folds([self._registry_fold, self._events_fold, self._tokens_fold]),
+            Folds([self._registry_fold, self._events_fold, self._tokens_fold, self._schedules_fold]),
             clock,
             config.control,
             program_version=about.version,
@@ -132,12 +144,13 @@ class ControlPlane:
         self.history = History(self.engine, self.control.log, clock, config.history)
         self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
         self._make_events()
+        self.schedules = Schedules(self._schedules_fold, self.events.streams, sequencer, clock, config.schedules)
         self.tokens = Tokens(sequencer, self._tokens_fold, clock, self._entropy)
         self.operations = Operations(
             self.control,
             self.registry,
             self.discovery,
-            (self.registry, self.prober, self.events),
+            (self.registry, self.prober, self.events, self.schedules),
             self._about,
             clock,
         )
@@ -190,6 +203,7 @@ class ControlPlane:
         )
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), server)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
+        schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(self.schedules, header), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(self.operations, self.tokens, self.history), server
         )
@@ -217,7 +231,9 @@ class ControlPlane:
             tasks.create_task(self.control.run(), name="control")
             await self.control.ready.wait()
             await self.events.start(AUTHOR)
+            self.schedules.start()
             tasks.create_task(self.events.run(), name="events")
+            tasks.create_task(self.schedules.run(), name="schedules")
             tasks.create_task(self.registry.run(), name="registry")
             tasks.create_task(self.discovery.watches.run(), name="watches")
             tasks.create_task(self.prober.run(), name="prober")
@@ -228,6 +244,7 @@ class ControlPlane:
 
     def _on_group(self, group: Group) -> None:
         self.events.on_records(group.applied)
+        self.schedules.on_records(group.applied)
         self.changes.on_group(group)
 
     async def reached(self) -> None:

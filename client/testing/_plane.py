@@ -10,7 +10,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import grpc
 import grpc.aio
 
-from trunkline.api.v1 import admin_pb2_grpc, common_pb2, discovery_pb2_grpc, events_pb2_grpc, registry_pb2_grpc
+from trunkline.api.v1 import (
+    admin_pb2_grpc,
+    common_pb2,
+    discovery_pb2_grpc,
+    events_pb2_grpc,
+    registry_pb2_grpc,
+    schedules_pb2_grpc,
+)
 from trunkline.core.clock import Clock, ManualClock, Rng
 from trunkline.core.errors import InstanceNotFound, TrunklineError
 
@@ -61,6 +68,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """Nothing of it is played here: every method is UNIMPLEMENTED."""
 
 
+class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
+    """Nor of this."""
+
+
 class FakeControlPlane:
     """Answers as Trunkline does: registry, discovery and events, with the same errors, in memory.
 
@@ -90,6 +101,7 @@ class FakeControlPlane:
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(self._registrations, server)
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(self._discovery, server)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
+        schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleServicer(), server)  # type: ignore[abstract]
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(), server)  # type: ignore[abstract]
 
     def connect(

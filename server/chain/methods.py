@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2
+from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2, schedules_pb2
 from trunkline.core.leases import read_lease_ids
 from trunkline.core.model import Registration
 from trunkline.core.registrations import read_registration_request
@@ -93,6 +93,10 @@ def _create_stream(request: events_pb2.CreateStreamRequest) -> Demand:
     return Verb.ADMINISTER, Resource(request.stream.namespace)
 
 
+def _create_schedule(request: schedules_pb2.CreateScheduleRequest) -> Demand:
+    return Verb.PUBLISH, Resource(request.schedule.namespace)
+
+
 def _everything(_request: admin_pb2.StatusRequest) -> Demand:
     return Verb.ADMINISTER, EVERYTHING
 
@@ -148,6 +152,12 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "RedeliverEvents": _plain(Verb.ADMINISTER),
         "SeekSubscription": _plain(Verb.ADMINISTER),
         "ExplainSubscription": _plain(Verb.CONSUME),
+    },
+    "trunkline.api.v1.ScheduleService": {
+        # The topic is the event's, which the servicer checks, or the stored one's: it authorizes what it finds.
+        "CreateSchedule": Method(verb=Verb.PUBLISH, demands=_create_schedule),
+        "ListSchedules": _plain(Verb.READ),
+        "DeleteSchedule": _plain(Verb.PUBLISH),
     },
     "trunkline.api.v1.AdminService": {
         "Status": Method(verb=Verb.ADMINISTER, demands=_everything),

@@ -47,7 +47,7 @@ def of_instance(change: RegistryChange, incarnation: int) -> DerivedEvent:
 
 
 def of_record(record: Record, incarnation: int) -> DerivedEvent:
-    """A stream or a subscription came or went."""
+    """A stream, a subscription or a schedule came or went."""
     _, namespace, subject = record.key.split("/", 2)
     data = {
         "revision": record.offset,

@@ -65,8 +65,8 @@ class Changes:
     # What happened. Both are told of every group, in whichever order.
 
     def on_group(self, group: Group) -> None:
-        """Records were folded: those of streams and subscriptions are changes."""
-        self._changes += [record for record in group.applied if _is_shown(record)]
+        """Records were folded: those of streams, subscriptions and schedules are changes."""
+        self._changes += [_without_body(record) for record in group.applied if _is_shown(record)]
         self._records_to = group.revision
         self._publish()
 
@@ -132,14 +132,16 @@ class Changes:
             yield step
 
     async def _records(self, namespace: str, begin: int, end: int) -> list[Change]:
-        """The records about a namespace's streams and subscriptions."""
+        """The records about a namespace's streams, subscriptions and schedules."""
         found: list[Change] = []
         while begin < end:
             blocks = await self._control.read(begin, max_bytes=READ_BYTES)
             for block in blocks:
                 records = map(block.record, range(block.count))
                 found += [
-                    r for r in records if _is_shown(r) and _namespace_of(r) == namespace and begin <= r.offset < end
+                    _without_body(r)
+                    for r in records
+                    if _is_shown(r) and _namespace_of(r) == namespace and begin <= r.offset < end
                 ]
                 await asyncio.sleep(0)
             if not blocks:
@@ -231,7 +233,15 @@ class ChangesLog:
 
 
 def _is_shown(record: Record) -> bool:
-    return record.topic.startswith(("stream.", "subscription."))
+    """Of schedules only that they come and go: what they publish is seen where they publish it."""
+    return record.topic.startswith(("stream.", "subscription.", "schedule.created", "schedule.deleted"))
+
+
+def _without_body(record: Record) -> Record:
+    """What is told of a record: its body may be large, and many are kept."""
+    return Record(
+        record.offset, record.time_ns, record.topic, b"", key=record.key, author=record.author, reason=record.reason
+    )
 
 
 def _revision_of(change: Change) -> int:

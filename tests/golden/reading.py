@@ -12,14 +12,18 @@ from trunkline.core.clock import Rng
 from trunkline.core.model import Sync
 from trunkline.server.events.checkpoint import SUBSCRIPTIONS
 from trunkline.server.events.fold import EventsFold
-from trunkline.server.journal.control.fold import Folds
+from trunkline.server.journal.control.fold import Fold, Folds
 from trunkline.server.journal.control.node import Control, ControlConfig
 from trunkline.server.journal.control.snapshot import frames
 from trunkline.server.journal.files.real_disk import RealDisk
 from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.log import Log, LogConfig
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
+from trunkline.server.schedules.fold import SchedulesFold
 from trunkline.server.security.tokens_fold import TokensFold
+
+NO_SCHEDULES = hashlib.sha256().hexdigest()
+"""Of a journal from before there were schedules."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +41,13 @@ async def read(folder: Path) -> Reading:
     engine = SegmentEngine(str(folder), disk, LoopClock(), Rng(99))
     await engine.open()
     registry = RegistryFold(TombstoneConfig())
-    control = Control(
-        engine, Folds([registry, EventsFold(), TokensFold()]), LoopClock(), ControlConfig(), program_version=""
-    )
+    first: list[Fold] = [registry, EventsFold(), TokensFold()]
+    schedules = SchedulesFold()
+    control = Control(engine, Folds([*first, schedules]), LoopClock(), ControlConfig(), program_version="")
     await control.open()
     sequencer = control.sequencer
-    snapshot = frames(sequencer.revision, sequencer.time_ns, control.folds, sequencer.admission, sequencer.requests)
+    # Of the folds that the first of these journals knew: a later one's state stands beside it.
+    snapshot = frames(sequencer.revision, sequencer.time_ns, Folds(first), sequencer.admission, sequencer.requests)
     facts: dict[str, Any] = {
         "journal_id": engine.journal_id,
         "node_id": f"{engine.node_id:016x}",
@@ -50,6 +55,7 @@ async def read(folder: Path) -> Reading:
         "skipped": sequencer.skipped,
         "registry": registry.digest(),
         "folds": hashlib.sha256(b"".join(snapshot)).hexdigest(),
+        "schedules": hashlib.sha256(b"".join(schedules.dump())).hexdigest(),
         "statuses": {e.registered.instance.key: e.registered.status.name for e in registry.entries()},
     }
     topics: list[str] = []

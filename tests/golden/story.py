@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from simulation.sim_disk import SimDisk
 
 from reference.events_world import event, publish_request
 from reference.registry_world import LoopClock
+from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
-from trunkline.api.v1 import admin_pb2, common_pb2, events_pb2
+from trunkline.api.v1 import admin_pb2, common_pb2, events_pb2, schedules_pb2
 from trunkline.core.clock import Rng
 from trunkline.core.model import Endpoint, GrpcHealthCheck, Instance, Locality, Registration, Status
 from trunkline.core.records import Change
@@ -184,6 +186,24 @@ async def make_streams_and_tokens(plane: ControlPlane) -> None:
     await plane.tokens.revoke(OPS, admin_pb2.RevokeTokenRequest(id=revoked.token.id))
 
 
+async def make_schedules(plane: ControlPlane) -> None:
+    """One of each rule, and one that goes. The one time comes while the story is told, and so does one of the interval."""
+
+    async def make(name: str, **rule: Any) -> None:
+        template = event("x", topic=f"due.{name}", key=name, data=b"what is due")
+        wanted = schedules_pb2.Schedule(namespace=NAMESPACE, name=name, event=template, **rule)
+        await plane.schedules.create(wanted, HOLDER, allow=lambda _spec: None)
+
+    soon = convert.time_ns_to((LoopClock().time_ns() // 1_000_000 + 3_000) * 1_000_000)
+    await make("once", at=soon)
+    fast = schedules_pb2.Schedule.Interval(interval=convert.ms_to(10_000), start=soon)
+    await make("often", every=fast, max_count=1_000, misfire=schedules_pb2.Schedule.MISFIRE_SKIP)
+    nightly = schedules_pb2.Schedule.Calendar(expression="30 2 * * 1-5", time_zone="Europe/Berlin")
+    await make("nightly", cron=nightly, until=convert.time_ns_to(4_000_000_000_000_000_000))
+    await make("gone", cron=nightly)
+    await plane.schedules.delete(NAMESPACE, "gone", HOLDER, allow=lambda _spec: None)
+
+
 async def pass_events(plane: ControlPlane) -> Feed:
     """Events of two streams; deliveries acknowledged, put off, and set aside."""
     stream = await plane.events.streams.get(NAMESPACE, "", HOLDER)
@@ -206,6 +226,7 @@ async def tell(disk: SimDisk) -> None:
     async with started(disk, epoch=1, probe=probe) as plane:
         held = await register_and_operate(plane)
         await make_streams_and_tokens(plane)
+        await make_schedules(plane)
         await pass_events(plane)
         await plane.control.snapshot()
         await lapse_and_restore(plane, held, probe)

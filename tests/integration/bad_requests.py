@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from trunkline.api.v1 import admin_pb2, common_pb2, discovery_pb2, events_pb2, registry_pb2
+from trunkline.api.v1 import admin_pb2, common_pb2, discovery_pb2, events_pb2, registry_pb2, schedules_pb2
 
 Changed = TypeVar("Changed", bound=Message)
 
@@ -272,6 +273,46 @@ def bad_event_calls() -> Iterator[Bad]:
     yield Bad("unknown", "EventService/ListSetAside", aside, *missing)
 
 
+def bad_schedules() -> Iterator[Bad]:
+    def bad(name: str, field: str, **changes: Any) -> Bad:
+        every = schedules_pb2.Schedule.Interval(interval=Duration(seconds=60))
+        wanted = schedules_pb2.Schedule(namespace="default", name="new", event=event(), every=every)
+        request = changed(schedules_pb2.CreateScheduleRequest(schedule=wanted), changes)
+        return Bad(name, "ScheduleService/CreateSchedule", request, *INVALID, field)
+
+    for name, text in HOSTILE_LABELS.items():
+        yield bad(f"namespace {name}", "schedule.namespace", schedule__namespace=text)
+    for name, text in HOSTILE_IDS.items():
+        yield bad(f"name {name}", "schedule.name", schedule__name=text)
+    for name, text in HOSTILE_TOPICS.items():
+        yield bad(f"topic {name}", "schedule.event.type", schedule__event__type=text)
+    yield bad("no rule", "schedule.rule", schedule__every=None)
+    yield bad("no event", "schedule.event", schedule__event=None)
+    yield bad("data", "schedule.event", schedule__event__text_data="x" * 65_537)
+    yield bad("soon", "schedule.every.interval", schedule__every__interval=Duration(seconds=9))
+    yield bad("in no time", "schedule.every.interval", schedule__every__interval=Duration())
+    yield bad("never again", "schedule.until", schedule__until=Timestamp(seconds=1))
+    yield bad("never", "schedule.at", schedule__at=Timestamp(seconds=1))
+    yield bad("misfire", "schedule.misfire", schedule__misfire=9)
+    for name, text in {
+        "markup": "<b>",
+        "huge": "*" * 300,
+        "fields": "* *",
+        "day": "0 0 31 2 *",
+        "nul": "* * * * \x00",
+    }.items():
+        yield bad(f"cron {name}", "schedule.cron.expression", schedule__cron__expression=text)
+    for name, text in {"path": "../../etc/passwd", "long": "a" * 65, "unknown": "Mars/Base"}.items():
+        cron = schedules_pb2.Schedule.Calendar(expression="* * * * *", time_zone=text)
+        yield bad(f"zone {name}", "schedule.cron.time_zone", schedule__cron=cron)
+    delete = schedules_pb2.DeleteScheduleRequest(namespace="default", name="nobody")
+    yield Bad("unknown", "ScheduleService/DeleteSchedule", delete, "NOT_FOUND", "SCHEDULE_NOT_FOUND")
+    listing = schedules_pb2.ListSchedulesRequest(page_size=1_001)
+    yield Bad("page size", "ScheduleService/ListSchedules", listing, *INVALID, "page_size")
+    listing = schedules_pb2.ListSchedulesRequest(page_token="made up")
+    yield Bad("page token", "ScheduleService/ListSchedules", listing, *INVALID, "page_token")
+
+
 def bad_admin_calls() -> Iterator[Bad]:
     history = admin_pb2.HistoryRequest
     future = ("OUT_OF_RANGE", "REVISION_IN_FUTURE")
@@ -292,7 +333,7 @@ def bad_admin_calls() -> Iterator[Bad]:
 
 def malformed() -> Iterator[Bad]:
     """Bytes that are no protobuf, to every unary method."""
-    for file in (registry_pb2, discovery_pb2, events_pb2, admin_pb2):
+    for file in (registry_pb2, discovery_pb2, events_pb2, schedules_pb2, admin_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 if not method.client_streaming and method.input_type.fields:
@@ -302,5 +343,5 @@ def malformed() -> Iterator[Bad]:
 
 BAD = [
     *bad_registrations(), *bad_registry_calls(), *bad_discovery(), *bad_publishes(), *bad_event_calls(),
-    *bad_admin_calls(), *malformed(),
+    *bad_schedules(), *bad_admin_calls(), *malformed(),
 ]  # fmt: skip

@@ -24,6 +24,8 @@ from trunkline.server.journal.control.node import ControlConfig
 from trunkline.server.journal.log import LogConfig
 from trunkline.server.registry.config import ExpiryConfig, RegistryLimits
 from trunkline.server.registry.guard import GuardConfig
+from trunkline.server.schedules.config import SchedulesConfig
+from trunkline.server.schedules.spec import EVENT_BYTES_MAX as SCHEDULED_EVENT_BYTES_MAX
 from trunkline.server.security.authority import CERTIFICATE_DAYS
 from trunkline.server.security.tokens import TOKENS_MAX
 from trunkline.server.transport.config import TransportConfig
@@ -38,6 +40,7 @@ OTHER_WORDS = {
     "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE", "DATA_LOSS",
     "EXPIRY_PAUSED", "CONTROL_STREAM_FAILED", "STREAM_FAILED", "EVENTS_SET_ASIDE", "EVENTS_DEAD_LETTERED",
     "PROBER_DOUBTED", "NOT_SERVING",
+    "SCHEDULES_FAILED", "MISFIRE_SKIP",
 }  # fmt: skip
 ALARM = re.compile(r'"([A-Z_]+_(?:PAUSED|FAILED|ASIDE|DOUBTED|LETTERED))"')
 
@@ -131,6 +134,15 @@ def numbers() -> Iterator[tuple[str, str]]:
         f"| {EVENTS_MAX:,}, {EVENT_BYTES_MAX >> 20} MiB, {TransportConfig().receive_message_bytes_max >> 20} MiB |",
     )
     yield "operating.md", f"| set-aside events of a subscription | {bounds.SET_ASIDE_MAX:,} |"
+    schedules = SchedulesConfig()
+    bytes_max = schedules.event_bytes_per_namespace_max >> 20
+    yield (
+        "operating.md",
+        f"| schedules of a namespace, bytes of their events | {schedules.schedules_per_namespace_max:,}, {bytes_max} MiB |",
+    )
+    yield "events.md", f"At least {schedules.interval_s_min:g} s (`schedules.interval_s_min`)"
+    yield "events.md", f"a time that is more than {schedules.misfire_after_s:g} s ago is passed over"
+    yield "events.md", f"when the schedule is made, and to {SCHEDULED_EVENT_BYTES_MAX >> 10} KiB"
     yield "operating.md", f"| tokens | {TOKENS_MAX:,} |"
     yield "operating.md", f"Control records are kept {ControlConfig().history_retention_s // 86_400} days"
     yield "operating.md", f"(up to {LogConfig().recent_bytes_max >> 20} MiB, and as much again"

@@ -24,6 +24,7 @@ JOURNAL = "trunkline.server.journal"
 REGISTRY = "trunkline.server.registry"
 DISCOVERY = "trunkline.server.discovery"
 EVENTS = "trunkline.server.events"
+SCHEDULES = "trunkline.server.schedules"
 CLIENT = "trunkline.client"
 
 MUTANTS = (
@@ -327,6 +328,22 @@ MUTANTS = (
         "is_new = bool(ready) and ready[0] < self.reserved_to\n",
         "is_new = bool(ready)\n",
         test="tests/simulation/test_events_crash_points.py",
+    ),
+    # Schedules.
+    Mutant(
+        "a start does not look for what schedules had published",
+        f"{SCHEDULES}.firing",
+        "        await _look_up(stream, batch)\n",
+        "",
+        test="tests/unit/schedules/test_firing.py",
+    ),
+    Mutant(
+        "a schedule publishes every time that it has missed",
+        f"{SCHEDULES}.planner",
+        "        due_ms = self._times.latest(self.fired.handled_ms, now_ms)\n",
+        "        due_ms = self._times.after(self.fired.handled_ms)\n"
+        "        due_ms = None if due_ms is None or due_ms > now_ms else due_ms\n",
+        test="tests/property/test_schedules.py",
     ),
     Mutant(
         "the checkpoints' stream is not recovered",
