@@ -25,6 +25,7 @@ OWN = {
     "publish": "_events",
     "subscribe": "_events",
     "streams": "_events",
+    "outbox": "_outbox",
     "token": "_admin",
     "status": "_admin",
     "history": "_admin",
