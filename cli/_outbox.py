@@ -48,7 +48,9 @@ def outbox() -> None:
 @database
 @table
 @click.option("--stream", default="events", show_default=True)
-@click.option("--batch", "batch_events", default=DEFAULTS.batch_events, show_default=True, help="Events in one request.")
+@click.option(
+    "--batch", "batch_events", default=DEFAULTS.batch_events, show_default=True, help="Events in one request."
+)
 @click.option("--poll", "poll_interval_s", type=float, help="Seconds. Default: 0.2 with SQLite, 5 with PostgreSQL.")
 @click.option("--keep", "keep_s", default=DEFAULTS.keep_s, show_default=True, help="Seconds that published rows stay.")
 @settings
@@ -58,7 +60,7 @@ def relay(setting: Settings, /, database: str, table: str, stream: str, **number
     Of several relays on one table one works; the others wait, and take over when it ends. While the database or the control
     plane is away it waits, too. What was asked for wrongly (a stream that is not there, a token without the right) ends it.
     """
-    options = RelayOptions(**numbers)
+    options = RelayOptions(publish_timeout_s=setting.timeout_s, **numbers)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("trunkline.outbox").setLevel(logging.INFO)
 

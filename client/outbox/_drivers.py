@@ -78,7 +78,9 @@ def async_driver_of(connection: object) -> Driver:
 
 def _known(connection: object, drivers: dict[str, Driver], *, is_async: bool) -> Driver:
     if ("psycopg", "AsyncConnection") in set(_origins(connection)) and not is_async:
-        raise InvalidArgument.of("connection", "a blocking one; add_async and create_table_async take others", connection)
+        raise InvalidArgument.of(
+            "connection", "a blocking one; add_async and create_table_async take others", connection
+        )
     if ("psycopg", "Connection") in set(_origins(connection)) and is_async:
         raise InvalidArgument.of("connection", "an async one; add and create_table take others", connection)
     for package, _ in _origins(connection):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, LiteralString, Self, cast
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from trunkline.core.errors import InvalidArgument, NotSupported
@@ -75,7 +75,9 @@ class PostgresStore:
 
     async def lead(self) -> bool:
         # Tried, not waited for: a statement that waits for days would keep the database from vacuuming what died since.
-        ((leads,),) = await self._fetch("SELECT pg_try_advisory_lock(%s, %s::regclass::oid::int)", LOCK_CLASS, self._table)
+        ((leads,),) = await self._fetch(
+            "SELECT pg_try_advisory_lock(%s, %s::regclass::oid::int)", LOCK_CLASS, self._table
+        )
         return bool(leads)
 
     async def read(self, most: Reading) -> list[Row]:
@@ -95,8 +97,8 @@ class PostgresStore:
             done = f"UPDATE {self._table} SET state = 'published', settled_at = now() WHERE id = ANY(%s)"
         mark = f"UPDATE {self._table} SET state = 'failed', reason = %s, settled_at = now() WHERE id = %s"
         async with self._asked() as connection, connection.transaction(), connection.cursor() as cursor:
-            await cursor.execute(_sql(done), ([row.id for row in published],))
-            await cursor.executemany(_sql(mark), [(reason.replace("\0", ""), row.id) for row, reason in failed])
+            await cursor.execute(done, ([row.id for row in published],))
+            await cursor.executemany(mark, [(reason.replace("\0", ""), row.id) for row, reason in failed])
 
     async def purge(self, *, older_than_s: float, rows: int) -> int:
         oldest = f"SELECT id, settled_at FROM {self._table} WHERE state = 'published' ORDER BY id LIMIT %s"
@@ -115,8 +117,7 @@ class PostgresStore:
             loop.remove_reader(socket)
 
     async def counts(self) -> RowCounts:
-        rows = await self._fetch(f"SELECT state, count(*) FROM {self._table} GROUP BY state")
-        by_state = {state: count for state, count in rows}
+        by_state = dict(await self._fetch(f"SELECT state, count(*) FROM {self._table} GROUP BY state"))
         return RowCounts(**{state: by_state.get(state, 0) for state in ("waiting", "published", "failed")})
 
     async def refusals(self, *, most: int) -> list[Refusal]:
@@ -138,12 +139,12 @@ class PostgresStore:
 
     async def _fetch(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         async with self._asked() as connection:
-            cursor = await connection.execute(_sql(statement), parameters)
+            cursor = await connection.execute(statement, parameters)
             return await cursor.fetchall() if cursor.description else []
 
     async def _change(self, statement: str, *parameters: object) -> int:
         async with self._asked() as connection:
-            return (await connection.execute(_sql(statement), parameters)).rowcount
+            return (await connection.execute(statement, parameters)).rowcount
 
     @asynccontextmanager
     async def _asked(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -168,8 +169,3 @@ def _plain(url: str) -> str:
     """libpq's own: without the driver that others name behind a plus."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(scheme=parts.scheme.partition("+")[0]))
-
-
-def _sql(statement: str) -> LiteralString:
-    """Statements hold nothing of others' but a table's name, which was checked."""
-    return cast(LiteralString, statement)

@@ -84,10 +84,10 @@ PURGE_ROWS = 1_000
 class Relay:
     """Publishes the events of one table to one stream.
 
-    Any number may run: one works, the others wait and take over. Every event is published at least once, with the id that it was
-    given when it was added, so that the stream recognises a repeat within its dedupe window. Events are published in the order
-    of their rows' ids: of one transaction in the order of the adds; behind the events of every transaction that had committed
-    when they were added.
+    Any number may run: one works, the others wait and take over. Every event is published at least once, with the id that
+    it was given when it was added, so that the stream recognises a repeat within its dedupe window. Events are published in
+    the order of their rows' ids: of one transaction in the order of the adds; behind the events of every transaction that
+    had committed when they were added.
     """
 
     def __init__(

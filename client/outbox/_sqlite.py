@@ -140,7 +140,9 @@ class SqliteStore:
             ).rowcount
 
     def _counts(self) -> RowCounts:
-        by_state = dict(self._connection.execute(f"SELECT state, count(*) FROM {self._table} GROUP BY state").fetchall())
+        by_state = dict(
+            self._connection.execute(f"SELECT state, count(*) FROM {self._table} GROUP BY state").fetchall()
+        )
         return RowCounts(**{state: by_state.get(state, 0) for state in ("waiting", "published", "failed")})
 
     def _refusals(self, most: int) -> list[Refusal]:

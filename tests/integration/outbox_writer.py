@@ -68,7 +68,6 @@ def main(url: str, seed: int) -> None:
     rng = random.Random(seed)
     is_sqlite = url.startswith("sqlite")
     connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30) if is_sqlite else psycopg.connect(url)
-    print("writing", flush=True)
     while True:
         try:
             if is_sqlite:

@@ -20,7 +20,16 @@ from interop.conformance.programs import lacking
 INSTALLED = Path("/usr/lib/postgresql")
 USER = "postgres"
 START_S = 20.0
-OPTIONS = ("-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_prepared_transactions=4", "-c", "max_connections=40")
+OPTIONS = (
+    "-c",
+    "listen_addresses=",
+    "-c",
+    "fsync=off",
+    "-c",
+    "max_prepared_transactions=4",
+    "-c",
+    "max_connections=40",
+)
 
 
 class Postgres:

@@ -98,7 +98,10 @@ async def test_blocking_connections(database: Postgres, connect: Callable[[str],
 
 
 async def test_asyncpg(database: Postgres) -> None:
-    plane, pool = FakeControlPlane(), await asyncpg.create_pool(host=database.url.partition("host=")[2], user="postgres")
+    plane, pool = (
+        FakeControlPlane(),
+        await asyncpg.create_pool(host=database.url.partition("host=")[2], user="postgres"),
+    )
     async with relaying(plane, database), pool.acquire() as connection:
         await OUTBOX.create_table_async(connection)
         transaction = connection.transaction()
@@ -280,7 +283,9 @@ async def test_rows_are_marked_kept_and_retried(database: Postgres) -> None:
     plane = FakeControlPlane()
     with database.connect() as connection:
         add(connection, "0")
-        connection.execute("INSERT INTO trunkline_outbox (source, event_id, event_type, event) VALUES ('', '', '', '\\x00')")
+        connection.execute(
+            "INSERT INTO trunkline_outbox (source, event_id, event_type, event) VALUES ('', '', '', '\\x00')"
+        )
         add(connection, "1")
     keeping = RelayOptions(keep_s=3600, poll_interval_s=0.05)
     async with relaying(plane, database, options=keeping):

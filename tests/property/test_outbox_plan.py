@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.outbox_world import ROWS_MAX, World, event
 
+from reference.outbox_world import ROWS_MAX, World, event
 from trunkline.client.outbox._plan import Plan, Publish, Read, Row, Settle, Verdict, fault_of, verdict_on
 from trunkline.core import errors
 from trunkline.core.errors import InvalidArgument, TrunklineError, Violation, leaf_errors

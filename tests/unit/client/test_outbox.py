@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from trunkline.client.outbox._sqlite import path_of
 from trunkline.client.outbox._store import Reading
 from trunkline.client.outbox._table import Table
 from trunkline.client.testing import FakeControlPlane
-from trunkline.core.errors import InvalidArgument, StreamNotFound
+from trunkline.core.errors import InvalidArgument, NotSupported, StreamNotFound
 
 OUTBOX = Outbox(source="/shop")
 QUICK = RelayOptions(
@@ -81,7 +82,7 @@ async def relaying(plane: FakeControlPlane, path: Path, **arguments: Any) -> Asy
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(WITHIN_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (what no event tells can only be asked for)
             await asyncio.sleep(0.005)
 
 
@@ -314,11 +315,20 @@ async def test_a_database_that_is_not_prepared_is_refused(tmp_path: Path) -> Non
         await open_store(f"sqlite:///{path}", Table("trunkline_outbox"), timeout_s=5)
 
 
-@pytest.mark.parametrize("url", ["mysql://root:secret@db/shop", "sqlite://", "sqlite:///", "shop.db", "sqlite://host/a.db"])
+@pytest.mark.parametrize(
+    "url", ["mysql://root:secret@db/shop", "sqlite://", "sqlite:///", "shop.db", "sqlite://host/a.db"]
+)
 async def test_urls_of_other_databases_are_refused_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidArgument, match="database") as caught:
         await open_store(url, Table("trunkline_outbox"), timeout_s=5)
     assert "secret" not in str(caught.value)
+
+
+async def test_without_its_driver_postgresql_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "trunkline.client.outbox._postgres", raising=False)
+    with pytest.raises(NotSupported, match=r"trunkline\[postgres\]"):
+        await open_store("postgresql://localhost/shop", Table("trunkline_outbox"), timeout_s=5)
 
 
 def test_paths_are_written_as_sqlalchemy_does() -> None:
