@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,11 +14,8 @@ import grpc.aio
 
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
-from trunkline.core.errors import InvalidArgument, Unreachable
 from trunkline.core.model import (
     NO_LABELS,
-    TTL_MS_MAX,
-    TTL_MS_MIN,
     WEIGHT_DEFAULT,
     Declared,
     Endpoint,
@@ -31,12 +28,12 @@ from trunkline.core.model import (
 from trunkline.core.selector import Selector
 
 from ._advertise import advertised, endpoints_of
+from ._answering import Answering
 from ._backoff import Backoff
 from ._balancer import LoadBalancing
 from ._channel import BalancedChannel, ChannelOptions, SentCall
 from ._chooser import Chooser
 from ._edge import Edge
-from ._errors import is_transient
 from ._event import Event
 from ._fork import ForkGuard
 from ._lease import LeaseKeeper
@@ -46,6 +43,7 @@ from ._publish import Published, named_events, publish
 from ._publisher import Publisher
 from ._pull import Fetched, PullPlace, fetch
 from ._registration import Registration, Terms, declared_of
+from ._requests import RequestCounts, Requests
 from ._start import Ordering, Start, subscription_config
 from ._subscription import Gap, Subscription, SubscriptionSpec
 from ._subscriptions import Subscriptions
@@ -79,6 +77,7 @@ class Trunkline:
         self._keeper = LeaseKeeper(self._link, edge.rng, self._new_backoff())
         self._watches = Watches(self._link, edge.clock, self._new_backoff(), options, client=name, cache=cache)
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
+        self._requests = Requests(self._link, edge, self._tasks, source=name, requests_max=options.requests_max)
         self._registrations: set[Registration] = set()
         self._closers: set[Publisher | BalancedChannel] = set()
         self._open = False
@@ -161,9 +160,10 @@ class Trunkline:
         first, unless `drain_on_exit` is false; `drain_limit_s` bounds the wait for watchers.
         """
         self._check_open()
-        ttl_ms = int(ttl_s * 1_000)
-        if not TTL_MS_MIN <= ttl_ms <= TTL_MS_MAX:
-            raise InvalidArgument.of("ttl_s", f"between {TTL_MS_MIN / 1_000:g} and {TTL_MS_MAX / 1_000:g}", ttl_s)
+        limit_s = self._options.drain_limit_s if drain_limit_s is None else drain_limit_s
+        terms = Terms(
+            ttl_ms=int(ttl_s * 1_000), take_over=take_over, drain_on_exit=drain_on_exit, drain_limit_s=limit_s
+        )
         given = endpoints_of(endpoints, host=host, port=port, protocol=protocol)
         instance = Instance(
             namespace=namespace or self._namespace,
@@ -177,8 +177,6 @@ class Trunkline:
             declared=declared_of(declared),
             health_check=health_check,
         )
-        limit_s = self._options.drain_limit_s if drain_limit_s is None else drain_limit_s
-        terms = Terms(ttl_ms=ttl_ms, take_over=take_over, drain_on_exit=drain_on_exit, drain_limit_s=limit_s)
         registration = Registration(
             self._link, self._keeper, self._tasks, self._edge, instance=instance, terms=terms, options=self._options
         )
@@ -207,28 +205,8 @@ class Trunkline:
             close=self._watches.close,
         )
         self._watches.open(view)
-        try:
-            async with asyncio.timeout(self._options.timeout_s if timeout_s is None else timeout_s):
-                await self._first_state(view)
-        except TimeoutError:
-            if not await self._restored(view):
-                view.close()
-                raise view.error or Unreachable("no state of the service was received in time") from None
-        except BaseException:
-            view.close()
-            raise
+        await self._watches.first_state(view, within_s=self._options.timeout_s if timeout_s is None else timeout_s)
         return view
-
-    async def _first_state(self, view: View) -> None:
-        while not view.state.whole:
-            await view.settled()
-            if view.error is not None and not view.state.whole:
-                if not is_transient(view.error):
-                    raise view.error
-                await self._restored(view)
-
-    async def _restored(self, view: View) -> bool:
-        return self._cache is not None and await self._cache.restore(view)
 
     async def channel(
         self, service: str, *, load_balancing: LoadBalancing = "round_robin", hash_header: str = "",
@@ -297,14 +275,8 @@ class Trunkline:
         """
         self._check_open()
         named = named_events(events, source=self._name, edge=self._edge)
-        return await publish(
-            self._link,
-            named,
-            namespace=namespace or self._namespace,
-            stream=stream,
-            require=require,
-            timeout_s=timeout_s,
-        )
+        place = namespace or self._namespace
+        return await publish(self._link, named, namespace=place, stream=stream, require=require, timeout_s=timeout_s)
 
     def publisher(
         self, *, stream: str = "events", require: Sync | None = None, in_flight_max: int = 10_000,
@@ -343,10 +315,6 @@ class Trunkline:
         `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing.
         """
         self._check_open()
-        if not 1 <= credit <= 1_000_000:
-            raise InvalidArgument.of("credit", "between 1 and 1000000", credit)
-        if name and not acknowledge:
-            raise InvalidArgument.of("acknowledge", "True for a durable subscription", acknowledge)
         limits = ack_deadline_s, max_deliveries, max_in_flight
         config = subscription_config(filters, start, ordering, key_attribute, *limits)
         spec = SubscriptionSpec(
@@ -374,6 +342,38 @@ class Trunkline:
         self._check_open()
         place = PullPlace(namespace or self._namespace, stream, name, self._name)
         return await fetch(self._link, place, max_events=max_events, max_bytes=max_bytes, wait_s=wait_s)
+
+    async def request(
+        self, event: Event, *, stream: str = "events", timeout_s: float | None = None, namespace: str | None = None
+    ) -> Event:
+        """Publish the event and return the reply of whoever serves it (`serve_requests`).
+
+        Raises what its handler raised (RequestFailed for other than TrunklineErrors), DeadlineExceeded without a reply.
+        """
+        self._check_open()
+        limit_s = self._options.timeout_s if timeout_s is None else timeout_s
+        place = namespace or self._namespace, stream
+        return await self._requests.request(event, place, self.subscribe, timeout_s=limit_s)
+
+    @property
+    def request_counts(self) -> RequestCounts:
+        """Requests sent, replied to, and replies that came too late."""
+        return self._requests.counts
+
+    async def serve_requests(
+        self, filters: Iterable[str], handler: Callable[[Event], Awaitable[Event]], *, name: str, stream: str = "events",
+        concurrency: int = 16, ack_deadline_s: float | None = None, namespace: str | None = None,
+    ) -> None:  # fmt: skip
+        """Handle requests whose topic one of `filters` takes, at most `concurrency` at a time, until cancelled.
+
+        Who serves by one `name` shares the work: it is a durable subscription. What the handler returns is the reply; what
+        it raises, is raised at who asked. A request past its deadline is not handled; a handler still at it is cancelled.
+        """
+        subscription = self.subscribe(
+            name, filters=filters, stream=stream, credit=concurrency, ack_deadline_s=ack_deadline_s, namespace=namespace
+        )
+        replies = partial(self.publish, stream=stream, namespace=namespace)
+        await subscription.consume(Answering(handler, replies, self._edge.clock).handle, concurrency=concurrency)
 
     # Everything else.
 

@@ -19,7 +19,7 @@ from trunkline.api.v1.events_pb2 import (
     SubscriptionConfig,
     SubscriptionNotice,
 )
-from trunkline.core.errors import TrunklineError
+from trunkline.core.errors import InvalidArgument, TrunklineError
 
 from ._consumer import consume
 from ._delivery import Delivery, Said
@@ -31,6 +31,7 @@ from ._resume import Mark, ResumePoint
 log = logging.getLogger("trunkline.client")
 
 GAPS_KEPT = 16
+CREDIT_MAX = 1_000_000
 LOST_WORDS_KNOWN_S = 30.0
 """After a reconnect, an event that comes again although it was acknowledged on the old connection is acknowledged again
 for so long, and not handed on: its acknowledgement was lost on the way."""
@@ -62,6 +63,12 @@ class SubscriptionSpec:
     """False: deliveries need no word (ephemeral only)."""
     client: str
     on_gap: Callable[[Gap], None] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.credit <= CREDIT_MAX:
+            raise InvalidArgument.of("credit", f"between 1 and {CREDIT_MAX}", self.credit)
+        if self.name and not self.acknowledge:
+            raise InvalidArgument.of("acknowledge", "True for a durable subscription", self.acknowledge)
 
 
 class Speaker(Protocol):
