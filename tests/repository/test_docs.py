@@ -159,6 +159,7 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield "services.md", f"its credit ({CREDIT_DEFAULT} events)"
     yield "services.md", f"nothing changed for {watches.bookmark_interval_ms // 1_000} s"
     yield "events.md", f"| {settings.DEDUPE_WINDOW_NS // 60_000_000_000} minutes, {settings.DEDUPE_IDS:,} |"
+    yield "events.md", f"At most {ClientOptions().requests_max:,} requests of a connection wait"
     relay = RelayOptions()
     yield "outbox.md", f"| `--batch` | {relay.batch_events} | events in one request; with {relay.batch_bytes >> 20} MiB"
     yield "outbox.md", f"({relay.backoff.initial_backoff_s:g} s to {relay.backoff.max_backoff_s:g} s)"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from trunkline.client import ClientOptions, Event, Trunkline
+from trunkline.client._event import event_from, event_to
 from trunkline.client._request_events import (
     EXPIRY,
     OWN,
@@ -35,11 +36,17 @@ from trunkline.core.errors import (
 WISH = Wish("c-1", "reply.abc", 1_800_000_000_000_000_000)
 
 
+async def made(trunkline: Trunkline, name: str) -> None:
+    """The subscription is there: requests wait in it for who serves them."""
+    async with trunkline.subscribe(name, filters=["price.>"]) as subscription:
+        await subscription.opened()
+
+
 @asynccontextmanager
 async def serving(
     trunkline: Trunkline, handler: Callable[[Event], Awaitable[Event]], *, name: str = "prices", **options: Any
 ) -> AsyncIterator[None]:
-    await trunkline.subscribe(name, filters=["price.>"]).opened()
+    await made(trunkline, name)
     task = asyncio.create_task(trunkline.serve_requests(["price.>"], handler, name=name, **options))
     try:
         yield
@@ -59,6 +66,11 @@ def ask(number: int) -> Event:
 
 
 # What stands on the wire.
+
+
+def heard(event: Event) -> Event:
+    """As it comes out at the other end."""
+    return event_from(event_to(event))
 
 
 def test_a_request_says_what_it_wants() -> None:
@@ -84,10 +96,10 @@ def test_what_a_request_says_itself_is_not_said_by_others(name: str) -> None:
 
 def test_an_error_is_the_same_at_the_other_end() -> None:
     error = InvalidArgument.of("order", "a number", "x")
-    told = error_of_reply(failure_event(error, WISH))
+    told = error_of_reply(heard(failure_event(error, WISH)))
     assert isinstance(told, InvalidArgument)
     assert told.violations == error.violations
-    told = error_of_reply(failure_event(ZeroDivisionError("by zero"), WISH))
+    told = error_of_reply(heard(failure_event(ZeroDivisionError("by zero"), WISH)))
     assert isinstance(told, RequestFailed)
     assert str(told) == "ZeroDivisionError: by zero"
     bare = Event(type="a", data="text", attributes={"errorcode": "ODD"})
@@ -101,7 +113,7 @@ def test_an_error_is_the_same_at_the_other_end() -> None:
 async def test_each_request_gets_its_own_reply() -> None:
     plane = FakeControlPlane()
     async with plane.connect(name="asks") as asking, plane.connect(name="serves") as answering:
-        async with serving(answering, double):
+        async with serving(answering, double):  # ends before the connections do
             replies = await asyncio.gather(*(asking.request(ask(n)) for n in range(50)))
         assert [reply.data for reply in replies] == [str(2 * n) for n in range(50)]
         assert {reply.source for reply in replies} == {"serves"}
@@ -119,9 +131,13 @@ async def test_those_who_serve_by_one_name_share_the_work() -> None:
 
         return handler
 
-    async with plane.connect() as one, plane.connect() as other, plane.connect() as asking:
-        async with serving(one, counting(0), concurrency=1), serving(other, counting(1), concurrency=1):
-            await asyncio.gather(*(asking.request(ask(n)) for n in range(20)))
+    async with (
+        plane.connect() as one,
+        plane.connect() as other,
+        serving(one, counting(0), concurrency=1),
+        serving(other, counting(1), concurrency=1),
+    ):
+        await asyncio.gather(*(one.request(ask(n)) for n in range(20)))
     assert sum(handled) == 20
     assert min(handled) >= 5, "a busy one does not hold what an idle one could do"
 
@@ -151,7 +167,7 @@ async def test_a_handler_has_to_reply() -> None:
 
 async def test_without_a_reply_in_time() -> None:
     async with FakeControlPlane().connect() as trunkline:
-        with pytest.raises(DeadlineExceeded, match="no reply within 0.05 s"):
+        with pytest.raises(DeadlineExceeded, match="no reply within"):
             await trunkline.request(ask(0), timeout_s=0.05)
         with pytest.raises(InvalidArgument, match="timeout_s"):
             await trunkline.request(ask(0), timeout_s=0)
@@ -168,14 +184,14 @@ async def test_a_request_past_its_deadline_is_acknowledged_and_not_handled() -> 
         return await double(request)
 
     async with plane.connect() as trunkline:
-        await trunkline.subscribe("prices", filters=["price.>"]).opened()
+        await made(trunkline, "prices")
         with pytest.raises(DeadlineExceeded):
             await trunkline.request(ask(0), timeout_s=0.05)
     plane.advance(1)
     async with plane.connect() as trunkline, serving(trunkline, note):
         await trunkline.request(ask(1))
         assert handled == ["1"]
-        assert (await trunkline.fetch("prices")).__len__() == 0, "it does not come again"
+        assert len(await trunkline.fetch("prices")) == 0, "it does not come again"
 
 
 async def test_a_handler_that_is_late_is_cancelled() -> None:
@@ -197,20 +213,19 @@ async def test_a_handler_that_is_late_is_cancelled() -> None:
 
 
 async def test_late_and_second_replies_are_dropped_and_counted() -> None:
-    async with FakeControlPlane().connect() as trunkline:
-        async with trunkline.subscribe(filters=["price.>"]) as deliveries:
-            await deliveries.opened()
-            asking = asyncio.create_task(trunkline.request(ask(0)))
-            delivery = await deliveries.next()
-            assert delivery is not None
-            wish = wish_of(delivery.event)
-            assert wish is not None
-            for number in range(3):
-                await trunkline.publish(reply_event(Event(type="a", data=str(number)), wish))
-            assert (await asking).data == "0"
-            async with asyncio.timeout(5):
-                while trunkline.request_counts.dropped < 2:  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
+    async with FakeControlPlane().connect() as trunkline, trunkline.subscribe(filters=["price.>"]) as deliveries:
+        await deliveries.opened()
+        asking = asyncio.create_task(trunkline.request(ask(0)))
+        delivery = await deliveries.next()
+        assert delivery is not None
+        wish = wish_of(delivery.event)
+        assert wish is not None
+        for number in range(3):
+            await trunkline.publish(reply_event(Event(type="a", data=str(number)), wish))
+        assert (await asking).data == "0"
+        async with asyncio.timeout(5):
+            while trunkline.request_counts.dropped < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
 
 
 async def test_events_that_are_no_requests_are_passed_over() -> None:
@@ -223,7 +238,7 @@ async def test_requests_that_wait_are_bounded() -> None:
     async with FakeControlPlane().connect(options=ClientOptions(requests_max=2)) as trunkline:
         waiting = [asyncio.create_task(trunkline.request(ask(n), timeout_s=5)) for n in range(2)]
         await asyncio.sleep(0.01)
-        with pytest.raises(LimitExceeded, match="requests_max = 2"):
+        with pytest.raises(LimitExceeded, match=r"requests_max = 2"):
             await trunkline.request(ask(2))
         waiting[0].cancel()
         await asyncio.gather(waiting[0], return_exceptions=True)
