@@ -55,7 +55,7 @@ def until_nothing_waits(path: Path) -> None:
 
 def test_a_relay_publishes_until_sigterm(server: Server, path: Path) -> None:
     assert outbox(path, "status") == [{"waiting": 4, "published": 0, "failed": 0}]
-    command = [TRUNKLINE, "--json", "--address", server.address, "-n", "shop", "outbox", "relay", "--keep", "60"]
+    command = [str(TRUNKLINE), "--json", "--address", server.address, "-n", "shop", "outbox", "relay", "--keep", "60"]
     with subprocess.Popen(
         [*command, "--database", f"sqlite:///{path}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as relay:
@@ -76,7 +76,7 @@ def test_a_relay_publishes_until_sigterm(server: Server, path: Path) -> None:
 
 def test_sigterm_ends_a_relay_whose_control_plane_is_away(path: Path) -> None:
     command = [
-        TRUNKLINE,
+        str(TRUNKLINE),
         "--address",
         "127.0.0.1:1",
         "--timeout",

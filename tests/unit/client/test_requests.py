@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.client import ClientOptions, Event, Trunkline
+from trunkline.client import ClientOptions, Event, Subscription, Trunkline
 from trunkline.client._event import event_from, event_to
 from trunkline.client._request_events import (
     EXPIRY,
@@ -57,7 +57,7 @@ async def serving(
 
 
 async def double(request: Event) -> Event:
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01 / (1 + int(str(request.data))))  # replies come in another order than requests
     return Event(type="price.told", data=str(2 * int(str(request.data))))
 
 
@@ -118,6 +118,24 @@ async def test_each_request_gets_its_own_reply() -> None:
         assert [reply.data for reply in replies] == [str(2 * n) for n in range(50)]
         assert {reply.source for reply in replies} == {"serves"}
         assert (asking.request_counts.sent, asking.request_counts.replied, asking.request_counts.dropped) == (50, 50, 0)
+
+
+async def test_nothing_is_asked_before_the_reply_would_be_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    confirmed = asyncio.Event()
+
+    async def opened(subscription: Subscription) -> None:
+        await confirmed.wait()
+
+    monkeypatch.setattr(Subscription, "opened", opened)
+    plane = FakeControlPlane()
+    async with plane.connect() as trunkline:
+        asking = asyncio.create_task(trunkline.request(ask(0), timeout_s=0.2))
+        await asyncio.sleep(0.05)
+        assert plane.stream().next_offset == 0
+        confirmed.set()
+        with pytest.raises(DeadlineExceeded):
+            await asking
+    assert plane.stream().next_offset == 1
 
 
 async def test_those_who_serve_by_one_name_share_the_work() -> None:
