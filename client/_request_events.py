@@ -25,8 +25,8 @@ ERROR_CODE = "errorcode"
 """Of a reply that is an error: its code. The data is a google.rpc.Status."""
 OWN = frozenset({CORRELATION, REPLY_TOPIC, EXPIRY, ERROR_CODE})
 FAILED_TYPE = "trunkline.request.failed"
-REPLY_WORD = "reply"
-"""The first word of reply topics."""
+REPLY_WORDS = "reply."
+"""Begins every reply topic: who asks must not have others publish where it may not publish itself."""
 
 
 class Wish(NamedTuple):
@@ -50,7 +50,9 @@ def request_event(event: Event, wish: Wish) -> Event:
 def wish_of(event: Event) -> Wish | None:
     """What a delivered event asks for; None when it is no request."""
     correlation, topic, expiry = (event.attributes.get(name) for name in (CORRELATION, REPLY_TOPIC, EXPIRY))
-    if not isinstance(correlation, str) or not isinstance(topic, str) or not correlation or not topic:
+    if not isinstance(correlation, str) or not isinstance(topic, str):
+        return None
+    if not correlation or not topic.startswith(REPLY_WORDS):
         return None
     expires_ns = int(expiry.timestamp() * 1e9) if isinstance(expiry, datetime) else None
     return Wish(correlation, topic, expires_ns)

@@ -13,7 +13,7 @@ from ._edge import Edge
 from ._event import Event
 from ._link import Link
 from ._publish import publish
-from ._request_events import CORRELATION, REPLY_WORD, Wish, error_of_reply, request_event
+from ._request_events import CORRELATION, REPLY_WORDS, Wish, error_of_reply, request_event
 from ._subscription import Subscription
 from ._tasks import Tasks
 
@@ -89,7 +89,7 @@ class Requests:
 
     def _inbox(self, place: Place, subscribe: Callable[..., Subscription]) -> Inbox:
         if place not in self._inboxes:
-            topic = f"{REPLY_WORD}.{self._edge.entropy(TOPIC_BYTES).hex()}"
+            topic = f"{REPLY_WORDS}{self._edge.entropy(TOPIC_BYTES).hex()}"
             namespace, stream = place
             subscription = subscribe(filters=[topic], stream=stream, namespace=namespace, acknowledge=False)
             inbox = self._inboxes[place] = Inbox(topic, subscription, self.counts)

@@ -81,7 +81,16 @@ def test_a_request_says_what_it_wants() -> None:
     assert wish_of(request_event(Event(type="a"), WISH._replace(expires_ns=None))) == WISH._replace(expires_ns=None)
 
 
-@pytest.mark.parametrize("attributes", [{}, {REPLY_TOPIC: "reply.a"}, {"correlationid": "c", REPLY_TOPIC: 1}])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {REPLY_TOPIC: "reply.a"},
+        {"correlationid": "", REPLY_TOPIC: "reply.a"},
+        {"correlationid": "c", REPLY_TOPIC: 1},
+        {"correlationid": "c", REPLY_TOPIC: "order.paid"},
+    ],
+)
 def test_other_events_are_no_requests(attributes: dict[str, Any]) -> None:
     assert wish_of(Event(type="a", attributes=attributes)) is None
 
