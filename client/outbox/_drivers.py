@@ -11,6 +11,8 @@ from trunkline.core.errors import InvalidArgument
 
 Dialect: TypeAlias = Literal["sqlite", "postgresql"]
 
+SQLITE_LEGACY = -1
+"""sqlite3.LEGACY_TRANSACTION_CONTROL: the isolation level says what `autocommit` says otherwise, from Python 3.12 on."""
 PQTRANS_IDLE = 0
 """libpq's PGTransactionStatusType: connected, and in no transaction."""
 
@@ -39,9 +41,8 @@ def _dollar(number: int) -> str:
 
 
 def _sqlite(connection: sqlite3.Connection) -> bool:
-    # From Python 3.12 on `autocommit` says it, where it is not left as it was (-1); before, an isolation level of None.
-    said = getattr(connection, "autocommit", sqlite3_legacy := -1)
-    by_itself = connection.isolation_level is None if said == sqlite3_legacy else bool(said)
+    said = getattr(connection, "autocommit", SQLITE_LEGACY)
+    by_itself = connection.isolation_level is None if said == SQLITE_LEGACY else bool(said)
     return by_itself and not connection.in_transaction
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from trunkline.core.cloudevent import scan_event
+from trunkline.core.cloudevent import EVENT_BYTES_MAX, scan_event
 from trunkline.core.errors import InvalidArgument, TrunklineError
 
+READ_BYTES_MAX = EVENT_BYTES_MAX + 1
+"""Of one event: more is not read of a row that can only be refused."""
 REASON_CHARS_MAX = 1_000
 """Of what is kept beside a failed row."""
 
@@ -24,7 +26,7 @@ class Row(NamedTuple):
 
     id: int
     event: bytes
-    """A serialized CloudEvent."""
+    """A serialized CloudEvent, or the first READ_BYTES_MAX of what is too long."""
 
 
 class Failed(NamedTuple):

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from trunkline.core.errors import InvalidArgument, NotSupported
 
-from ._plan import Failed, Row
+from ._plan import READ_BYTES_MAX, Failed, Row
 from ._store import Reading, Refusal, RowCounts, StoreAway, rung, without_table
 from ._table import Table
 
@@ -82,14 +82,15 @@ class PostgresStore:
 
     async def read(self, most: Reading) -> list[Row]:
         self._notified.clear()
-        first = f"SELECT id, event FROM {self._table} WHERE state = 'waiting' ORDER BY id LIMIT %s"
+        event = f"substr(event, 1, {READ_BYTES_MAX}) AS event"
+        first = f"SELECT id, {event} FROM {self._table} WHERE state = 'waiting' ORDER BY id LIMIT %s"
         summed = f"SELECT id, event, sum(octet_length(event)) OVER (ORDER BY id) AS up_to FROM ({first}) AS first"
         rows = await self._fetch(
             f"SELECT id, event FROM ({summed}) AS summed WHERE up_to <= %s OR up_to = octet_length(event) ORDER BY id",
             most.rows,
             most.bytes,
         )
-        return [Row(id, bytes(event)) for id, event in rows]
+        return [Row(id, bytes(body)) for id, body in rows]
 
     async def settle(self, published: Sequence[Row], failed: Sequence[Failed], *, keep: bool) -> None:
         done = f"DELETE FROM {self._table} WHERE id = ANY(%s)"

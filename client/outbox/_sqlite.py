@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from trunkline.core.errors import InvalidArgument
 
-from ._plan import Failed, Row
+from ._plan import READ_BYTES_MAX, Failed, Row
 from ._store import Reading, Refusal, RowCounts, StoreAway, rung, without_table
 from ._table import Table
 
@@ -108,14 +108,15 @@ class SqliteStore:
     def _read(self, most: Reading) -> list[Row]:
         found: list[Row] = []
         room = most.bytes
-        select = f"SELECT id, CAST(event AS BLOB) FROM {self._table} WHERE state = 'waiting' ORDER BY id LIMIT ?"
+        event = f"substr(CAST(event AS BLOB), 1, {READ_BYTES_MAX})"
+        select = f"SELECT id, {event} FROM {self._table} WHERE state = 'waiting' ORDER BY id LIMIT ?"
         rows = self._connection.execute(select, (most.rows,))
         try:
-            for id, event in rows:
-                room -= len(event)
+            for id, body in rows:
+                room -= len(body)
                 if found and room < 0:
                     break
-                found.append(Row(id, bytes(event)))
+                found.append(Row(id, bytes(body)))
         finally:
             rows.close()  # else it would hold its view of the database open
         return found

@@ -66,17 +66,28 @@ def change(connection: Any, rng: random.Random) -> None:
 
 def main(url: str, seed: int) -> None:
     rng = random.Random(seed)
-    is_sqlite = url.startswith("sqlite")
-    connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30) if is_sqlite else psycopg.connect(url)
+    connection = connected(url)
     while True:
         try:
-            if is_sqlite:
+            if url.startswith("sqlite"):
                 connection.execute("BEGIN IMMEDIATE")
             change(connection, rng)
             connection.rollback() if rng.random() < 0.2 else connection.commit()
-        except psycopg.errors.DeadlockDetected:  # two writers, two keys
-            connection.rollback()
+        except psycopg.OperationalError:  # a deadlock of two writers over two keys, or the server is gone
+            connection.close()
+            connection = connected(url)
         time.sleep(rng.random() * 0.004)
+
+
+def connected(url: str) -> Any:
+    """A connection, as soon as there is a server."""
+    if url.startswith("sqlite"):
+        return sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
+    while True:
+        try:
+            return psycopg.connect(url)
+        except psycopg.OperationalError:
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""SIGKILL of writers, relays and control plane, all in the middle of everything: each committed event is published, once, in
-the order of its key; none that was rolled back."""
+"""SIGKILL of writers, relays, control plane and database, all in the middle of everything: each committed event is published,
+once, in the order of its key; none that was rolled back."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import asyncio
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from integration.outbox_writer import ledger, prepare
+from integration.outbox_writer import connected, ledger, prepare
 from integration.postgres import postgres
 from integration.processes import TRUNKLINE, Server, serving
 from integration.waiting import until
@@ -24,7 +22,7 @@ from integration.waiting import until
 from trunkline.api.v1 import events_pb2
 from trunkline.client import Event, connect
 
-ROUNDS = 10
+ROUNDS = 8
 WRITER = Path(__file__).with_name("outbox_writer.py")
 TESTS = Path(__file__).parents[1]
 
@@ -36,11 +34,18 @@ class Part:
         self.name = name
         self._log = log
         self._command = command
+        self._log_begins = 0
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def has_spoken(self) -> bool:
+        """Since it was begun: it has come further than its imports."""
+        return self._log.stat().st_size > self._log_begins
 
     def start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(TESTS)}
         with self._log.open("ab") as log:
+            self._log_begins = log.tell()
             self.process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
             )
@@ -73,8 +78,10 @@ async def running(parts: list[Part]) -> AsyncIterator[None]:
                 part.process.wait()
 
 
-async def storm(parts: list[Part], server: Server, rng: random.Random, committed: Callable[[], int]) -> None:
-    """Kill one after the other under load, the control plane once."""
+async def storm(
+    parts: list[Part], server: Server, crash: Callable[[], None], rng: random.Random, committed: Callable[[], int]
+) -> None:
+    """Kill one after the other under load, the control plane and the database once."""
     for number in range(ROUNDS):
         before = committed()
         await until(lambda: committed() > before + 40)  # noqa: B023
@@ -82,6 +89,8 @@ async def storm(parts: list[Part], server: Server, rng: random.Random, committed
         if number == ROUNDS // 2:
             server.kill()
             await asyncio.to_thread(server.start)
+        if number == ROUNDS // 2 + 2:
+            await asyncio.to_thread(crash)
         victim = rng.choice(parts)
         victim.kill()
         victim.start()
@@ -105,17 +114,15 @@ async def published(address: str) -> list[Event]:
             return found
 
 
-async def story(tmp_path: Path, url: str, open_connection: Callable[[], Any], seed: int) -> None:
-    connection = open_connection()
-    prepare(connection)
-    connection.commit()
+async def story(tmp_path: Path, url: str, crash: Callable[[], None], seed: int) -> None:
+    with closing(connected(url)) as connection:
+        prepare(connection)
+        connection.commit()
 
     def count(statement: str) -> int:
-        cursor = connection.cursor()
-        cursor.execute(statement)
-        (found,) = cursor.fetchone()
-        connection.commit()
-        return int(found)
+        with closing(connected(url)) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute(statement)
+            return int(cursor.fetchone()[0])
 
     with serving(tmp_path) as server:
         relay = str(TRUNKLINE), "--address", server.address, "outbox", "relay", "--database", url, "--batch", "20"
@@ -126,15 +133,16 @@ async def story(tmp_path: Path, url: str, open_connection: Callable[[], Any], se
         ]
         async with running(relays + writers):
             rng = random.Random(seed)
-            await storm(relays + writers, server, rng, lambda: count("SELECT count(*) FROM ledger"))
+            await storm(relays + writers, server, crash, rng, lambda: count("SELECT count(*) FROM ledger"))
             for writer in writers:
                 writer.kill()
             await until(lambda: count("SELECT count(*) FROM trunkline_outbox") == 0, within_s=60)
+            await until(lambda: all(one.has_spoken for one in relays))
             for one in relays:
                 one.stop()
         events = await published(server.address)
-    expected = ledger(connection)
-    connection.close()
+    with closing(connected(url)) as connection:
+        expected = ledger(connection)
     assert sum(map(len, expected.values())) > 40 * ROUNDS
     for key, ids in expected.items():
         assert [event.id for event in events if event.key == key] == ids, f"seed {seed}, {key}"
@@ -143,14 +151,18 @@ async def story(tmp_path: Path, url: str, open_connection: Callable[[], Any], se
 
 @pytest.mark.timeout(180)
 async def test_sqlite(tmp_path: Path) -> None:
-    path = tmp_path / "shop.db"
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.close()
-    await story(tmp_path, f"sqlite:///{path}", lambda: sqlite3.connect(path, timeout=30), random.randrange(1000))
+    url = f"sqlite:///{tmp_path}/shop.db"
+    with closing(connected(url)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    await story(tmp_path, url, lambda: None, random.randrange(1000))
 
 
 @pytest.mark.timeout(180)
 async def test_postgresql(tmp_path: Path) -> None:
     with postgres() as database:
-        await story(tmp_path, database.url, database.connect, random.randrange(1000))
+
+        def crash() -> None:
+            database.stop(how=signal.SIGQUIT)
+            database.start()
+
+        await story(tmp_path, database.url, crash, random.randrange(1000))

@@ -18,6 +18,7 @@ from integration.waiting import until
 
 from trunkline.client import BackoffOptions, Event
 from trunkline.client.outbox import Outbox, Relay, RelayOptions, open_store
+from trunkline.client.outbox._plan import READ_BYTES_MAX
 from trunkline.client.outbox._store import Reading
 from trunkline.client.outbox._table import Table
 from trunkline.client.testing import FakeControlPlane
@@ -311,6 +312,10 @@ async def test_a_read_is_bounded_by_rows_and_by_bytes(database: Postgres) -> Non
     store = await open_store(database.url, Table(TABLE), timeout_s=5)
     for most, expected in [((2, 1 << 20), [1, 2]), ((9, 2_500), [1, 2, 3]), ((9, 2_000), [1]), ((9, 1), [1])]:
         assert [row.id for row in await store.read(Reading(rows=most[0], bytes=most[1]))] == expected
+    with database.connect() as connection:
+        connection.execute("UPDATE trunkline_outbox SET event = decode(repeat('00', 5000000), 'hex') WHERE id = 1")
+    (row,) = await store.read(Reading(rows=9, bytes=9))
+    assert len(row.event) == READ_BYTES_MAX, "what can only be refused is not read whole"
     await store.close()
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from trunkline.client import BackoffOptions, ClientOptions, Event
 from trunkline.client.outbox import Outbox, Relay, RelayOptions, StoreAway, open_store
+from trunkline.client.outbox._plan import READ_BYTES_MAX, fault_of
 from trunkline.client.outbox._sqlite import path_of
 from trunkline.client.outbox._store import Reading
 from trunkline.client.outbox._table import Table
@@ -296,6 +297,19 @@ async def test_a_read_is_bounded_by_rows_and_by_bytes(path: Path) -> None:
     assert [row.id for row in await store.read(Reading(rows=9, bytes=2_500))] == [1, 2, 3]
     assert [row.id for row in await store.read(Reading(rows=9, bytes=2_000))] == [1]
     assert [row.id for row in await store.read(Reading(rows=9, bytes=1))] == [1], "one is always read"
+    await store.close()
+
+
+async def test_what_is_far_too_long_is_not_read_whole(path: Path) -> None:
+    with connected(path) as connection:
+        connection.execute(
+            "INSERT INTO trunkline_outbox (source, event_id, event_type, event) VALUES ('s', 'i', 't', zeroblob(?))",
+            (50 << 20,),
+        )
+    store = await open_store(f"sqlite:///{path}", Table("trunkline_outbox"), timeout_s=5)
+    (row,) = await store.read(Reading(rows=9, bytes=1 << 20))
+    assert len(row.event) == READ_BYTES_MAX
+    assert "at most" in fault_of(row)
     await store.close()
 
 
