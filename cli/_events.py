@@ -1,17 +1,16 @@
-"""publish, subscribe, streams: what has happened."""
+"""publish, streams: what has happened."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from trunkline.api.v1 import events_pb2
-from trunkline.client import Delivery, Event, Trunkline
+from trunkline.client import Event, Trunkline
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Sync
 
@@ -89,66 +88,6 @@ def _batches(events: Iterator[Event]) -> Iterator[list[Event]]:
         yield batch
 
 
-@click.command(short_help="Receive events.")
-@click.argument("filters", nargs=-1)
-@click.option("--stream", default="events", show_default=True, help='"changes" is what happened to the registry.')
-@click.option("--name", help="A durable subscription: consumers share its work, and it goes on where it left off.")
-@click.option("--from-start", is_flag=True, help="Begin with the first event that is kept, not with the next.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
-@settings
-def subscribe(
-    setting: Settings, filters: tuple[str, ...], stream: str, name: str | None, from_start: bool, count: int | None
-) -> None:
-    """Print events whose topic matches one of FILTERS (all, if none is given), acknowledging each, until Ctrl-C.
-
-    \b
-    trunkline subscribe 'order.>'
-    trunkline subscribe 'order.*.paid' --name billing --from-start
-    trunkline subscribe --stream changes
-    """
-
-    async def work(trunkline: Trunkline) -> None:
-        received = 0
-        start: Any = "earliest" if from_start else "latest"
-        async with trunkline.subscribe(
-            name, filters=filters, stream=stream, start=start, acknowledge=name is not None, on_gap=_tell_gap
-        ) as subscription:
-            async for delivery in subscription:
-                row = _delivered(delivery)
-                if setting.as_json:
-                    click.echo(json.dumps(row, default=str))
-                else:
-                    click.echo(f"{row['time']}  {row['offset']:>8}  {row['type']}  {row['source']}  {row['data']}")
-                if name is not None:
-                    delivery.ack()
-                received += 1
-                if count is not None and received >= count:
-                    return
-
-    setting.run(work)
-
-
-def _tell_gap(gap: object) -> None:
-    click.echo(f"gap: {gap}", err=True)
-
-
-def _delivered(delivery: Delivery) -> dict[str, Any]:
-    event = delivery.event
-    data = event.data.decode(errors="backslashreplace") if isinstance(event.data, bytes) else event.data
-    return {
-        "offset": delivery.offset,
-        "attempt": delivery.attempt,
-        "time": datetime.fromtimestamp(delivery.time_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
-        "type": event.type,
-        "source": event.source,
-        "id": event.id,
-        "subject": event.subject,
-        "key": event.key,
-        "attributes": dict(event.attributes),
-        "data": data,
-    }
-
-
 @click.group(short_help="List, make and delete streams.")
 def streams() -> None:
     """Streams of events. Every namespace has `events` and the derived, read-only `changes`.
@@ -156,7 +95,6 @@ def streams() -> None:
     \b
     trunkline streams list
     trunkline streams create audit --max-age 720h --sync FSYNCED
-    trunkline streams subscriptions events
     """
 
 
@@ -230,53 +168,3 @@ def delete_stream(setting: Settings, stream: str) -> None:
 
     setting.run(work)
     setting.show_one({"deleted": stream})
-
-
-@streams.command("subscriptions")
-@click.argument("stream", default="")
-@settings
-def list_subscriptions(setting: Settings, stream: str) -> None:
-    """List the durable subscriptions of STREAM, or of all: how far they are, who consumes."""
-
-    async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
-        answer = await trunkline.call(
-            lambda stubs: stubs.events.ListSubscriptions,
-            events_pb2.ListSubscriptionsRequest(namespace=setting.namespace, stream=stream),
-            events_pb2.ListSubscriptionsResponse,
-        )
-        return [as_dict(subscription) for subscription in answer.subscriptions]
-
-    columns = ("stream", "name", "floor", "lag", "in_flight", "held", "redelivered", "set_aside", "consumers")
-    setting.show(setting.run(work), columns, empty="no subscriptions")
-
-
-@streams.command("set-aside")
-@click.argument("subscription")
-@click.option("--stream", default="events", show_default=True)
-@click.option("--release", is_flag=True, help="Give them back to delivery, attempts counted anew.")
-@settings
-def set_aside(setting: Settings, subscription: str, stream: str, release: bool) -> None:
-    """List the events that SUBSCRIPTION was given too often."""
-
-    async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
-        if release:
-            released = await trunkline.call(
-                lambda stubs: stubs.events.ReleaseSetAside,
-                events_pb2.ReleaseSetAsideRequest(
-                    namespace=setting.namespace, stream=stream, subscription=subscription
-                ),
-                events_pb2.ReleaseSetAsideResponse,
-            )
-            return [{"offset": f"{released.released} released"}]
-        answer = await trunkline.call(
-            lambda stubs: stubs.events.ListSetAside,
-            events_pb2.ListSetAsideRequest(namespace=setting.namespace, stream=stream, subscription=subscription),
-            events_pb2.ListSetAsideResponse,
-        )
-        return [
-            {**as_dict(event), "type": event.event.type, "id": event.event.id, "source": event.event.source}
-            for event in answer.events
-        ]
-
-    columns = ("offset", "attempts", "reason", "time", "type", "source", "id")
-    setting.show(setting.run(work), columns, empty="nothing is set aside")

@@ -36,6 +36,9 @@ from ._registration import Registration as Registration
 from ._requests import RequestCounts as RequestCounts
 from ._subscription import Gap as Gap
 from ._subscription import Subscription as Subscription
+from ._subscription_options import Start as Start
+from ._subscription_options import SubscriptionOptions as SubscriptionOptions
+from ._subscription_options import subscription_config as subscription_config
 from ._sync_channel import SyncBalancedChannel as SyncBalancedChannel
 from ._view import View as View
 from .sync import SyncChoice as SyncChoice

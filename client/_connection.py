@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
+from trunkline.core.errors import InvalidArgument, Unreachable
 from trunkline.core.model import (
     NO_LABELS,
+    TTL_MS_MAX,
+    TTL_MS_MIN,
     WEIGHT_DEFAULT,
     Declared,
     Endpoint,
@@ -23,31 +26,21 @@ from trunkline.core.model import (
     Instance,
     Locality,
     RegisteredInstance,
-    Sync,
 )
 from trunkline.core.selector import Selector
 
 from ._advertise import advertised, endpoints_of
-from ._answering import Answering
-from ._backoff import Backoff
 from ._balancer import LoadBalancing
 from ._channel import BalancedChannel, ChannelOptions, SentCall
 from ._chooser import Chooser
 from ._edge import Edge
-from ._event import Event
-from ._fork import ForkGuard
+from ._errors import is_transient
 from ._lease import LeaseKeeper
-from ._link import Calling, Link, Stubs
 from ._options import ClientOptions
-from ._publish import Published, named_events, publish
-from ._publisher import Publisher
-from ._pull import Fetched, PullPlace, fetch
 from ._registration import Registration, Terms, declared_of
-from ._requests import RequestCounts, Requests
-from ._start import Ordering, Start, subscription_config
-from ._subscription import Gap, Subscription, SubscriptionSpec
+from ._request_calls import RequestCalls
+from ._requests import Requests
 from ._subscriptions import Subscriptions
-from ._tasks import Tasks
 from ._view import View
 from ._view_cache import ViewCache
 from ._watches import Watches
@@ -55,7 +48,7 @@ from ._watches import Watches
 Answer = TypeVar("Answer")
 
 
-class Trunkline:
+class Trunkline(RequestCalls):
     """One connection.
 
     Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).
@@ -65,43 +58,13 @@ class Trunkline:
         self, edge: Edge, options: ClientOptions, *, namespace: str, name: str, token: str | None = None,
         cache: ViewCache | None = None, target: str = "",
     ) -> None:  # fmt: skip
-        self._edge = edge
-        self._options = options
-        self._namespace = namespace
-        self._name = name
-        self._target = target
-        self._guard = ForkGuard()
-        self._tasks = Tasks()
+        super().__init__(edge, options, namespace=namespace, name=name, token=token, target=target)
         self._cache = cache
-        self._link = Link(edge, options, self._tasks, token=token)
         self._keeper = LeaseKeeper(self._link, edge.rng, self._new_backoff())
         self._watches = Watches(self._link, edge.clock, self._new_backoff(), options, client=name, cache=cache)
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
         self._requests = Requests(self._link, edge, self._tasks, source=name, requests_max=options.requests_max)
         self._registrations: set[Registration] = set()
-        self._closers: set[Publisher | BalancedChannel] = set()
-        self._open = False
-        self._closed = False
-
-    @property
-    def namespace(self) -> str:
-        """Of every call that names no other."""
-        return self._namespace
-
-    @property
-    def name(self) -> str:
-        """Who this client says it is."""
-        return self._name
-
-    @property
-    def guard(self) -> ForkGuard:
-        """Which process it belongs to."""
-        return self._guard
-
-    @property
-    def target(self) -> str:
-        """Where the control plane is."""
-        return self._target
 
     async def __aenter__(self) -> Self:
         self._guard.check()
@@ -160,10 +123,9 @@ class Trunkline:
         first, unless `drain_on_exit` is false; `drain_limit_s` bounds the wait for watchers.
         """
         self._check_open()
-        limit_s = self._options.drain_limit_s if drain_limit_s is None else drain_limit_s
-        terms = Terms(
-            ttl_ms=int(ttl_s * 1_000), take_over=take_over, drain_on_exit=drain_on_exit, drain_limit_s=limit_s
-        )
+        ttl_ms = int(ttl_s * 1_000)
+        if not TTL_MS_MIN <= ttl_ms <= TTL_MS_MAX:
+            raise InvalidArgument.of("ttl_s", f"between {TTL_MS_MIN / 1_000:g} and {TTL_MS_MAX / 1_000:g}", ttl_s)
         given = endpoints_of(endpoints, host=host, port=port, protocol=protocol)
         instance = Instance(
             namespace=namespace or self._namespace,
@@ -177,6 +139,8 @@ class Trunkline:
             declared=declared_of(declared),
             health_check=health_check,
         )
+        limit_s = self._options.drain_limit_s if drain_limit_s is None else drain_limit_s
+        terms = Terms(ttl_ms=ttl_ms, take_over=take_over, drain_on_exit=drain_on_exit, drain_limit_s=limit_s)
         registration = Registration(
             self._link, self._keeper, self._tasks, self._edge, instance=instance, terms=terms, options=self._options
         )
@@ -205,8 +169,28 @@ class Trunkline:
             close=self._watches.close,
         )
         self._watches.open(view)
-        await self._watches.first_state(view, within_s=self._options.timeout_s if timeout_s is None else timeout_s)
+        try:
+            async with asyncio.timeout(self._options.timeout_s if timeout_s is None else timeout_s):
+                await self._first_state(view)
+        except TimeoutError:
+            if not await self._restored(view):
+                view.close()
+                raise view.error or Unreachable("no state of the service was received in time") from None
+        except BaseException:
+            view.close()
+            raise
         return view
+
+    async def _first_state(self, view: View) -> None:
+        while not view.state.whole:
+            await view.settled()
+            if view.error is not None and not view.state.whole:
+                if not is_transient(view.error):
+                    raise view.error
+                await self._restored(view)
+
+    async def _restored(self, view: View) -> bool:
+        return self._cache is not None and await self._cache.restore(view)
 
     async def channel(
         self, service: str, *, load_balancing: LoadBalancing = "round_robin", hash_header: str = "",
@@ -261,140 +245,3 @@ class Trunkline:
             discovery_pb2.ResolveResponse,
         )
         return tuple(convert.registered_from(instance) for instance in answer.instances)
-
-    # Events.
-
-    async def publish(
-        self, events: Event | Iterable[Event], *, stream: str = "events", require: Sync | None = None,
-        timeout_s: float | None = None, namespace: str | None = None,
-    ) -> Published:  # fmt: skip
-        """Append events to one stream, all or none; returns when they are kept as the stream promises.
-
-        Repeated with the same ids until `timeout_s` when the outcome is not known; the stream recognises repeats.
-        `require` refuses a stream that promises less.
-        """
-        self._check_open()
-        named = named_events(events, source=self._name, edge=self._edge)
-        place = namespace or self._namespace
-        return await publish(self._link, named, namespace=place, stream=stream, require=require, timeout_s=timeout_s)
-
-    def publisher(
-        self, *, stream: str = "events", require: Sync | None = None, in_flight_max: int = 10_000,
-        timeout_s: float | None = None, namespace: str | None = None,
-    ) -> Publisher:  # fmt: skip
-        """For many events: answers are not waited for one by one. At most `in_flight_max` events are unanswered."""
-        self._check_open()
-        publisher = Publisher(
-            self._link,
-            self._edge,
-            self._new_backoff(),
-            self._tasks,
-            namespace=namespace or self._namespace,
-            stream=stream,
-            source=self._name,
-            require=require,
-            in_flight_max=in_flight_max,
-            timeout_s=self._options.timeout_s if timeout_s is None else timeout_s,
-        )
-        self._owned(publisher)
-        return publisher
-
-    def subscribe(
-        self, name: str | None = None, *, filters: Iterable[str] = (), stream: str = "events", credit: int = 256,
-        start: Start = "latest", ack_deadline_s: float | None = None, max_deliveries: int = 0, max_in_flight: int = 0,
-        ordering: Ordering = "parallel", key_attribute: str = "", acknowledge: bool = True,
-        on_gap: Callable[[Gap], None] | None = None, namespace: str | None = None,
-    ) -> Subscription:  # fmt: skip
-        """Deliveries of a stream's events: `async for delivery in trunkline.subscribe("billing"): ...; delivery.ack()`.
-
-        With a `name` it is durable: consumers of one name share the work, and it goes on where it left off; without, it is
-        this connection's alone. `filters` are topics with `*` for one word and a final `>` for the rest. At most `credit`
-        deliveries are unsettled here. `start` ("earliest", "latest", an offset, a time) is where a new one begins.
-        `ack_deadline_s`, `max_deliveries` and `max_in_flight` are the server's defaults unless given. `ordering` "sequential"
-        delivers one event at a time over all consumers, "keyed" one of each value of `key_attribute` (else "partitionkey").
-        `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing.
-        """
-        self._check_open()
-        limits = ack_deadline_s, max_deliveries, max_in_flight
-        config = subscription_config(filters, start, ordering, key_attribute, *limits)
-        spec = SubscriptionSpec(
-            namespace=namespace or self._namespace,
-            stream=stream,
-            name=name or "",
-            config=config,
-            credit=credit,
-            acknowledge=acknowledge,
-            client=self._name,
-            on_gap=on_gap,
-        )
-        subscription = Subscription(self._subscriptions, spec, self._guard)
-        self._subscriptions.open(subscription)
-        return subscription
-
-    async def fetch(
-        self, name: str, *, stream: str = "events", max_events: int = 100, max_bytes: int = 0, wait_s: float = 0.0,
-        namespace: str | None = None,
-    ) -> Fetched:  # fmt: skip
-        """Up to `max_events` deliveries of a durable subscription, waiting up to `wait_s` seconds for the first.
-
-        Say what became of each, then `await fetched.settle()`; `async with` does that.
-        """
-        self._check_open()
-        place = PullPlace(namespace or self._namespace, stream, name, self._name)
-        return await fetch(self._link, place, max_events=max_events, max_bytes=max_bytes, wait_s=wait_s)
-
-    async def request(
-        self, event: Event, *, stream: str = "events", timeout_s: float | None = None, namespace: str | None = None
-    ) -> Event:
-        """Publish the event and return the reply of whoever serves it (`serve_requests`).
-
-        Raises what its handler raised (RequestFailed for other than TrunklineErrors), DeadlineExceeded without a reply.
-        """
-        self._check_open()
-        limit_s = self._options.timeout_s if timeout_s is None else timeout_s
-        place = namespace or self._namespace, stream
-        return await self._requests.request(event, place, self.subscribe, timeout_s=limit_s)
-
-    @property
-    def request_counts(self) -> RequestCounts:
-        """Requests sent, replied to, and replies that came too late."""
-        return self._requests.counts
-
-    async def serve_requests(
-        self, filters: Iterable[str], handler: Callable[[Event], Awaitable[Event]], *, name: str, stream: str = "events",
-        concurrency: int = 16, ack_deadline_s: float | None = None, namespace: str | None = None,
-    ) -> None:  # fmt: skip
-        """Handle requests whose topic one of `filters` takes, at most `concurrency` at a time, until cancelled.
-
-        Who serves by one `name` shares the work: it is a durable subscription. What the handler returns is the reply; what
-        it raises, is raised at who asked. A request past its deadline is not handled; a handler still at it is cancelled.
-        """
-        subscription = self.subscribe(
-            name, filters=filters, stream=stream, credit=concurrency, ack_deadline_s=ack_deadline_s, namespace=namespace
-        )
-        replies = partial(self.publish, stream=stream, namespace=namespace)
-        await subscription.consume(Answering(handler, replies, self._edge.clock).handle, concurrency=concurrency)
-
-    # Everything else.
-
-    async def call(
-        self, method: Callable[[Stubs], Calling], request: Any, answer: type[Answer], *, timeout_s: float | None = None
-    ) -> Answer:
-        """Any unary call of the contract, repeated until `timeout_s` while the control plane is away, errors as our
-        classes.
-
-        `await trunkline.call(lambda stubs: stubs.admin.Status, StatusRequest(), StatusResponse)`
-        """
-        self._check_open()
-        return await self._link.call(method, request, answer, timeout_s=timeout_s)
-
-    def _check_open(self) -> None:
-        self._guard.check()
-        if not self._open or self._closed:
-            raise RuntimeError("the connection is not open: use it inside `async with connect(...) as trunkline`")
-
-    def _owned(self, closer: Publisher | BalancedChannel) -> None:
-        self._closers = {one for one in self._closers if not one.closed} | {closer}
-
-    def _new_backoff(self) -> Backoff:
-        return Backoff(self._options.backoff, self._edge.rng)

@@ -22,7 +22,7 @@ class Deliveries(Protocol):
 
 
 async def consume(
-    deliveries: Deliveries, handler: Callable[[Delivery], Awaitable[None]], *, concurrency: int, nack_delay_s: float,
+    deliveries: Deliveries, handler: Callable[[Delivery], Awaitable[None]], *, concurrency: int, nack_delay_s: float | None,
     finish_within_s: float,
 ) -> None:  # fmt: skip
     """See Subscription.consume."""
@@ -49,12 +49,14 @@ async def consume(
             await _finish(running, finish_within_s)
 
 
-async def _handle(delivery: Delivery, handler: Callable[[Delivery], Awaitable[None]], nack_delay_s: float) -> None:
+async def _handle(
+    delivery: Delivery, handler: Callable[[Delivery], Awaitable[None]], nack_delay_s: float | None
+) -> None:
     try:
         await handler(delivery)
-    except Exception:
+    except Exception as error:
         log.exception("handler failed", extra={"event_id": delivery.event.id, "attempt": delivery.attempt})
-        delivery.nack(nack_delay_s)
+        delivery.nack(nack_delay_s, f"{type(error).__name__}: {error}")
     else:
         delivery.ack()
 

@@ -13,7 +13,12 @@ class Settler(Protocol):
     """Takes word of deliveries; sends it with everything else said in the same turn of the loop."""
 
     def say(
-        self, delivery: Delivery, outcome: Acknowledgement.Outcome.ValueType, *, delay_ms: int = 0, reason: str = ""
+        self,
+        delivery: Delivery,
+        outcome: Acknowledgement.Outcome.ValueType,
+        *,
+        delay_ms: int | None = None,
+        reason: str = "",
     ) -> None: ...
 
 
@@ -46,9 +51,13 @@ class Delivery:
         """Done: never deliver it again."""
         self._final(Acknowledgement.OUTCOME_ACK)
 
-    def nack(self, delay_s: float = 0.0) -> None:
-        """Not done: deliver it again, no sooner than after `delay_s` seconds."""
-        self._final(Acknowledgement.OUTCOME_NACK, delay_ms=int(delay_s * 1_000))
+    def nack(self, delay_s: float | None = None, reason: str = "") -> None:
+        """Not done: deliver it again, no sooner than after `delay_s` seconds (unless given, the subscription's backoff).
+
+        `reason` (at most 1,024 bytes) is kept if this was the last attempt.
+        """
+        delay_ms = None if delay_s is None else int(delay_s * 1_000)
+        self._final(Acknowledgement.OUTCOME_NACK, delay_ms=delay_ms, reason=reason)
 
     def term(self, reason: str = "") -> None:
         """Never deliver it again: set it aside, where an operator finds it with this reason (at most 1,024 bytes)."""
@@ -59,10 +68,13 @@ class Delivery:
         if not self.settled:
             self._settler.say(self, Acknowledgement.OUTCOME_PROGRESS)
 
-    def _final(self, outcome: Acknowledgement.Outcome.ValueType, *, delay_ms: int = 0, reason: str = "") -> None:
+    def _final(
+        self, outcome: Acknowledgement.Outcome.ValueType, *, delay_ms: int | None = None, reason: str = ""
+    ) -> None:
         if not self.settled:
             self.settled = True
-            self._settler.say(self, outcome, delay_ms=delay_ms, reason=reason)
+            kept = reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+            self._settler.say(self, outcome, delay_ms=delay_ms, reason=kept)
 
     def __repr__(self) -> str:
         return f"<Delivery of {self.event.type} {self.event.id} at {self.offset}, attempt {self.attempt}>"
@@ -72,9 +84,9 @@ class Said:
     """What was said since the last request, grouped as the contract groups it."""
 
     def __init__(self) -> None:
-        self._offsets: dict[tuple[int, int, str], list[int]] = {}
+        self._offsets: dict[tuple[int, int | None, str], list[int]] = {}
 
-    def add(self, outcome: int, offset: int, *, delay_ms: int, reason: str) -> None:
+    def add(self, outcome: int, offset: int, *, delay_ms: int | None, reason: str) -> None:
         """Keep one word."""
         self._offsets.setdefault((outcome, delay_ms, reason), []).append(offset)
 
@@ -94,10 +106,11 @@ class Said:
 
 OFFSETS_MAX = 10_000
 """In one Acknowledgement."""
+REASON_BYTES_MAX = 1_024
 
 
 def _acknowledgements(
-    subscription_id: int, outcome: int, delay_ms: int, reason: str, offsets: list[int]
+    subscription_id: int, outcome: int, delay_ms: int | None, reason: str, offsets: list[int]
 ) -> list[Acknowledgement]:
     made = []
     for start in range(0, len(offsets), OFFSETS_MAX):
@@ -107,7 +120,7 @@ def _acknowledgements(
             offsets=offsets[start : start + OFFSETS_MAX],
             reason=reason,
         )
-        if delay_ms:
+        if delay_ms is not None:
             acknowledgement.delay.FromMilliseconds(delay_ms)
         made.append(acknowledgement)
     return made

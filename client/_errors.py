@@ -19,6 +19,7 @@ TRANSIENT = (
     errors.DiskFull,
     errors.DiskReadOnly,
     errors.StreamClosed,
+    errors.SubscriptionMoved,
     errors.WriteConflict,
 )
 """What may be gone at the next attempt.

@@ -28,6 +28,13 @@ class Face:
     """A hand-written class to stand on instead of SyncFace."""
     posts: bool = False
     """Its methods are not waited for."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """Module and name of classes that it stands on, whose methods may be among the public ones."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Where its methods and their words are."""
+        return (self.module, *(module for module, _ in self.parts))
 
 
 FACES = {
@@ -44,7 +51,7 @@ FACES = {
     "Delivery": Face("_delivery", ("ack", "nack", "term", "progress"), base="SyncDeliveryFields", posts=True),
     "Subscription": Face(
         "_subscription",
-        ("name", "gaps", "in_hand", "opened", "next", "close", "__aenter__", "__aexit__", "__aiter__"),
+        ("name", "gaps", "in_hand", "reached", "opened", "next", "next_batch", "close", "__aenter__", "__aexit__", "__aiter__"),
         base="SyncConsumer",
     ),
     "Fetched": Face("_pull", ("settle", "__len__", "__iter__", "__aenter__", "__aexit__")),
@@ -56,8 +63,9 @@ FACES = {
     "Trunkline": Face(
         "_connection",
         ("namespace", "name", "target", "register", "watch", "channel", "chooser", "resolve", "publish", "publisher",
-         "subscribe", "fetch", "request", "request_counts", "call"),
+         "subscribe", "fetch", "seek", "request", "request_counts", "call"),
         base="SyncConnection",
+        parts=(("_request_calls", "RequestCalls"), ("_event_calls", "EventCalls"), ("_connected", "Connected")),
     ),
 }  # fmt: skip
 
@@ -69,14 +77,14 @@ RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__i
 
 CONSUME = '''
     def consume(
-        self, handler: Callable[[SyncDelivery], None], *, concurrency: int = 1, nack_delay_s: float = 1.0,
+        self, handler: Callable[[SyncDelivery], None], *, concurrency: int = 1, nack_delay_s: float | None = 1.0,
         finish_within_s: float = 10.0,
     ) -> None:  # fmt: skip
         """Handle deliveries in `concurrency` threads until closed or interrupted.
 
         A handler that returns acknowledges (unless it said something itself); one that raises is logged, and the event
-        comes again after `nack_delay_s`. At the end no more is taken, handlers that run are waited for, and what was
-        not done within `finish_within_s` comes again.
+        comes again after `nack_delay_s` (None: the subscription's backoff). At the end no more is taken, handlers that run
+        are waited for, and what was not done within `finish_within_s` comes again.
         """
         self._consume(
             lambda delivery: handler(SyncDelivery(self._portal, delivery)),
@@ -131,7 +139,7 @@ def _imports(body: str) -> Iterator[str]:
     used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
     used |= {node.value.id for node in ast.walk(ast.parse(body)) if _is_dotted(node)}  # type: ignore[attr-defined]
     known: dict[str, str] = {}
-    for module in dict.fromkeys(face.module for face in FACES.values()):
+    for module in dict.fromkeys(module for face in FACES.values() for module in face.modules):
         tree = _tree(module)
         for node in tree.body:
             if isinstance(node, ast.ImportFrom):
@@ -156,13 +164,19 @@ def _tree(module: str) -> ast.Module:
 
 
 def _class(name: str, face: Face) -> str:
-    source = next(node for node in _tree(face.module).body if isinstance(node, ast.ClassDef) and node.name == name)
-    methods = {node.name: node for node in source.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    source = _source(face.module, name)
+    methods: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
+    for one in [*(_source(module, part) for module, part in face.parts), source]:
+        methods |= {node.name: node for node in one.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     base = face.base or f"SyncFace[{name}]"
     parts = [f"class Sync{name}({base}):", _docstring(source, "    ")]
     parts += [_method(methods[public], face) for public in face.public]
     parts.append(FURTHER.get(name, ""))
     return "\n\n".join(part for part in parts if part)
+
+
+def _source(module: str, name: str) -> ast.ClassDef:
+    return next(node for node in _tree(module).body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
 def _docstring(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, indent: str) -> str:
@@ -224,13 +238,16 @@ def _passed(arguments: ast.arguments) -> str:
     """The arguments as they are passed on."""
     positional = [argument.arg for argument in arguments.args[1:]]
     named = [f"{argument.arg}={argument.arg}" for argument in arguments.kwonlyargs]
-    return "".join(f", {one}" for one in [*positional, *named])
+    further = [] if arguments.kwarg is None else [f"**{arguments.kwarg.arg}"]
+    return "".join(f", {one}" for one in [*positional, *named, *further])
 
 
 def _faced(answer: str, expression: str) -> str:
     """The expression, its value given a blocking face if its class has one."""
     if answer in NAMES:
         return f"{NAMES[answer]}(self._portal, {expression})"
+    if answer.startswith("list["):
+        return f"[{_faced_each(answer, expression)[1:-1]}]"
     optional = answer.removesuffix(" | None")
     if optional != answer and optional in NAMES:
         return f"None if (found := {expression}) is None else {NAMES[optional]}(self._portal, found)"

@@ -62,7 +62,12 @@ class Fetched:
         return tuple(answer.not_open)
 
     def say(
-        self, delivery: Delivery, outcome: Acknowledgement.Outcome.ValueType, *, delay_ms: int = 0, reason: str = ""
+        self,
+        delivery: Delivery,
+        outcome: Acknowledgement.Outcome.ValueType,
+        *,
+        delay_ms: int | None = None,
+        reason: str = "",
     ) -> None:
         """See Settler."""
         self._said.add(outcome, delivery.offset, delay_ms=delay_ms, reason=reason)

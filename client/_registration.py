@@ -20,7 +20,7 @@ from trunkline.api.v1.registry_pb2 import (
     RegistrationRef,
 )
 from trunkline.core.errors import InstanceAlive, InvalidArgument, LeaseNotFound, TrunklineError
-from trunkline.core.model import TTL_MS_MAX, TTL_MS_MIN, Declared, Instance
+from trunkline.core.model import Declared, Instance
 
 from ._backoff import Backoff
 from ._edge import Edge
@@ -70,11 +70,6 @@ class Terms:
     take_over: bool
     drain_on_exit: bool
     drain_limit_s: float
-
-    def __post_init__(self) -> None:
-        if not TTL_MS_MIN <= self.ttl_ms <= TTL_MS_MAX:
-            rule = f"between {TTL_MS_MIN / 1_000:g} and {TTL_MS_MAX / 1_000:g}"
-            raise InvalidArgument.of("ttl_s", rule, self.ttl_ms / 1_000)
 
 
 class Registration:

@@ -20,7 +20,8 @@ CORRELATION = "correlationid"
 REPLY_TOPIC = "replytopic"
 """Of a request: the topic of its reply, on the request's stream."""
 EXPIRY = "expirytime"
-"""CloudEvents' extension of this name: when nobody waits for the reply any more."""
+"""CloudEvents' extension of this name: when nobody waits for the reply any more. The control plane does not deliver a request
+that is past it."""
 ERROR_CODE = "errorcode"
 """Of a reply that is an error: its code. The data is a google.rpc.Status."""
 OWN = frozenset({CORRELATION, REPLY_TOPIC, EXPIRY, ERROR_CODE})
@@ -54,8 +55,7 @@ def wish_of(event: Event) -> Wish | None:
         return None
     if not correlation or not topic.startswith(REPLY_WORDS):
         return None
-    expires_ns = int(expiry.timestamp() * 1e9) if isinstance(expiry, datetime) else None
-    return Wish(correlation, topic, expires_ns)
+    return Wish(correlation, topic, _time_ns_of(expiry))
 
 
 def reply_event(reply: Event, wish: Wish) -> Event:
@@ -84,6 +84,16 @@ def error_of_reply(reply: Event) -> TrunklineError | None:
     if not (isinstance(reply.data, AnyMessage) and reply.data.Unpack(status)):
         return RequestFailed(f"{reply.attributes[ERROR_CODE]!s}: the reply does not say more")
     return error_from("UNKNOWN", status.message, status.SerializeToString())
+
+
+def _time_ns_of(expiry: Attribute | None) -> int | None:
+    """A timestamp, or text in RFC 3339, as the server reads it; None for anything else."""
+    if isinstance(expiry, str):
+        try:
+            expiry = datetime.fromisoformat(expiry)
+        except ValueError:
+            return None
+    return int(expiry.timestamp() * 1e9) if isinstance(expiry, datetime) and expiry.tzinfo is not None else None
 
 
 def _without_own(attributes: Mapping[str, Attribute], what: str) -> Mapping[str, Attribute]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -19,19 +20,21 @@ from trunkline.api.v1.events_pb2 import (
     SubscriptionConfig,
     SubscriptionNotice,
 )
-from trunkline.core.errors import InvalidArgument, TrunklineError
+from trunkline.core.errors import TrunklineError
 
 from ._consumer import consume
 from ._delivery import Delivery, Said
 from ._event import event_from
 from ._fork import ForkGuard
 from ._ledger import Ledger, Verdict
+from ._place import Place
 from ._resume import Mark, ResumePoint
 
 log = logging.getLogger("trunkline.client")
 
 GAPS_KEPT = 16
-CREDIT_MAX = 1_000_000
+GONE_WITHIN_S = 2.0
+"""How long leaving `async with` waits for the control plane to know."""
 LOST_WORDS_KNOWN_S = 30.0
 """After a reconnect, an event that comes again although it was acknowledged on the old connection is acknowledged again
 for so long, and not handed on: its acknowledgement was lost on the way."""
@@ -64,12 +67,6 @@ class SubscriptionSpec:
     client: str
     on_gap: Callable[[Gap], None] | None = field(default=None)
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.credit <= CREDIT_MAX:
-            raise InvalidArgument.of("credit", f"between 1 and {CREDIT_MAX}", self.credit)
-        if self.name and not self.acknowledge:
-            raise InvalidArgument.of("acknowledge", "True for a durable subscription", self.acknowledge)
-
 
 class Speaker(Protocol):
     """The stream that all subscriptions of a connection share."""
@@ -78,7 +75,7 @@ class Speaker(Protocol):
         """There is something to say."""
 
     def close_subscription(self, subscription: Subscription) -> None:
-        """Nothing more is wanted."""
+        """Nothing more is wanted; `gone` is called when the control plane knows, or cannot be asked."""
 
 
 class Subscription:
@@ -94,11 +91,13 @@ class Subscription:
         self._guard = guard
         self._ledger = self._new_ledger()
         self._resume = ResumePoint()
+        self._place = Place(self)
         self._said = Said()
         self._credit_back = 0
         self._charged: set[int] = set()
         """Offsets received on this connection whose credit is not given back yet."""
         self._incarnation = 0
+        self._told_to = 0
         self._opened_at_s = 0.0
         self._received_to = 0
         self._queue: deque[Delivery] = deque()
@@ -110,6 +109,7 @@ class Subscription:
         self._closed = False
         self._consumed: asyncio.Event | None = None
         self._error: TrunklineError | None = None
+        self._gone = asyncio.Event()
 
     @property
     def name(self) -> str:
@@ -125,6 +125,11 @@ class Subscription:
     def in_hand(self) -> int:
         """Deliveries that are not settled, those that wait to be read included."""
         return self._ledger.in_hand
+
+    @property
+    def reached(self) -> int:
+        """The offset up to which the control plane has said that there is nothing more for it. Ephemeral: every 5 s."""
+        return self._told_to
 
     async def opened(self) -> None:
         """Return when the control plane has confirmed the subscription: what is published from now on is delivered."""
@@ -150,15 +155,27 @@ class Subscription:
             self._give_credit(delivery.offset)
         return delivery
 
+    async def next_batch(self, max_events: int = 100, *, within_s: float = 1.0) -> list[Delivery]:
+        """Up to `max_events` deliveries: what comes within `within_s` seconds of the first, for which it waits. Empty when
+        the subscription is closed; raises what `next` does.
+        """
+        first = await self.next()
+        batch = [] if first is None else [first]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while 0 < len(batch) < max_events and (delivery := await self.next()) is not None:
+                    batch.append(delivery)
+        return batch
+
     async def consume(
-        self, handler: Callable[[Delivery], Awaitable[None]], *, concurrency: int = 1, nack_delay_s: float = 1.0,
+        self, handler: Callable[[Delivery], Awaitable[None]], *, concurrency: int = 1, nack_delay_s: float | None = 1.0,
         finish_within_s: float = 10.0,
     ) -> None:  # fmt: skip
         """Handle deliveries, at most `concurrency` at a time, until closed or cancelled.
 
         A handler that returns acknowledges (unless it said something itself); one that raises is logged, and the event
-        comes again after `nack_delay_s`. At the end no more is taken, handlers get `finish_within_s` to finish, and
-        what is not done then is given back.
+        comes again after `nack_delay_s` (None: the subscription's backoff). At the end no more is taken, handlers get
+        `finish_within_s` to finish, and what is not done then is given back.
         """
         self._guard.check()
         if self._consumed is not None:
@@ -203,6 +220,10 @@ class Subscription:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+        if self._closed:  # else it is being consumed, and `finished` tells when that is over
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GONE_WITHIN_S):
+                    await self._gone.wait()
 
     async def __aiter__(self) -> AsyncIterator[Delivery]:
         try:
@@ -215,11 +236,17 @@ class Subscription:
     # What deliveries say.
 
     def say(
-        self, delivery: Delivery, outcome: Acknowledgement.Outcome.ValueType, *, delay_ms: int = 0, reason: str = ""
+        self,
+        place: Place,
+        delivery: Delivery,
+        outcome: Acknowledgement.Outcome.ValueType,
+        *,
+        delay_ms: int | None = None,
+        reason: str = "",
     ) -> None:
-        """See Settler."""
+        """What a delivery of this place says; see Settler."""
         self._guard.check()
-        if delivery.incarnation != self._incarnation or self._closed:
+        if place is not self._place or self._closed:
             return
         if outcome != Acknowledgement.OUTCOME_PROGRESS:
             self._ledger.settle(delivery.offset, again=outcome == Acknowledgement.OUTCOME_NACK)
@@ -276,7 +303,7 @@ class Subscription:
             return
         self._queue.append(
             Delivery(
-                self,
+                self._place,
                 event=event_from(message.event),
                 offset=message.offset,
                 incarnation=self._incarnation,
@@ -294,7 +321,7 @@ class Subscription:
         self._received_to = offset + 1
         verdict = self._ledger.receive(offset)
         if verdict is Verdict.DONE:
-            self._said.add(Acknowledgement.OUTCOME_ACK, offset, delay_ms=0, reason="")
+            self._said.add(Acknowledgement.OUTCOME_ACK, offset, delay_ms=None, reason="")
         return verdict
 
     def noticed(self, notice: SubscriptionNotice) -> None:
@@ -304,9 +331,19 @@ class Subscription:
         elif notice.kind == SubscriptionNotice.KIND_OPENED:
             self._move_to(notice.incarnation)
             self._opened.set()
+        self._told_to = max(self._told_to, notice.next_offset)
         if notice.resume_token:
             self._resume.add(Mark(notice.next_offset, notice.resume_token), self._lowest_open())
             self._ledger.forget_below(self._resume.begins_at())
+
+    def gone(self) -> None:
+        """It is closed, and so the control plane has heard all that was said before; or the connection is lost."""
+        self._gone.set()
+
+    def moved(self) -> None:
+        """The control plane took it to another place: what is in hand, and what was said of it, is of the one before."""
+        self._forget_place()
+        self._received_to = 0
 
     def ended(self, error: TrunklineError) -> None:
         """The control plane refuses it for good."""
@@ -327,14 +364,19 @@ class Subscription:
         if incarnation == self._incarnation:
             return
         if self._incarnation:  # offsets mean other events now: what is in hand comes again, if at all
-            self._credit_back += len(self._charged)
-            self._charged.clear()
-            self._ledger = self._new_ledger()
-            self._resume = ResumePoint()
-            self._said.clear()
-            self._queue.clear()
+            self._forget_place()
             self._received_to = 0
         self._incarnation = incarnation
+
+    def _forget_place(self) -> None:
+        self._credit_back += len(self._charged)
+        self._charged.clear()
+        self._ledger = self._new_ledger()
+        self._resume = ResumePoint()
+        self._place = Place(self)
+        self._said.clear()
+        self._queue.clear()
+        self._told_to = 0
 
     def _new_ledger(self) -> Ledger:
         return Ledger(durable=bool(self._spec.name))

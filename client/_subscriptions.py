@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from trunkline.api.status import failure_from
 from trunkline.api.v1.events_pb2 import (
@@ -13,7 +13,7 @@ from trunkline.api.v1.events_pb2 import (
     SubscribeResponse,
     SubscriptionNotice,
 )
-from trunkline.core.errors import TrunklineError
+from trunkline.core.errors import SubscriptionMoved, TrunklineError
 
 from ._backoff import Backoff
 from ._duplex import Duplex
@@ -36,6 +36,8 @@ class Subscriptions:
         self._open: dict[int, Subscription] = {}
         self._last_id = 0
         self._said: list[SubscribeRequest] = []
+        self._closing: dict[int, Subscription] = {}
+        """Those of which the control plane is yet to say that they have ended."""
         self._resting: set[int] = set()
         """Refused for a passing reason, until they are asked for again."""
         self._backoff = backoff
@@ -60,6 +62,7 @@ class Subscriptions:
             if known is subscription:
                 acknowledgements, _ = subscription.outgoing(subscription_id)
                 del self._open[subscription_id]
+                self._closing[subscription_id] = known
                 close = CloseSubscription(subscription_id=subscription_id)
                 self._said.append(SubscribeRequest(acknowledgements=acknowledgements))
                 self._said.append(SubscribeRequest(close=close))
@@ -116,13 +119,22 @@ class Subscriptions:
     def _noticed(self, notice: SubscriptionNotice) -> None:
         subscription = self._open.get(notice.subscription_id)
         if subscription is None:
+            if notice.kind == SubscriptionNotice.KIND_ENDED:
+                self._all_gone([notice.subscription_id])
             return  # closed meanwhile
         if notice.kind == SubscriptionNotice.KIND_ENDED:
             self._ended(notice.subscription_id, subscription, failure_from(notice.error))
         else:
             subscription.noticed(notice)
 
+    def _all_gone(self, subscription_ids: Iterable[int]) -> None:
+        for subscription_id in list(subscription_ids):
+            closed = self._closing.pop(subscription_id, None)
+            if closed is not None:
+                closed.gone()
+
     def lost(self, error: TrunklineError) -> None:
+        self._all_gone(self._closing)
         if not self._open:
             self._stream.rest()
         if is_transient(error):
@@ -136,6 +148,8 @@ class Subscriptions:
         if not is_transient(error):
             subscription.ended(error)
             return
+        if isinstance(error, SubscriptionMoved):
+            subscription.moved()
         log.info("subscription put off", extra={"subscription": subscription.name, "error": str(error)})
         self._last_id += 1
         self._open[self._last_id] = subscription

@@ -139,10 +139,23 @@ class SyncDeliveryFields(SyncFace[Delivery]):
 class SyncConsumer(SyncFace[Subscription]):
     """Handlers in threads instead of tasks."""
 
-    def _consume(self, handler: Callable[[Delivery], None], *, concurrency: int, **options: float) -> None:
+    def _consume(
+        self,
+        handler: Callable[[Delivery], None],
+        *,
+        concurrency: int,
+        nack_delay_s: float | None,
+        finish_within_s: float,
+    ) -> None:
         with concurrent.futures.ThreadPoolExecutor(concurrency, thread_name_prefix="trunkline-handler") as threads:
 
             async def handle(delivery: Delivery) -> None:
                 await asyncio.wrap_future(threads.submit(handler, delivery))
 
-            self._portal.call(self._async.consume, handle, concurrency=concurrency, **options)
+            self._portal.call(
+                self._async.consume,
+                handle,
+                concurrency=concurrency,
+                nack_delay_s=nack_delay_s,
+                finish_within_s=finish_within_s,
+            )

@@ -17,18 +17,10 @@ from trunkline.api.v1.discovery_pb2 import (
     WatchResponse,
 )
 from trunkline.core.clock import Clock
-from trunkline.core.errors import (
-    RevisionCompacted,
-    RevisionInFuture,
-    TokenForeign,
-    TokenMalformed,
-    TrunklineError,
-    Unreachable,
-)
+from trunkline.core.errors import RevisionCompacted, RevisionInFuture, TokenForeign, TokenMalformed, TrunklineError
 
 from ._backoff import Backoff
 from ._duplex import Duplex
-from ._errors import is_transient
 from ._link import Link
 from ._options import ClientOptions
 from ._view import View
@@ -84,33 +76,6 @@ class Watches:
         self._views[self._last_id] = view
         self._said.append(self._open_request(self._last_id, view))
         self._stream.wake()
-
-    async def first_state(self, view: View, *, within_s: float) -> None:
-        """Return when it has one: the control plane's, or, when that is not reached, the cache folder's.
-
-        Otherwise the view is closed; raises what the control plane refuses it with, or Unreachable.
-        """
-        try:
-            async with asyncio.timeout(within_s):
-                await self._whole(view)
-        except TimeoutError:
-            if not await self._restored(view):
-                view.close()
-                raise view.error or Unreachable("no state of the service was received in time") from None
-        except BaseException:
-            view.close()
-            raise
-
-    async def _whole(self, view: View) -> None:
-        while not view.state.whole:
-            await view.settled()
-            if view.error is not None and not view.state.whole:
-                if not is_transient(view.error):
-                    raise view.error
-                await self._restored(view)
-
-    async def _restored(self, view: View) -> bool:
-        return self._cache is not None and await self._cache.restore(view)
 
     def close(self, view: View) -> None:
         """Watch no more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -25,15 +25,15 @@ from ._balancer import LoadBalancing
 from ._changes import Change
 from ._channel import SentCall
 from ._chooser import Choice, Chooser
-from ._connection import Answer
+from ._connected import Answer
 from ._event import Event
 from ._link import Calling, Stubs
 from ._publish import Published
 from ._pull import Fetched
 from ._registration import Drained, Registration
 from ._requests import RequestCounts
-from ._start import Ordering, Start
 from ._subscription import Gap
+from ._subscription_options import Start, SubscriptionOptions
 from ._sync_base import SyncConnection, SyncConsumer, SyncDeliveryFields, SyncFace, SyncSender
 from ._sync_channel import SyncBalancedChannel
 from ._view import View
@@ -172,9 +172,12 @@ class SyncDelivery(SyncDeliveryFields):
         """Done: never deliver it again."""
         self._portal.post(self._async.ack)
 
-    def nack(self, delay_s: float = 0.0) -> None:
-        """Not done: deliver it again, no sooner than after `delay_s` seconds."""
-        self._portal.post(self._async.nack, delay_s)
+    def nack(self, delay_s: float | None = None, reason: str = "") -> None:
+        """Not done: deliver it again, no sooner than after `delay_s` seconds (unless given, the subscription's backoff).
+
+        `reason` (at most 1,024 bytes) is kept if this was the last attempt.
+        """
+        self._portal.post(self._async.nack, delay_s, reason)
 
     def term(self, reason: str = "") -> None:
         """Never deliver it again: set it aside, where an operator finds it with this reason (at most 1,024 bytes)."""
@@ -207,6 +210,11 @@ class SyncSubscription(SyncConsumer):
         """Deliveries that are not settled, those that wait to be read included."""
         return self._portal.run(lambda: self._async.in_hand)
 
+    @property
+    def reached(self) -> int:
+        """The offset up to which the control plane has said that there is nothing more for it. Ephemeral: every 5 s."""
+        return self._portal.run(lambda: self._async.reached)
+
     def opened(self) -> None:
         """Return when the control plane has confirmed the subscription: what is published from now on is delivered."""
         self._portal.call(self._async.opened)
@@ -214,6 +222,15 @@ class SyncSubscription(SyncConsumer):
     def next(self) -> SyncDelivery | None:
         """The next delivery; None when the subscription is closed. Raises what the control plane refuses it with."""
         return None if (found := self._portal.call(self._async.next)) is None else SyncDelivery(self._portal, found)
+
+    def next_batch(self, max_events: int = 100, *, within_s: float = 1.0) -> list[SyncDelivery]:
+        """Up to `max_events` deliveries: what comes within `within_s` seconds of the first, for which it waits. Empty when
+        the subscription is closed; raises what `next` does.
+        """
+        return [
+            SyncDelivery(self._portal, one)
+            for one in self._portal.call(self._async.next_batch, max_events, within_s=within_s)
+        ]
 
     def close(self) -> None:
         """Take no more; what is in hand and not settled is given back. Idempotent.
@@ -235,14 +252,14 @@ class SyncSubscription(SyncConsumer):
         return (SyncDelivery(self._portal, one) for one in self._portal.iterate(self._async.__aiter__))
 
     def consume(
-        self, handler: Callable[[SyncDelivery], None], *, concurrency: int = 1, nack_delay_s: float = 1.0,
+        self, handler: Callable[[SyncDelivery], None], *, concurrency: int = 1, nack_delay_s: float | None = 1.0,
         finish_within_s: float = 10.0,
     ) -> None:  # fmt: skip
         """Handle deliveries in `concurrency` threads until closed or interrupted.
 
         A handler that returns acknowledges (unless it said something itself); one that raises is logged, and the event
-        comes again after `nack_delay_s`. At the end no more is taken, handlers that run are waited for, and what was
-        not done within `finish_within_s` comes again.
+        comes again after `nack_delay_s` (None: the subscription's backoff). At the end no more is taken, handlers that run
+        are waited for, and what was not done within `finish_within_s` comes again.
         """
         self._consume(
             lambda delivery: handler(SyncDelivery(self._portal, delivery)),
@@ -581,45 +598,31 @@ class SyncTrunkline(SyncConnection):
         self,
         name: str | None = None,
         *,
-        filters: Iterable[str] = (),
         stream: str = "events",
         credit: int = 256,
-        start: Start = "latest",
-        ack_deadline_s: float | None = None,
-        max_deliveries: int = 0,
-        max_in_flight: int = 0,
-        ordering: Ordering = "parallel",
-        key_attribute: str = "",
         acknowledge: bool = True,
         on_gap: Callable[[Gap], None] | None = None,
         namespace: str | None = None,
+        **options: Unpack[SubscriptionOptions],
     ) -> SyncSubscription:
         """Deliveries of a stream's events: `for delivery in trunkline.subscribe("billing"): ...; delivery.ack()`.
 
         With a `name` it is durable: consumers of one name share the work, and it goes on where it left off; without, it is
-        this connection's alone. `filters` are topics with `*` for one word and a final `>` for the rest. At most `credit`
-        deliveries are unsettled here. `start` ("earliest", "latest", an offset, a time) is where a new one begins.
-        `ack_deadline_s`, `max_deliveries` and `max_in_flight` are the server's defaults unless given. `ordering` "sequential"
-        delivers one event at a time over all consumers, "keyed" one of each value of `key_attribute` (else "partitionkey").
-        `acknowledge=False` (ephemeral only) needs no word on deliveries. `on_gap` is told when events went missing.
+        this connection's alone. `options` say what it takes, where it begins, how often and in which order it delivers: see
+        SubscriptionOptions. At most `credit` deliveries are unsettled here. `acknowledge=False` (ephemeral only) needs no word
+        on deliveries. `on_gap` is told when events went missing.
         """
         return SyncSubscription(
             self._portal,
             self._portal.run(
                 self._async.subscribe,
                 name,
-                filters=filters,
                 stream=stream,
                 credit=credit,
-                start=start,
-                ack_deadline_s=ack_deadline_s,
-                max_deliveries=max_deliveries,
-                max_in_flight=max_in_flight,
-                ordering=ordering,
-                key_attribute=key_attribute,
                 acknowledge=acknowledge,
                 on_gap=on_gap,
                 namespace=namespace,
+                **options,
             ),
         )
 
@@ -650,12 +653,20 @@ class SyncTrunkline(SyncConnection):
             ),
         )
 
+    def seek(self, name: str, to: Start, *, stream: str = "events", namespace: str | None = None) -> int:
+        """Move a durable subscription ("earliest", "latest", an offset, a time); gives the offset at which it stood.
+
+        Everything before the place counts as done, nothing from it on does.
+        """
+        return self._portal.call(self._async.seek, name, to, stream=stream, namespace=namespace)
+
     def request(
         self, event: Event, *, stream: str = "events", timeout_s: float | None = None, namespace: str | None = None
     ) -> Event:
         """Publish the event and return the reply of whoever serves it (`serve_requests`).
 
-        Raises what its handler raised (RequestFailed for other than TrunklineErrors), DeadlineExceeded without a reply.
+        Raises what its handler raised (RequestFailed for other than TrunklineErrors), DeadlineExceeded without a reply
+        in time, LimitExceeded when too many requests wait. Leave the event's id empty: a repeated one is no new request.
         """
         return self._portal.call(self._async.request, event, stream=stream, timeout_s=timeout_s, namespace=namespace)
 

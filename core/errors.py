@@ -264,6 +264,13 @@ class StreamClosed(TrunklineError):
     status = "UNAVAILABLE"
 
 
+class SubscriptionMoved(TrunklineError):
+    """The subscription goes on at another place of its stream: open it again; what is in hand is delivered anew, or not."""
+
+    code = "SUBSCRIPTION_MOVED"
+    status = "UNAVAILABLE"
+
+
 class JournalLocked(TrunklineError):
     """Another process has the journal's folder open."""
 

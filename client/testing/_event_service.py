@@ -155,6 +155,8 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
             closed = consumers.pop(request.close.subscription_id, None) if request.HasField("close") else None
             if closed is not None:
                 self._leave(closed)
+                ended = SubscriptionNotice.KIND_ENDED
+                notices.append(SubscriptionNotice(subscription_id=request.close.subscription_id, kind=ended))
             self.wake()
         wake.set()
 

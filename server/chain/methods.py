@@ -84,7 +84,9 @@ def _subscribe(request: events_pb2.SubscribeRequest) -> Demand | None:
 
 
 def _create_subscription(request: events_pb2.CreateSubscriptionRequest) -> Demand:
-    return Verb.CONSUME, Resource(request.namespace, request.config.filters or EVERY_TOPIC)
+    """A copy has the filters of what it copies: the servicer authorizes those."""
+    filters = request.config.filters
+    return Verb.CONSUME, Resource(request.namespace, filters if request.copy_of else filters or EVERY_TOPIC)
 
 
 def _create_stream(request: events_pb2.CreateStreamRequest) -> Demand:
@@ -143,6 +145,9 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "DeleteSubscription": _plain(Verb.ADMINISTER),
         "ListSetAside": _plain(Verb.CONSUME),
         "ReleaseSetAside": _plain(Verb.ADMINISTER),
+        "RedeliverEvents": _plain(Verb.ADMINISTER),
+        "SeekSubscription": _plain(Verb.ADMINISTER),
+        "ExplainSubscription": _plain(Verb.CONSUME),
     },
     "trunkline.api.v1.AdminService": {
         "Status": Method(verb=Verb.ADMINISTER, demands=_everything),

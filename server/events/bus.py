@@ -19,10 +19,14 @@ from trunkline.server.journal.log import LogConfig
 from .attention import Attention
 from .changes import Changes
 from .checkpoint import SUBSCRIPTIONS, Checkpoints
+from .dead_letters import DeadLetters
+from .explain import Moment
+from .feed import Feed
 from .fold import EventsFold, SubscriptionEntity
 from .metrics import EventsAlarm, alarms, measured
 from .outlet import Outlet
 from .session import Session
+from .stream import EventStream
 from .streams import Promise, Streams, StreamsConfig, Writer
 from .subscriptions import Subscriptions, SubscriptionsConfig
 from .tasks import Tasks
@@ -78,6 +82,7 @@ class EventBus:
         self._engine = engine
         self._writer = writer
         self.attention = Attention(clock)
+        self.dead_letters = DeadLetters(self.streams, clock)
         self._config = config
         self._promise = promise
         self._checkpoints: Checkpoints | None = None
@@ -103,7 +108,13 @@ class EventBus:
         journal = await self._engine.open_log(SUBSCRIPTIONS, kept)
         self._checkpoints = Checkpoints(journal, self.attention, is_current=self._is_current)
         self._subscriptions = Subscriptions(
-            self.fold, self.streams, self._checkpoints, self._writer, self.attention, self._config.subscriptions
+            self.fold,
+            self.streams,
+            self._checkpoints,
+            self.dead_letters,
+            self._writer,
+            self.attention,
+            self._config.subscriptions,
         )
         saved = await self._checkpoints.load()
         await self.streams.start()
@@ -119,6 +130,7 @@ class EventBus:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.attention.run(), name="events: attention")
                 tasks.create_task(self.checkpoints.run(), name="events: checkpoints")
+                tasks.create_task(self.dead_letters.run(), name="events: dead letters")
                 tasks.create_task(self.streams.keep(), name="events: keep streams")
                 tasks.create_task(self._bookmark_forever(), name="events: bookmarks")
         finally:
@@ -152,9 +164,19 @@ class EventBus:
             if kind == "stream":
                 for feed in self.streams.apply(record):
                     self.checkpoints.forget(feed)
+                    self.dead_letters.forget(feed)
             elif kind == "subscription":
                 _, namespace, stream, _ = record.key.split("/", 3)
                 self.subscriptions.apply(record, self.streams.peek(namespace, stream))
+
+    def moment(self, stream: EventStream, feed: Feed) -> Moment:
+        """What an explanation of a subscription needs besides its state."""
+        return Moment(
+            end=stream.dispatcher.end,
+            now_ns=self.attention.now_ns(),
+            time_ns=self.attention.time_ns(),
+            dead_letter_failure=self.dead_letters.failures.get(feed),
+        )
 
     def metrics(self) -> dict[str, float]:
         """Counts and gauges by name, for Prometheus."""
@@ -164,7 +186,7 @@ class EventBus:
 
     def alarms(self) -> list[EventsAlarm]:
         """What somebody should look at: subscriptions with events that are set aside, streams whose log has failed."""
-        return alarms(self.streams.opened())
+        return alarms(self.streams.opened(), self.dead_letters)
 
     # Sessions.
 

@@ -218,13 +218,18 @@ def encode(progress: Progress) -> bytes:
         delivered_to=progress.delivered_to,
         untried_bitmap=progress.untried,
     )
-    for offset, attempts, not_before_ns, key in progress.open:
-        message.open.add(offset=offset, attempts=attempts, not_before_ns=not_before_ns, key=key)
+    for offset, attempts, not_before_ns, key, again_ms in progress.open:
+        message.open.add(offset=offset, attempts=attempts, not_before_ns=not_before_ns, key=key, again_ms=again_ms)
     size = max(REASON_BYTES_MIN, REASONS_BYTES_MAX // max(1, len(progress.set_aside)))
     for aside in progress.set_aside:
         reason = aside.reason.encode()[:size].decode(errors="ignore")
         message.set_aside.add(
-            offset=aside.offset, attempts=aside.attempts, reason=reason, time_ns=aside.time_ns, key=aside.key
+            offset=aside.offset,
+            attempts=aside.attempts,
+            reason=reason,
+            time_ns=aside.time_ns,
+            key=aside.key,
+            again_ms=aside.again_ms,
         )
     return message.SerializeToString()
 
@@ -241,6 +246,8 @@ def decode(record: Record) -> Progress:
         done=message.done_bitmap,
         delivered_to=message.delivered_to,
         untried=message.untried_bitmap,
-        open=tuple(OpenDelivery(e.offset, e.attempts, e.not_before_ns, e.key) for e in message.open),
-        set_aside=tuple(SetAside(e.offset, e.attempts, e.reason, e.time_ns, e.key) for e in message.set_aside),
+        open=tuple(OpenDelivery(e.offset, e.attempts, e.not_before_ns, e.key, e.again_ms) for e in message.open),
+        set_aside=tuple(
+            SetAside(e.offset, e.attempts, e.reason, e.time_ns, e.key, e.again_ms) for e in message.set_aside
+        ),
     )

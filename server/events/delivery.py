@@ -20,8 +20,14 @@ class Limits:
     max_deliveries: int = 20
     max_in_flight: int = 1_000
     ordering: Ordering = Ordering.PARALLEL
+    backoff_ns: tuple[int, ...] = ()
+    """How long an event waits before its second, third, ... delivery; the last stands for all further ones."""
     durable: bool = True
     """Without it there are no checkpoints, and none is waited for."""
+
+    def backoff_after_ns(self, attempts: int) -> int:
+        """How long an event waits that was delivered so often."""
+        return self.backoff_ns[min(max(attempts, 1), len(self.backoff_ns)) - 1] if self.backoff_ns else 0
 
 
 class Delivery(NamedTuple):
@@ -48,13 +54,26 @@ class Settled(IntEnum):
 class Entry:
     """An event that was delivered at least once, or may have been before a crash."""
 
-    __slots__ = ("attempts", "consumer", "counted", "deadline_ns", "in_flight", "lapsed", "not_before_ns", "offset")
+    __slots__ = (
+        "again_ms",
+        "attempts",
+        "consumer",
+        "counted",
+        "deadline_ns",
+        "in_flight",
+        "lapsed",
+        "not_before_ns",
+        "offset",
+    )
 
-    def __init__(self, offset: int, attempts: int, counted: int) -> None:
+    def __init__(self, offset: int, attempts: int, counted: int, again_ms: int = 0) -> None:
         self.offset = offset
         self.attempts = attempts
         self.counted = counted
         """The attempts that a durable checkpoint accounts for."""
+        self.again_ms = again_ms
+        """When somebody had it delivered again though it was done, in milliseconds since the epoch; 0 if nobody did. If it
+        fails again, that tells its dead letter from the one before."""
         self.consumer = 0
         """Who has it, or had it last."""
         self.deadline_ns = 0
@@ -78,5 +97,9 @@ class Counts:
     repeated: int = 0
     never_sent: int = 0
     set_aside: int = 0
+    dead_lettered: int = 0
+    """Set aside, and then published to the dead-letter stream."""
+    expired: int = 0
+    """Past their expirytime when they were to be delivered."""
     missed: int = 0
     """Positions removed by retention before they were done."""

@@ -140,14 +140,19 @@ class Dispatcher(Generic[Block]):
 
     async def event_at(self, offset: int) -> memoryview | None:
         """The event at an offset, serialized; None if it is not kept any more."""
-        block = self.cache.find(offset)
-        if block is None:
-            try:
-                read = await self._log.read(offset, max_bytes=1)
-            except PositionOutOfRange:
-                return None
-            block = self._wrap(read[0], offset) if read else None
+        block = await self.block_of(offset)
         return None if block is None else block.event_at(offset)
+
+    async def block_of(self, offset: int) -> EventBlock | None:
+        """The block that covers an offset, read if it is not at hand; None if it is not kept any more."""
+        block = self.cache.find(offset)
+        if block is not None or offset >= self.end:
+            return block
+        try:
+            read = await self._log.read(offset, max_bytes=1)
+        except PositionOutOfRange:
+            return None
+        return self._wrap(read[0], offset) if read else None
 
     async def _load(self, offset: int) -> None:
         failure: TrunklineError | None = None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Protocol
 
+from trunkline.core.attributes import attribute_texts
 from trunkline.core.collector import unseen
 from trunkline.core.deliveries import delivery_suffix, first_deliveries
 
-from .keys import key_hash
+from .keys import EXPIRY_ATTRIBUTE, key_hash, time_ns_of
 from .settings import KEY_ATTRIBUTE
 
 CHUNK_BYTES = 64 << 10
 """A chunk holds at least one delivery, and ends with the one that reaches this."""
 OVERHEAD_BYTES = 512
+_MAY_EXPIRE = re.compile(EXPIRY_ATTRIBUTE.encode())
+"""Most blocks have no such event, and a search tells at the speed of memory."""
 
 
 class Events(Protocol):
@@ -45,6 +49,7 @@ class EventBlock:
         "_chunk_bytes",
         "_chunks",
         "_events",
+        "_expiries",
         "_keys",
         "_suffixes",
         "count",
@@ -68,6 +73,7 @@ class EventBlock:
         self.matched: dict[int, Sequence[int]] = {}
         """Indexes of the events that a filter group takes; filled by the matcher."""
         self._keys: dict[str, Sequence[int]] = {}
+        self._expiries: dict[int, int] | None = None
         self._suffixes: list[bytes | None] | None = None
         self._chunks: dict[tuple[int, int, bytes, int], tuple[bytes, int]] = {}
         self._chunk_bytes = 2 * len(events.payload) + CHUNK_BYTES
@@ -78,15 +84,36 @@ class EventBlock:
         """Index of each event's topic in `topics`."""
         return self._events.topic_ids
 
+    @property
+    def time_ns(self) -> int:
+        """When its events were appended, in nanoseconds since the epoch."""
+        return self._events.time_ns
+
     def keys(self, attribute: str) -> Sequence[int]:
         """The hash of each event's attribute, 0 for one that has none."""
         known = self._keys.get(attribute)
         if known is None:
             kept = self._events.key_hashes if attribute == KEY_ATTRIBUTE else None
             if kept is None:
-                kept = [key_hash(bytes(self._body(index)), attribute) for index in range(self.count)]
+                kept = [key_hash(text) for (text,) in self.texts(range(self.count), (attribute,))]
             known = self._keys[attribute] = kept
         return known
+
+    @property
+    def expiries(self) -> dict[int, int]:
+        """When events expire that say so, by offset, in nanoseconds since the epoch."""
+        if self._expiries is None:
+            self._expiries = self._find_expiries() if _MAY_EXPIRE.search(self._events.payload) else {}
+        return self._expiries
+
+    def _find_expiries(self) -> dict[int, int]:
+        texts = self.texts(range(self.count), (EXPIRY_ATTRIBUTE,))
+        found = {self.offsets[index]: time_ns_of(text) for index, (text,) in enumerate(texts) if text}
+        return {offset: time_ns for offset, time_ns in found.items() if time_ns is not None}
+
+    def texts(self, indexes: Sequence[int], names: tuple[str, ...]) -> list[tuple[str | None, ...]]:
+        """The texts of these attributes of the events at these indexes; see attribute_texts."""
+        return attribute_texts(self._events.payload, self._events.ends, indexes, names)
 
     def _frame(self, index: int) -> memoryview:
         ends = self._events.ends

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from trunkline.api import convert
-from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock
-from trunkline.core.errors import TrunklineError
+from trunkline.core.errors import SubscriptionMoved, TrunklineError
 
+from .audience import Audience
 from .consumer import Consumer
-from .delivery import NEVER, Delivery, Settled
+from .delivery import NEVER, Delivery
 from .dispatcher import Dispatcher, history_cut
 from .event_block import EventBlock
-from .order import Ordering
+from .order import NO_KEY, Ordering
+from .settings import SubscriptionSettings
 from .subscription import SubscriptionState
 
 log = logging.getLogger(__name__)
@@ -26,13 +26,11 @@ PUMP_DELIVERIES = 512
 """Sent for one subscription before others have their turn."""
 PUMP_BLOCKS = 64
 """Looked at for one subscription before others have their turn."""
-CLIENTS_UNCHECKED_MAX = 64
-"""Names of calls that pulled, beyond twice the deliveries in flight, before those that hold nothing are forgotten."""
-_Ack = events_pb2.Acknowledgement
 
 
-class Feed:
-    """A follower of its stream's dispatcher. `checkpoint` is called when a durable one has something to save."""
+class Feed(Audience):
+    """A follower of its stream's dispatcher. A durable one calls `checkpoint` when it has something to save, and, if it has
+    a dead-letter stream, `bury` when an event is set aside."""
 
     def __init__(
         self,
@@ -42,25 +40,23 @@ class Feed:
         *,
         key: str,
         created_revision: int = 0,
-        filters: Sequence[str],
-        key_attribute: str = "",
+        settings: SubscriptionSettings,
         checkpoint: Callable[[Feed], None] | None = None,
+        bury: Callable[[Feed], None] | None = None,
     ) -> None:
-        self.state = state
+        super().__init__(dispatcher, state, clock)
         self.key = key
-        self.filters = tuple(filters)
+        self.settings = settings
         self.created_revision = created_revision
-        self.consumers: dict[int, Consumer] = {}
-        self.client_of: dict[int, str] = {}
-        """Those that pulled and hold deliveries, by id."""
-        self.untold_gap: tuple[int, int] | None = None
-        """The place it stood at before its stream's history changed, until a consumer has been told."""
-        self._dispatcher = dispatcher
-        self._clock = clock
-        self._group = dispatcher.matcher.join(filters)
-        self._key_attribute = key_attribute
+        self.looked_at = 0
+        """Events that were looked at since the start, and how many of them the filters took."""
+        self.matched = 0
+        self.maybe_lettered_below = state.delivered_to
+        """Of what lies below, a dead letter may have been published by a process that could not say so any more."""
+        self._group = dispatcher.matcher.join(settings.filters, settings.attribute_filters)
         self._checkpoint = checkpoint
-        self._known_aside = state.counts.set_aside
+        self._bury = bury
+        self._known_aside = 0
         self._loading: dict[int, Delivery] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = NEVER
@@ -71,6 +67,8 @@ class Feed:
     def open(self) -> None:
         """Begin."""
         self._dispatcher.attach(self)
+        self._known_aside = self.state.counts.set_aside
+        self._bury_aside()
 
     def close(self) -> None:
         """Send nothing more; what is in flight stays so."""
@@ -90,6 +88,11 @@ class Feed:
         self.consumers.clear()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
+        return self._closed
+
+    @property
     def lag(self) -> int:
         """Positions between the floor and the stream's end."""
         return max(0, self._dispatcher.end - self.state.floor)
@@ -99,88 +102,6 @@ class Feed:
         """Whether something is about to be delivered, after a read or a checkpoint."""
         state = self.state
         return bool(self._loading) or state.blocked or (state.wants() and state.next_offset < self._dispatcher.end)
-
-    # Consumers.
-
-    def join(self, consumer: Consumer, credit: int) -> None:
-        """One more consumer."""
-        self.consumers[consumer.id] = consumer
-        self._tell_gap()
-        self.state.consumers.add(consumer.id)
-        self.add_credit(consumer.id, credit)
-
-    def add_credit(self, consumer_id: int, credit: int) -> None:
-        """Let a consumer be sent `credit` more."""
-        self.state.consumers.give(consumer_id, credit)
-        self.wake()
-
-    def leave(self, consumer_id: int, *, clean: bool) -> None:
-        """A consumer is gone; what it had goes to the others."""
-        self.consumers.pop(consumer_id, None)
-        self.state.remove_consumer(consumer_id, clean=clean, now_ns=self._clock.now_ns(), time_ns=self._clock.time_ns())
-        self.wake()
-
-    def retire(self, consumer_id: int, left_over: Sequence[Delivery] = ()) -> None:
-        """A call that pulled is answered: it takes no more and keeps what it was given, but for `left_over`."""
-        consumer = self.consumers.pop(consumer_id, None)
-        self.state.consumers.remove(consumer_id)
-        for delivery in left_over:
-            self._return(delivery)
-        if consumer is not None and consumer.client:
-            self.client_of[consumer_id] = consumer.client
-            if len(self.client_of) > 2 * self.state.in_flight + CLIENTS_UNCHECKED_MAX:
-                self._forget_clients()
-        self.wake()
-
-    def clients(self) -> list[str]:
-        """Names of those that consume or hold deliveries."""
-        self._forget_clients()
-        names = {consumer.client for consumer in self.consumers.values()} | set(self.client_of.values())
-        return sorted(name for name in names if name)
-
-    def _forget_clients(self) -> None:
-        """Those that hold nothing any more."""
-        holders = self.state.holders()
-        self.client_of = {consumer: name for consumer, name in self.client_of.items() if consumer in holders}
-
-    # Settling.
-
-    def settle(
-        self, outcome: int, offsets: Sequence[int], consumer_id: int | None, *, delay_ns: int = 0, reason: str = ""
-    ) -> list[int]:
-        """Acknowledgements; `consumer_id` None stands for one that pulled. Returns the offsets that were not open."""
-        state, now_ns, time_ns = self.state, self._clock.now_ns(), self._clock.time_ns()
-        not_open: list[int] = []
-        for offset in offsets:
-            if outcome == _Ack.OUTCOME_ACK:
-                settled = state.ack(offset, consumer_id)
-            elif outcome == _Ack.OUTCOME_NACK:
-                settled = state.nack(offset, consumer_id, delay_ns=delay_ns, now_ns=now_ns, time_ns=time_ns)
-            elif outcome == _Ack.OUTCOME_TERM:
-                settled = state.term(offset, consumer_id, reason=reason, time_ns=time_ns)
-            else:
-                assert outcome == _Ack.OUTCOME_PROGRESS
-                settled = state.progress(offset, consumer_id, now_ns=now_ns)
-            if settled is not Settled.DONE:
-                not_open.append(offset)
-        self.wake()
-        return not_open
-
-    def acknowledge(self, message: events_pb2.Acknowledgement, consumer_id: int | None) -> list[int]:
-        """See settle."""
-        delay_ns = convert.ms_from(message, "delay", 0) * 1_000_000
-        return self.settle(message.outcome, message.offsets, consumer_id, delay_ns=delay_ns, reason=message.reason)
-
-    def release(self, offsets: Sequence[int]) -> int:
-        """Give set-aside events (all if none is named) back to delivery; returns how many."""
-        released = self.state.release(
-            list(offsets or self.state.set_aside),
-            first_offset=self._dispatcher.first_offset,
-            now_ns=self._clock.now_ns(),
-            time_ns=self._clock.time_ns(),
-        )
-        self.wake()
-        return released
 
     # Moving.
 
@@ -199,11 +120,12 @@ class Feed:
         self._send_loaded()
         more = self._look_ahead()
         deliveries = self.state.take(now_ns, limit=PUMP_DELIVERIES)
+        more = more or len(deliveries) == PUMP_DELIVERIES
         if deliveries:
-            self._send(deliveries)
+            more = self._send(deliveries) or more
         self._tell()
         self._arm(now_ns)
-        return more or len(deliveries) == PUMP_DELIVERIES
+        return more
 
     def _respect_readiness(self) -> None:
         """A consumer whose stream is full is left out until it is ready; its credit is kept."""
@@ -235,18 +157,22 @@ class Feed:
         else:
             matching = [offsets[index] for index in indexes]
         before = 0 if position <= block.start else bisect_left(matching, position)
+        self.looked_at += block.count
+        self.matched += len(matching)
         time_ns = self._clock.time_ns()
         if self.state.limits.ordering is not Ordering.KEYED:
             self.state.offer(matching[before:] if before else matching, block.end, time_ns=time_ns)
             return
-        keys = block.keys(self._key_attribute)
+        keys = block.keys(self.settings.key_attribute)
         taken = [keys[index] for index in indexes[before:]]
         self.state.offer(matching[before:], block.end, time_ns=time_ns, keys=taken)
 
-    def _send(self, deliveries: Sequence[Delivery]) -> None:
-        """Put each delivery to its consumer; those whose event is not at hand are sent when it has been read."""
+    def _send(self, deliveries: Sequence[Delivery]) -> bool:
+        """Put each delivery to its consumer; those whose event is not at hand are sent when it has been read. True: some
+        were past their time, and others may have their credit."""
         touched: dict[int, Consumer] = {}
         block: EventBlock | None = None
+        time_ns, expired = self._clock.time_ns(), self.state.counts.expired
         for delivery in deliveries:
             offset = delivery.offset
             if block is None or not block.start <= offset < block.end:
@@ -263,10 +189,14 @@ class Feed:
             if consumer is None:
                 self._return(delivery)
                 continue
+            if block.expiries and block.expiries.get(offset, NEVER) <= time_ns:
+                self.state.expire(delivery)
+                continue
             consumer.put(delivery, suffix)
             touched[consumer.id] = consumer
         for consumer in touched.values():
             consumer.flush()
+        return self.state.counts.expired != expired
 
     def _send_loaded(self) -> None:
         """Send what waited for its event to be read, unless it was taken back meanwhile."""
@@ -275,13 +205,6 @@ class Feed:
             self._loading.clear()
             self._send(deliveries)
 
-    def _return(self, delivery: Delivery) -> None:
-        """A delivery that was not sent after all."""
-        if self.state.holds(delivery):
-            self.state.give_back(
-                delivery.offset, clean=True, now_ns=self._clock.now_ns(), time_ns=self._clock.time_ns()
-            )
-
     def _tell(self) -> None:
         """Let the checkpoints know that there is something to save, and people that something was set aside."""
         if self._checkpoint is not None and self.state.dirty:
@@ -289,6 +212,11 @@ class Feed:
         if self._known_aside != self.state.counts.set_aside:
             self._known_aside = self.state.counts.set_aside
             log.warning("events set aside", extra={"subscription": self.key, "events": len(self.state.set_aside)})
+            self._bury_aside()
+
+    def _bury_aside(self) -> None:
+        if self._bury is not None and self.state.set_aside:
+            self._bury(self)
 
     def _arm(self, now_ns: int) -> None:
         """Wake when the next deadline comes."""
@@ -331,22 +259,47 @@ class Feed:
         self._tell_gap()
         self.wake()
 
+    def seek(self, offset: int) -> int:
+        """Go on at `offset`: everything before it is done, nothing from it on is. Gives the floor as it was.
+
+        Consumers are told to come again: what they have in hand belongs to the place before.
+        """
+        old = self.state
+        state = SubscriptionState(old.limits, incarnation=old.incarnation, position=offset)
+        state.set_aside = {o: aside for o, aside in old.set_aside.items() if o < offset}
+        state.counts = old.counts
+        moved = SubscriptionMoved("the subscription was moved to another place: open it again")
+        for consumer in list(self.consumers.values()):
+            self.leave(consumer.id, clean=True)
+            consumer.end(moved)
+        self.state = state
+        self.maybe_lettered_below = max(self.maybe_lettered_below, old.delivered_to)
+        self._loading.clear()
+        self.client_of.clear()
+        self.wake()
+        return old.floor
+
+    def redeliver(self, keys: Mapping[int, int]) -> list[int]:
+        """See Places.redeliver."""
+        not_done = self.state.redeliver(keys, now_ns=self._clock.now_ns(), time_ns=self._clock.time_ns())
+        self.wake()
+        return not_done
+
+    def key_at(self, block: EventBlock, offset: int) -> int | None:
+        """The key hash of an event that the subscription takes; None for any other."""
+        indexes = self._dispatcher.matcher.indexes(block, self._group)
+        place = bisect_left(indexes, offset, key=block.offsets.__getitem__)
+        if place == len(indexes) or block.offsets[indexes[place]] != offset:
+            return None
+        if self.state.limits.ordering is not Ordering.KEYED:
+            return NO_KEY
+        return block.keys(self.settings.key_attribute)[indexes[place]]
+
     def _end_those_beyond(self, cut: int) -> None:
         for consumer in list(self.consumers.values()):
             if any(offset >= cut for offset in self.state.held_by(consumer.id)):
                 self.leave(consumer.id, clean=False)
                 consumer.end(history_cut(cut))
-
-    def _tell_gap(self) -> None:
-        """Tell those who are pushed to that delivery goes on elsewhere; once somebody has been told, it is done."""
-        if self.untold_gap is None:
-            return
-        new = (self.state.incarnation, self.state.floor)
-        told = [consumer for consumer in self.consumers.values() if consumer.id > 0]
-        for consumer in told:
-            consumer.gap(self.untold_gap, new)
-        if told:
-            self.untold_gap = None
 
     # What the dispatcher says.
 

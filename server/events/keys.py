@@ -1,33 +1,32 @@
-"""The key of an event: an attribute of it, as a hash."""
+"""Attributes that mean something to a subscription: their names, the hash of a key, the time that one says."""
 
 from __future__ import annotations
 
-from trunkline.api.v1 import events_pb2
+import re
+from datetime import datetime, timedelta
+from typing import Final
+
 from trunkline.core.hashing import xxh64
 
 from .order import NO_KEY
 
-REQUIRED = frozenset({"id", "source", "type"})
-"""Attributes that are fields of the message."""
+ATTRIBUTE_NAME: Final = re.compile("[a-z0-9]{1,20}", re.ASCII)
+"""CloudEvents 1.0.2, 3.1; that there are at most 20 characters is a SHOULD there and a must here."""
+ATTRIBUTE_NAME_RULE: Final = "1 to 20 lower-case letters and digits"
+
+EXPIRY_ATTRIBUTE: Final = "expirytime"
+"""CloudEvents' extension: behind this time an event is worth nothing and is not delivered."""
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
-def key_hash(body: bytes, attribute: str) -> int:
-    """XXH64 of an attribute of a serialized event, as CloudEvents writes its value; NO_KEY if it has none."""
-    event = events_pb2.CloudEvent.FromString(body)
-    text = getattr(event, attribute) if attribute in REQUIRED else _text(event, attribute)
+def time_ns_of(text: str) -> int | None:
+    """Nanoseconds since the epoch of a time in RFC 3339, to the microsecond; None if it is none."""
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1) * 1_000
+    except (ValueError, TypeError):  # TypeError: a time without its zone
+        return None
+
+
+def key_hash(text: str | None) -> int:
+    """XXH64 of an attribute's text; NO_KEY if the event has none."""
     return (xxh64(text.encode()) or 1) if text else NO_KEY
-
-
-def _text(event: events_pb2.CloudEvent, attribute: str) -> str:
-    if attribute not in event.attributes:
-        return ""
-    value = event.attributes[attribute]
-    kind = value.WhichOneof("attr")
-    if kind is None:
-        return ""
-    found = getattr(value, kind)
-    if kind == "ce_timestamp":
-        return str(found.ToJsonString())
-    if kind == "ce_bytes":
-        return str(found.hex())
-    return str(found).lower() if kind == "ce_boolean" else str(found)

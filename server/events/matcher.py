@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from trunkline.core.fanout import FilterSet
 
+from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from .event_block import EventBlock
 
 EVERYTHING = 0
 """The group without filters."""
+_Filters = tuple[tuple[str, ...], AttributeFilters]
 
 
 class Matcher:
@@ -17,22 +19,25 @@ class Matcher:
 
     def __init__(self) -> None:
         self._filters = FilterSet()
-        self._groups: dict[tuple[str, ...], int] = {}
+        self._groups: dict[_Filters, int] = {}
         self._members: dict[int, int] = {}
-        self._by_group: dict[int, tuple[str, ...]] = {}
+        self._by_group: dict[int, _Filters] = {}
         self._last_id = EVERYTHING
 
-    def join(self, filters: Sequence[str]) -> int:
+    def join(self, filters: Sequence[str], attributes: AttributeFilters = NO_ATTRIBUTE_FILTERS) -> int:
         """The group of these filters; `leave` it when it is needed no more."""
-        key = tuple(sorted(set(filters)))
-        if not key or ">" in key:
-            return EVERYTHING
+        topics = tuple(sorted(set(filters)))
+        if not topics or ">" in topics:
+            topics = (">",)
+            if not attributes:
+                return EVERYTHING
+        key = (topics, attributes)
         group = self._groups.get(key)
         if group is None:
             self._last_id += 1
             group = self._groups[key] = self._last_id
             self._by_group[group] = key
-            for one in key:
+            for one in topics:
                 self._filters.add(group, one)
         self._members[group] = self._members.get(group, 0) + 1
         return group
@@ -57,7 +62,14 @@ class Matcher:
     def _match(self, block: EventBlock, group: int) -> Sequence[int]:
         if group == EVERYTHING:
             return range(block.count)
+        attributes = self._by_group[group][1]
         taken = {i for i, topic in enumerate(block.topics) if group in self._filters.match(topic)}
-        if len(taken) == len(block.topics):
-            return range(block.count)
-        return [index for index, topic_id in enumerate(block.topic_ids) if topic_id in taken] if taken else ()
+        if not taken:
+            return ()
+        indexes: Sequence[int] = range(block.count)
+        if len(taken) < len(block.topics):
+            indexes = [index for index, topic_id in enumerate(block.topic_ids) if topic_id in taken]
+        if not attributes:
+            return indexes
+        texts = block.texts(indexes, attributes.names)
+        return [index for index, one in zip(indexes, texts, strict=True) if attributes.hold(one)]

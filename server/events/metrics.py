@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from .checkpoint import Checkpoints
+from .dead_letters import DeadLetters
 from .delivery import Counts
 from .feed import Feed
 from .stream import EventStream
@@ -73,8 +74,8 @@ class EventsAlarm:
     """Nanoseconds since the epoch; 0 when that is not known."""
 
 
-def alarms(streams: Iterable[EventStream]) -> list[EventsAlarm]:
-    """EVENTS_SET_ASIDE of subscriptions, STREAM_FAILED of streams."""
+def alarms(streams: Iterable[EventStream], dead_letters: DeadLetters) -> list[EventsAlarm]:
+    """EVENTS_SET_ASIDE and EVENTS_DEAD_LETTERED of subscriptions, STREAM_FAILED of streams."""
     found = []
     for stream in streams:
         if not stream.derived and stream.event_log.failed:
@@ -87,7 +88,11 @@ def alarms(streams: Iterable[EventStream]) -> list[EventsAlarm]:
                     since_ns=0,
                 )
             )
-        found += [_set_aside(stream, name, feed) for name, feed in sorted(stream.feeds.items()) if feed.state.set_aside]
+        for name, feed in sorted(stream.feeds.items()):
+            if feed.state.set_aside:
+                found.append(_set_aside(stream, name, feed))
+            if feed in dead_letters.first_ns:
+                found.append(_dead_lettered(stream, name, feed, dead_letters.first_ns[feed]))
     return found
 
 
@@ -99,4 +104,14 @@ def _set_aside(stream: EventStream, name: str, feed: Feed) -> EventsAlarm:
         subject=f"{stream.name}/{name}",
         message=f"{len(aside)} events are kept out of the way until they are released",
         since_ns=min(one.time_ns for one in aside.values()),
+    )
+
+
+def _dead_lettered(stream: EventStream, name: str, feed: Feed, since_ns: int) -> EventsAlarm:
+    return EventsAlarm(
+        name="EVENTS_DEAD_LETTERED",
+        namespace=stream.namespace,
+        subject=f"{stream.name}/{name}",
+        message=f"events went to stream {feed.settings.dead_letter_stream}; a redrive ends this alarm",
+        since_ns=since_ns,
     )

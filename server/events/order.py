@@ -58,6 +58,9 @@ class Order(Protocol):
     def untold(self) -> Iterable[int]:
         """Those that are not open: ready or held."""
 
+    def blocking(self) -> list[tuple[int, int]]:
+        """Those that others wait for, and how many wait for each, the most first."""
+
 
 def order_of(ordering: Ordering, open_: Container[int]) -> Order:
     """An empty one; `open_` are the events that are delivered or wait to be delivered again."""
@@ -103,6 +106,9 @@ class AnyOrder:
 
     def untold(self) -> Iterable[int]:
         return self.ready
+
+    def blocking(self) -> list[tuple[int, int]]:
+        return []
 
 
 class Lanes:
@@ -175,3 +181,11 @@ class Lanes:
 
     def untold(self) -> Iterable[int]:
         return chain(self.ready, *self._lanes.values())
+
+    def blocking(self) -> list[tuple[int, int]]:
+        held = set(chain(*self._lanes.values()))
+        out = [(offset, key) for offset, key in self._keys.items() if key != NO_KEY and offset not in held]
+        return sorted(
+            ((offset, len(lane)) for offset, key in out if (lane := self._lanes[key])),
+            key=lambda one: (-one[1], one[0]),
+        )

@@ -6,8 +6,10 @@ exactly one of them. No consumers, no checkpoints: `SubscriptionState` adds thos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
+
+from trunkline.core.errors import LimitExceeded
 
 from . import bounds
 from .deadlines import Deadlines
@@ -60,6 +62,23 @@ class Places:
     def held(self) -> int:
         """Events behind others of their lane."""
         return self._order.held
+
+    @property
+    def ready_now(self) -> int:
+        """Those among them that could be delivered."""
+        return len(self._order.ready)
+
+    def blocking(self) -> list[tuple[int, int]]:
+        """Events that others of their lane wait for, and how many wait for each, the most first."""
+        return self._order.blocking()
+
+    def entry_at(self, offset: int) -> Entry | None:
+        """Of an event that was delivered and is not done."""
+        return self._open.get(offset)
+
+    def next_redelivery_ns(self) -> int:
+        """When the first that waits may be delivered again; NEVER if none waits for a time."""
+        return self._waiting.first_ns()
 
     # Events.
 
@@ -148,7 +167,7 @@ class Places:
         self._put_aside(entry, reason, time_ns, key)
 
     def _put_aside(self, entry: Entry, reason: str, time_ns: int, key: int) -> None:
-        self.set_aside[entry.offset] = SetAside(entry.offset, entry.attempts, reason, time_ns, key)
+        self.set_aside[entry.offset] = SetAside(entry.offset, entry.attempts, reason, time_ns, key, entry.again_ms)
         self.counts.set_aside += 1
         self._changes += 1
 
@@ -157,9 +176,35 @@ class Places:
         released = 0
         for offset in offsets:
             if offset >= first_offset and (aside := self.set_aside.pop(offset, None)) is not None:
-                entry = Entry(offset, 0, 0)
-                entry.not_before_ns = now_ns
-                self._enter(offset, entry, aside.key, time_ns, released=True)
+                self._enter_again(offset, aside.key, aside.again_ms, now_ns, time_ns)
                 released += 1
         self._changes += released
         return released
+
+    def _enter_again(self, offset: int, key: int, again_ms: int, now_ns: int, time_ns: int) -> None:
+        entry = Entry(offset, 0, 0, again_ms)
+        entry.not_before_ns = now_ns
+        self._enter(offset, entry, key, time_ns, released=True)
+
+    def redeliver(self, keys: Mapping[int, int], *, now_ns: int, time_ns: int) -> list[int]:
+        """Deliver events (offsets with their keys) again though they are done; gives those that are not done.
+
+        LimitExceeded when more would be open than a checkpoint holds; then nothing has changed.
+        """
+        not_open = set(self._order.untold())
+        not_done = [o for o in keys if o >= self.next_offset or o in self._open or o in not_open]
+        again = sorted(keys.keys() - set(not_done))
+        if len(self._open) + len(self._held_back) + len(self.set_aside) + len(again) > bounds.HELD_MAX:
+            raise LimitExceeded("subscription_held_max", bounds.HELD_MAX)
+        for offset in again:
+            self.set_aside.pop(offset, None)
+            self._enter_again(offset, keys[offset], time_ns // 1_000_000, now_ns, time_ns)
+        self._changes += len(again)
+        return not_done
+
+    def bury(self, aside: SetAside) -> None:
+        """Its dead letter is durable: it is done, unless it was released meanwhile."""
+        if self.set_aside.get(aside.offset) is aside:
+            del self.set_aside[aside.offset]
+            self.counts.dead_lettered += 1
+            self._changes += 1

@@ -21,6 +21,8 @@ class OpenDelivery(NamedTuple):
     """Nanoseconds since the epoch; 0 for at once."""
     key: int = 0
     """The lane of one that was released: it is not looked at again."""
+    again_ms: int = 0
+    """See Entry."""
 
 
 class SetAside(NamedTuple):
@@ -33,6 +35,8 @@ class SetAside(NamedTuple):
     """When it was set aside, in nanoseconds since the epoch."""
     key: int = 0
     """The lane it stood in."""
+    again_ms: int = 0
+    """See Entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,12 +43,12 @@ class Recovered:
     def open_deliveries(self, now_ns: int, time_ns: int) -> list[OpenDelivery]:
         """Those not asked for yet, as they go into the next checkpoint."""
         return [
-            OpenDelivery(e.offset, e.attempts, time_ns + e.not_before_ns - now_ns if e.not_before_ns > now_ns else 0)
+            e._replace(not_before_ns=time_ns + e.not_before_ns - now_ns if e.not_before_ns > now_ns else 0)
             for e in self._open.values()
         ]
 
 
 def _entry(known: OpenDelivery) -> Entry:
-    entry = Entry(known.offset, known.attempts, known.attempts)
+    entry = Entry(known.offset, known.attempts, known.attempts, known.again_ms)
     entry.not_before_ns = known.not_before_ns
     return entry

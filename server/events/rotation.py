@@ -32,6 +32,10 @@ class Rotation:
     def __contains__(self, consumer_id: int) -> bool:
         return consumer_id in self._by_id
 
+    def all(self) -> list[Consumer]:
+        """Everybody, with credit or without."""
+        return list(self._by_id.values())
+
     def add(self, consumer_id: int) -> None:
         """One more, without credit."""
         assert consumer_id not in self._by_id

@@ -13,6 +13,8 @@ from .progress import OpenDelivery, Progress
 class Saving(NamedTuple):
     """A checkpoint on its way: give it to `saved` when it is durable."""
 
+    of: object
+    """The state that it was made by: another one has taken its place if the subscription moved meanwhile."""
     progress: Progress
     counted: dict[int, int]
     changes: int
@@ -43,7 +45,8 @@ def open_deliveries(
         attempts = entry.attempts if final else counted.get(entry.offset, max(entry.attempts, entry.counted))
         put_off_ns = 0 if entry.in_flight else max(0, entry.not_before_ns - now_ns)
         # Of what lies elsewhere an earlier checkpoint says that it is done: it was set aside, and then released.
-        if attempts != 1 or put_off_ns or entry.offset not in looked_at:
+        if attempts != 1 or put_off_ns or entry.again_ms or entry.offset not in looked_at:
             key = key_of(entry.offset) if entry.offset < looked_at.start else 0
-            found.append(OpenDelivery(entry.offset, attempts, time_ns + put_off_ns if put_off_ns else 0, key))
+            not_before_ns = time_ns + put_off_ns if put_off_ns else 0
+            found.append(OpenDelivery(entry.offset, attempts, not_before_ns, key, entry.again_ms))
     return found

@@ -19,7 +19,10 @@ from trunkline.server.security.principal import EVERY_TOPIC, Principal, Resource
 from trunkline.server.transport.sink import SinkConfig, sink_of
 
 from .bus import EventBus
+from .delivery import Settled
+from .explain import explain
 from .feed import Feed
+from .operations import copied, redeliver, seek
 from .publishing import Publishing
 from .settings import DEFAULT_STREAM
 from .stream import EventStream
@@ -87,9 +90,19 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.AcknowledgeRequest, context: Context
     ) -> events_pb2.AcknowledgeResponse:
         _, feed = await self._feed(request, context)
-        response = events_pb2.AcknowledgeResponse(header=self._header())
+        response = events_pb2.AcknowledgeResponse()
+        lists = {
+            Settled.LATE: response.late,
+            Settled.REPEATED: response.repeated_offsets,
+            Settled.NEVER_SENT: response.never_sent,
+        }
         for acknowledgement in request.acknowledgements:
-            response.not_open.extend(feed.acknowledge(acknowledgement, None))
+            for offset, settled in feed.acknowledge(acknowledgement, None):
+                response.not_open.append(offset)
+                lists[settled].append(offset)
+        if request.sync:
+            await self._bus.checkpoints.write_now([feed])
+        response.header.CopyFrom(self._header())
         return response
 
     async def _feed(self, request: Any, context: Context) -> tuple[EventStream, Feed]:
@@ -97,7 +110,7 @@ class EventService(EventServiceServicer):
         principal = principal_of(context)
         stream = await self._bus.streams.get(request.namespace, request.stream, Origin(author=principal.name))
         feed = self._bus.subscriptions.feed(stream, request.subscription)
-        authorize(principal, Verb.CONSUME, Resource(request.namespace, feed.filters or EVERY_TOPIC))
+        authorize(principal, Verb.CONSUME, Resource(request.namespace, feed.settings.filters or EVERY_TOPIC))
         return stream, feed
 
     # Streams.
@@ -133,8 +146,13 @@ class EventService(EventServiceServicer):
     ) -> events_pb2.CreateSubscriptionResponse:
         origin = _origin(context, request)
         stream = await self._bus.streams.get(request.namespace, request.stream, origin)
+        config = request.config
+        if request.copy_of:
+            config = copied(request, self._bus.subscriptions.feed(stream, request.copy_of))
+            authorize(principal_of(context), Verb.CONSUME, Resource(request.namespace, config.filters or EVERY_TOPIC))
+        _may_fill_dead_letters(principal_of(context), request.namespace, config)
         feed, created = await self._bus.subscriptions.create(
-            stream, request.name, request.config, origin, deadline_ns=deadline_ns_of(context)
+            stream, request.name, config, origin, deadline_ns=deadline_ns_of(context)
         )
         return events_pb2.CreateSubscriptionResponse(
             header=self._header(), subscription=self._bus.subscriptions.state_of(feed), created=created
@@ -144,7 +162,7 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.ListSubscriptionsRequest, context: Context
     ) -> events_pb2.ListSubscriptionsResponse:
         sees = principal_of(context).sees
-        states = self._bus.subscriptions.states(request.namespace, request.stream)
+        states = await self._bus.subscriptions.states_with_lag(request.namespace, request.stream)
         return events_pb2.ListSubscriptionsResponse(
             header=self._header(), subscriptions=[state for state in states if sees(state.namespace)]
         )
@@ -166,7 +184,9 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.ListSetAsideRequest, context: Context
     ) -> events_pb2.ListSetAsideResponse:
         stream, feed = await self._feed(request, context)
-        found = await self._bus.subscriptions.set_aside(stream, feed, max_events=request.max_events)
+        found = await self._bus.subscriptions.set_aside(
+            stream, feed, max_events=request.max_events, from_offset=request.from_offset
+        )
         return events_pb2.ListSetAsideResponse(header=self._header(), events=found)
 
     async def ReleaseSetAside(
@@ -174,6 +194,40 @@ class EventService(EventServiceServicer):
     ) -> events_pb2.ReleaseSetAsideResponse:
         _, feed = await self._feed(request, context)
         return events_pb2.ReleaseSetAsideResponse(header=self._header(), released=feed.release(request.offsets))
+
+    async def RedeliverEvents(
+        self, request: events_pb2.RedeliverEventsRequest, context: Context
+    ) -> events_pb2.RedeliverEventsResponse:
+        stream, feed = await self._feed(request, context)
+        found = await redeliver(
+            stream,
+            feed,
+            request.offsets,
+            self._bus.checkpoints,
+            self._bus.dead_letters,
+            incarnation=request.incarnation,
+        )
+        return events_pb2.RedeliverEventsResponse(
+            header=self._header(), redelivered=len(found.again), not_kept=found.not_kept, not_done=found.not_done
+        )
+
+    async def SeekSubscription(
+        self, request: events_pb2.SeekSubscriptionRequest, context: Context
+    ) -> events_pb2.SeekSubscriptionResponse:
+        stream, feed = await self._feed(request, context)
+        old_floor = await seek(stream, feed, request.to, self._bus.checkpoints)
+        state = self._bus.subscriptions.state_of(feed)
+        return events_pb2.SeekSubscriptionResponse(header=self._header(), subscription=state, old_floor=old_floor)
+
+    async def ExplainSubscription(
+        self, request: events_pb2.ExplainSubscriptionRequest, context: Context
+    ) -> events_pb2.ExplainSubscriptionResponse:
+        stream, feed = await self._feed(request, context)
+        state = self._bus.subscriptions.state_of(feed)
+        await self._bus.subscriptions.add_lag_time(state)
+        return events_pb2.ExplainSubscriptionResponse(
+            header=self._header(), subscription=state, findings=explain(feed, self._bus.moment(stream, feed))
+        )
 
 
 def _origin(context: Context, request: Any) -> Origin:
@@ -194,5 +248,12 @@ def _may_subscribe(principal: Principal) -> Callable[[events_pb2.OpenSubscriptio
     def allow(request: events_pb2.OpenSubscription, filters: Sequence[str]) -> None:
         verb = Verb.CONSUME if request.name else Verb.READ
         authorize(principal, verb, Resource(request.namespace, filters or EVERY_TOPIC))
+        _may_fill_dead_letters(principal, request.namespace, request.config)
 
     return allow
+
+
+def _may_fill_dead_letters(principal: Principal, namespace: str, config: events_pb2.SubscriptionConfig) -> None:
+    """Whoever names a stream for dead letters publishes to it, whatever topics they will have."""
+    if config.dead_letter_stream:
+        authorize(principal, Verb.PUBLISH, Resource(namespace, EVERY_TOPIC))

@@ -105,7 +105,7 @@ class Session:
         if request.no_acknowledgement:
             raise InvalidArgument.of("open.no_acknowledgement", "only without a name", request.name)
         known = stream.feeds.get(request.name)
-        self._allow(request, known.filters if known is not None else request.config.filters)
+        self._allow(request, known.settings.filters if known is not None else request.config.filters)
         if request.HasField("config"):
             feed, _ = await self._subscriptions.create(stream, request.name, request.config, self._origin)
         else:
@@ -140,6 +140,8 @@ class Session:
 
     async def _open_ephemeral(self, request: events_pb2.OpenSubscription, stream: EventStream) -> None:
         settings = SubscriptionSettings.of(request.config)
+        if settings.dead_letter_stream:
+            raise InvalidArgument.of("open.config.dead_letter_stream", "only with a name", settings.dead_letter_stream)
         if request.no_acknowledgement and settings.ordering is not Ordering.PARALLEL:
             # Order is kept by waiting for acknowledgements.
             raise InvalidArgument.of("open.no_acknowledgement", "only without an ordering", settings.ordering.name)
@@ -158,8 +160,7 @@ class Session:
                 state,
                 self._clock,
                 key="",
-                filters=settings.filters,
-                key_attribute=settings.key_attribute,
+                settings=settings,
             )
             feed.open()
             self._consume(request, stream, feed, token=stream.token(state.incarnation, position), next_offset=position)
@@ -188,8 +189,10 @@ class Session:
         tap = Tap(
             stream.dispatcher,
             self._outlet,
+            self._clock,
             subscription_id=subscription_id,
             filters=settings.filters,
+            attribute_filters=settings.attribute_filters,
             place=(incarnation, position),
             on_gap=moved,
             on_failure=failed,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
 
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, events_pb2
@@ -11,7 +12,9 @@ from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Sync
 from trunkline.server.journal.log import Retention
 
+from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from .delivery import Limits
+from .keys import ATTRIBUTE_NAME, ATTRIBUTE_NAME_RULE
 from .order import Ordering
 
 DEFAULT_STREAM = "events"
@@ -25,8 +28,7 @@ MAX_DELIVERIES = 20
 MAX_IN_FLIGHT = 1_000
 KEY_ATTRIBUTE = "partitionkey"
 """Whose hash the journal keeps of every event."""
-_ATTRIBUTE_NAME = re.compile("[a-z0-9]{1,20}")
-"""CloudEvents 1.0.2, 3.1."""
+BACKOFF_MS_MAX = 86_400_000
 _MS = 1_000_000
 
 
@@ -84,16 +86,28 @@ class SubscriptionSettings:
     ordering: Ordering = Ordering.PARALLEL
     key_attribute: str = ""
     """Of KEYED: the attribute that is the key."""
+    attribute_filters: AttributeFilters = NO_ATTRIBUTE_FILTERS
+    backoff_ms: tuple[int, ...] = ()
+    """How long an event waits before its second, third, ... delivery."""
+    dead_letter_stream: str = ""
+    """Takes what would be set aside; empty if nothing does."""
+
+    @property
+    def narrows(self) -> bool:
+        """Whether there are events that it does not take."""
+        return bool(self.filters or self.attribute_filters)
 
     @classmethod
     def of(cls, config: events_pb2.SubscriptionConfig) -> SubscriptionSettings:
-        """What a message asks for. InvalidArgument for a key that nothing is ordered by, or that no event has."""
+        """What a message asks for. InvalidArgument for what its fields' rules cannot say."""
         ordering = Ordering(config.ordering or Ordering.PARALLEL)
         key = config.key_attribute
         if key and ordering is not Ordering.KEYED:
             raise InvalidArgument.of("config.key_attribute", "only with ORDERING_KEYED", key)
-        if key and not _ATTRIBUTE_NAME.fullmatch(key):
-            raise InvalidArgument.of("config.key_attribute", "1 to 20 lower-case letters and digits", key)
+        if key and not ATTRIBUTE_NAME.fullmatch(key):
+            raise InvalidArgument.of("config.key_attribute", ATTRIBUTE_NAME_RULE, key)
+        if config.dead_letter_stream == CHANGES:
+            raise InvalidArgument.of("config.dead_letter_stream", "a stream that takes events", CHANGES)
         return cls(
             filters=tuple(sorted(config.filters)),
             ack_deadline_ms=convert.ms_from(config, "ack_deadline", ACK_DEADLINE_MS),
@@ -101,6 +115,9 @@ class SubscriptionSettings:
             max_in_flight=config.max_in_flight or MAX_IN_FLIGHT,
             ordering=ordering,
             key_attribute=key or (KEY_ATTRIBUTE if ordering is Ordering.KEYED else ""),
+            attribute_filters=AttributeFilters.of(config.attribute_filters, field="config.attribute_filters"),
+            backoff_ms=tuple(_backoff_ms(delay, i) for i, delay in enumerate(config.backoff)),
+            dead_letter_stream=config.dead_letter_stream,
         )
 
     def message(self) -> events_pb2.SubscriptionConfig:
@@ -112,6 +129,9 @@ class SubscriptionSettings:
             max_in_flight=self.max_in_flight,
             ordering=self._ordering(),
             key_attribute=self.key_attribute,
+            attribute_filters=self.attribute_filters.message(),
+            backoff=[convert.ms_to(delay) for delay in self.backoff_ms],
+            dead_letter_stream=self.dead_letter_stream,
         )
 
     def _ordering(self) -> events_pb2.SubscriptionConfig.Ordering.ValueType:
@@ -126,5 +146,13 @@ class SubscriptionSettings:
             max_deliveries=self.max_deliveries,
             max_in_flight=self.max_in_flight,
             ordering=self.ordering,
+            backoff_ns=tuple(delay * _MS for delay in self.backoff_ms),
             durable=durable,
         )
+
+
+def _backoff_ms(delay: Duration, index: int) -> int:
+    found = delay.ToMilliseconds()
+    if not 0 <= found <= BACKOFF_MS_MAX:
+        raise InvalidArgument.of(f"config.backoff[{index}]", f"between 0 and {BACKOFF_MS_MAX} ms", f"{found} ms")
+    return found

@@ -153,6 +153,11 @@ class EventStream:
         found = self.history.resume_offset(incarnation, offset)
         return self.history.incarnations[-1].first_offset if found is None else found
 
+    def incarnation_of(self, offset: int) -> int:
+        """The incarnation in which the stream took what stands at an offset."""
+        begun = [known.id for known in self.history.incarnations if known.first_offset <= offset]
+        return begun[-1] if begun else self.incarnation
+
     # What is shown.
 
     def state(self, *, copies: int) -> events_pb2.StreamState:

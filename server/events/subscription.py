@@ -13,6 +13,7 @@ event may be what broke it); when it closed its subscription, the attempt is tak
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain
 
 from . import bounds
@@ -69,9 +70,9 @@ class SubscriptionState(Places):
         """The offsets in flight at a consumer."""
         return [entry.offset for entry in self._open.values() if entry.in_flight and entry.consumer == consumer]
 
-    def holders(self) -> set[int]:
-        """The consumers that have something in flight."""
-        return {entry.consumer for entry in self._open.values() if entry.in_flight}
+    def holders(self) -> Counter[int]:
+        """The consumers that have something in flight, and how much."""
+        return Counter(entry.consumer for entry in self._open.values() if entry.in_flight)
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether a delivery that was handed out still stands."""
@@ -116,15 +117,27 @@ class SubscriptionState(Places):
         self._changes += 1
         return Settled.DONE
 
-    def nack(self, offset: int, consumer: int | None, *, delay_ns: int, now_ns: int, time_ns: int) -> Settled:
-        """Not done: deliver again, no sooner than after `delay_ns`."""
+    def expire(self, delivery: Delivery) -> None:
+        """What was to be sent is past its time: done, and the consumer has its credit back."""
+        self._close(self._open[delivery.offset])
+        self.counts.expired += 1
+        self._changes += 1
+        self.consumers.give(delivery.consumer, 1)
+
+    def nack(
+        self, offset: int, consumer: int | None, *, delay_ns: int | None, now_ns: int, time_ns: int, reason: str = ""
+    ) -> Settled:
+        """Not done: deliver again, no sooner than after `delay_ns`; None stands for the subscription's backoff."""
         entry = self._held(offset, consumer, lapsed=False)
         if entry is None:
             return self._unsettled(offset)
         self._land(entry)
         self.counts.nacked += 1
+        if delay_ns is None:
+            delay_ns = self.limits.backoff_after_ns(entry.attempts)
         self._changes += delay_ns > 0
-        self._wait(entry, now_ns + delay_ns, time_ns, "it was refused by its consumer")
+        why = f"it was refused by its consumer: {reason}" if reason else "it was refused by its consumer"
+        self._wait(entry, now_ns + delay_ns, time_ns, why)
         return Settled.DONE
 
     def term(self, offset: int, consumer: int | None, *, reason: str, time_ns: int) -> Settled:
@@ -172,7 +185,9 @@ class SubscriptionState(Places):
             self._land(entry)
             self.counts.lapsed += 1
             entry.lapsed = True
-            self._wait(entry, now_ns, time_ns, "it was not acknowledged in time")
+            delay_ns = self.limits.backoff_after_ns(entry.attempts)
+            self._changes += delay_ns > 0
+            self._wait(entry, now_ns + delay_ns, time_ns, "it was not acknowledged in time")
 
     def next_deadline_ns(self) -> int:
         """When to call `advance` and `take` though nothing else happens; NEVER if there is no need to."""
@@ -268,7 +283,7 @@ class SubscriptionState(Places):
             set_aside=tuple(self.set_aside.values()),
             untried=self._untried(floor, behind) if final else b"",
         )
-        return Saving(progress, counted, self._changes, self._delivered_unsaved)
+        return Saving(self, progress, counted, self._changes, self._delivered_unsaved)
 
     def _reserve(self, final: bool) -> int:
         if final:
@@ -288,8 +303,8 @@ class SubscriptionState(Places):
         return untried_bitmap(floor, self.next_offset, untried, behind=behind)
 
     def saved(self, saving: Saving) -> None:
-        """A checkpoint is durable: what it counts may be delivered. Of another incarnation it counts nothing."""
-        if saving.progress.incarnation != self.incarnation:
+        """A checkpoint is durable: what it counts may be delivered. What another state counted is nothing to this one."""
+        if saving.of is not self:
             return
         self._saved_changes = saving.changes
         self._saved_floor = saving.progress.floor

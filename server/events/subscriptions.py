@@ -11,13 +11,14 @@ from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock
-from trunkline.core.errors import LimitExceeded, SubscriptionExists, SubscriptionNotFound
+from trunkline.core.errors import InvalidArgument, LimitExceeded, SubscriptionExists, SubscriptionNotFound
 from trunkline.core.records import Change, Record
 from trunkline.server.journal.control.fold import View
 from trunkline.server.journal.control.sequencer import Origin
 
 from .checkpoint import Checkpoints
 from .consumer import PullConsumer
+from .dead_letters import DeadLetters
 from .delivery import NEVER
 from .feed import Feed
 from .fold import (
@@ -58,6 +59,7 @@ class Subscriptions:
         fold: EventsFold,
         streams: Streams,
         checkpoints: Checkpoints,
+        dead_letters: DeadLetters,
         writer: Writer,
         clock: Clock,
         config: SubscriptionsConfig,
@@ -66,6 +68,7 @@ class Subscriptions:
         self._fold = fold
         self._streams = streams
         self._checkpoints = checkpoints
+        self._dead_letters = dead_letters
         self._writer = writer
         self._clock = clock
         self._config = config
@@ -112,9 +115,9 @@ class Subscriptions:
             self._clock,
             key=entity.key,
             created_revision=entity.created_revision,
-            filters=entity.settings.filters,
-            key_attribute=entity.settings.key_attribute,
+            settings=entity.settings,
             checkpoint=self._checkpoints.mark,
+            bury=self._dead_letters.mark if entity.settings.dead_letter_stream else None,
         )
         stream.feeds[entity.name] = feed
         feed.open()
@@ -133,6 +136,7 @@ class Subscriptions:
     ) -> tuple[Feed, bool]:
         """Make a subscription, and whether it was not there. SubscriptionExists, StreamNotFound, PositionOutOfRange."""
         settings = SubscriptionSettings.of(config)
+        await self._check_dead_letters(stream, settings, origin)
         key = subscription_key(stream.namespace, stream.name, name)
         offset = await stream.start_offset(config.start)
         body = control_pb2.SubscriptionCreated(
@@ -155,6 +159,14 @@ class Subscriptions:
         if written.repeated:
             return feed, feed.created_revision == written.revision
         return feed, bool(written.records)
+
+    async def _check_dead_letters(self, stream: EventStream, settings: SubscriptionSettings, origin: Origin) -> None:
+        """StreamNotFound, or InvalidArgument for a stream that would take its own dead letters."""
+        name = settings.dead_letter_stream
+        if name == stream.name:
+            raise InvalidArgument.of("config.dead_letter_stream", "another stream than the subscription's", name)
+        if name:
+            await self._streams.get(stream.namespace, name, origin)
 
     def _refuse_too_many(self, stream: EventStream) -> None:
         limit = self._config.subscriptions_per_stream_max
@@ -184,6 +196,7 @@ class Subscriptions:
         if record.topic == SUBSCRIPTION_DELETED and feed is not None:
             del stream.feeds[name]
             self._checkpoints.forget(feed)
+            self._dead_letters.forget(feed)
             feed.end(_not_found(namespace, stream_name, name))
         elif record.topic == SUBSCRIPTION_CREATED:
             entity = self._fold.subscription(namespace, stream_name, name)
@@ -251,7 +264,29 @@ class Subscriptions:
             shown.held = state.held
             shown.consumers.extend(feed.clients())
             shown.redelivered = state.counts.redelivered
+            shown.waiting = state.waiting
+            shown.delivered = state.counts.delivered
+            shown.done = state.counts.done
+            shown.dead_lettered = state.counts.dead_lettered
+            shown.expired = state.counts.expired
+            shown.in_flight_by_consumer.update(feed.in_flight_by_client())
         return shown
+
+    async def states_with_lag(self, namespace: str, stream: str) -> list[events_pb2.SubscriptionState]:
+        """The same with how long ago the first event that is not done was appended."""
+        shown = self.states(namespace, stream)
+        for state in shown:
+            await self.add_lag_time(state)
+        return shown
+
+    async def add_lag_time(self, state: events_pb2.SubscriptionState) -> None:
+        """Say how long ago the event at the floor was appended, if one is behind."""
+        stream = self._streams.peek(state.namespace, state.stream)
+        if state.lag and stream is not None:
+            block = await stream.dispatcher.block_of(state.floor)
+            if block is not None and block.count:
+                late_ns = max(0, self._clock.time_ns() - block.time_ns)
+                state.lag_time.CopyFrom(convert.ms_to(late_ns // 1_000_000))
 
     def state_of(self, feed: Feed) -> events_pb2.SubscriptionState:
         """The same of a feed. SubscriptionNotFound if it was deleted meanwhile."""
@@ -261,10 +296,13 @@ class Subscriptions:
             raise _not_found(namespace, stream, name)
         return self.state(entity)
 
-    async def set_aside(self, stream: EventStream, feed: Feed, *, max_events: int) -> list[events_pb2.SetAsideEvent]:
+    async def set_aside(
+        self, stream: EventStream, feed: Feed, *, max_events: int, from_offset: int = 0
+    ) -> list[events_pb2.SetAsideEvent]:
         """The set-aside events, lowest offsets first, with their content where it is still kept."""
         shown = []
-        for offset in sorted(feed.state.set_aside)[: max_events or FETCH_EVENTS_DEFAULT]:
+        offsets = sorted(offset for offset in feed.state.set_aside if offset >= from_offset)
+        for offset in offsets[: max_events or FETCH_EVENTS_DEFAULT]:
             aside = feed.state.set_aside.get(offset)
             if aside is None:
                 continue

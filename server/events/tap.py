@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from trunkline.core.deliveries import subscription_prefix
+from trunkline.core.clock import Clock
+from trunkline.core.deliveries import delivery, subscription_prefix
 from trunkline.core.errors import TrunklineError
 
+from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
+from .delivery import NEVER
 from .dispatcher import Dispatcher, history_cut
+from .event_block import EventBlock
 from .outlet import Outlet
 from .rotation import CREDIT_MAX
 
 PUMP_CHUNKS = 16
 """Sent to one tap before others have their turn."""
+UNSHARED_MAX = 64
+"""Deliveries in one chunk of a tap's own."""
 
 
 class Tap:
@@ -24,9 +30,11 @@ class Tap:
         self,
         dispatcher: Dispatcher[Any],
         outlet: Outlet,
+        clock: Clock,
         *,
         subscription_id: int,
         filters: tuple[str, ...],
+        attribute_filters: AttributeFilters = NO_ATTRIBUTE_FILTERS,
         place: tuple[int, int],
         on_gap: Callable[[tuple[int, int], tuple[int, int]], None],
         on_failure: Callable[[TrunklineError], None],
@@ -39,8 +47,9 @@ class Tap:
         self.sent = 0
         self._dispatcher = dispatcher
         self._outlet = outlet
+        self._clock = clock
         self._prefix = subscription_prefix(subscription_id)
-        self._group = dispatcher.matcher.join(filters)
+        self._group = dispatcher.matcher.join(filters, attribute_filters)
         self._on_gap = on_gap
         self._on_failure = on_failure
 
@@ -73,6 +82,9 @@ class Tap:
             first = 0
             if position > block.start:
                 first = bisect_left(indexes, position, key=block.offsets.__getitem__)
+            if block.expiries:
+                self._send_unexpired(block, indexes, first)
+                continue
             if first == len(indexes):
                 self.position = block.end
                 continue
@@ -83,6 +95,24 @@ class Tap:
             self.position = block.end if first == len(indexes) else block.offsets[indexes[first]]
             outlet.offer(data)
         return True
+
+    def _send_unexpired(self, block: EventBlock, indexes: Sequence[int], first: int) -> None:
+        """Without what others share: which of a block's events are left depends on the time."""
+        time_ns = self._clock.time_ns()
+        pieces: list[bytes] = []
+        for index in indexes[first:]:
+            offset = block.offsets[index]
+            self.position = offset
+            if not self.credit or len(pieces) == UNSHARED_MAX:
+                break
+            if block.expiries.get(offset, NEVER) > time_ns:
+                self.credit -= 1
+                pieces.append(delivery(self._prefix, self.credit, 1, block.suffix(index)))
+        else:
+            self.position = block.end
+        self.sent += len(pieces)
+        if pieces:
+            self._outlet.offer(pieces)
 
     def missing(self, first_offset: int) -> None:
         if self.position < first_offset:

@@ -59,7 +59,7 @@ def test_lines_of_standard_input_become_events_in_order(server: Server) -> None:
     done = trunkline("--json", "subscribe", "counted", "--from-start", "--count", "1200", "--name", "counter",
                      address=server.address)  # fmt: skip
     assert [row["data"] for row in lines(done.stdout)] == [str(n) for n in range(1200)]
-    (subscription,) = [s for s in run_json(server, "streams", "subscriptions") if s["name"] == "counter"]
+    (subscription,) = [s for s in run_json(server, "subscriptions", "list") if s["name"] == "counter"]
     assert subscription["in_flight"] == 0
 
 

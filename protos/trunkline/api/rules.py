@@ -27,8 +27,15 @@ VIOLATIONS_MAX = 16
 SHOWN_CHARACTERS_MAX = 80
 """Length of a value, and of a map's key in a path, as a refusal shows them."""
 
-OPAQUE = frozenset({"google.protobuf.Any", "trunkline.api.v1.CloudEvent.CloudEventAttributeValue"})
-"""Messages that are a user's data and not looked into; their size is bounded by what holds them."""
+OPAQUE = frozenset(
+    {
+        "google.protobuf.Any",
+        "trunkline.api.v1.AttributeFilter",
+        "trunkline.api.v1.CloudEvent.CloudEventAttributeValue",
+    }
+)
+"""Messages that are a user's data, and trees that their reader checks: they are not looked into, and what holds them
+bounds their size."""
 
 Check = Callable[[Message], None]
 """Takes a message of its type; raises InvalidArgument with every violation."""

@@ -272,7 +272,7 @@ MUTANTS = (
     Mutant(
         "what is not acknowledged in time is forgotten",
         f"{EVENTS}.subscription",
-        '            self._wait(entry, now_ns, time_ns, "it was not acknowledged in time")\n',
+        '            self._wait(entry, now_ns + delay_ns, time_ns, "it was not acknowledged in time")\n',
         "",
     ),
     Mutant(

@@ -82,6 +82,21 @@ def test_a_request_says_what_it_wants() -> None:
 
 
 @pytest.mark.parametrize(
+    ("expiry", "expires_ns"),
+    [
+        ("2027-01-15T08:00:00Z", 1_800_000_000_000_000_000),
+        ("2027-01-15T10:00:00+02:00", 1_800_000_000_000_000_000),
+        ("2027-01-15T08:00:00", None),
+        ("soon", None),
+        (7, None),
+    ],
+)
+def test_a_deadline_may_be_text(expiry: str | int, expires_ns: int | None) -> None:
+    wish = wish_of(Event(type="a", attributes={"correlationid": "c", REPLY_TOPIC: "reply.a", EXPIRY: expiry}))
+    assert wish == Wish("c", "reply.a", expires_ns)
+
+
+@pytest.mark.parametrize(
     "attributes",
     [
         {},

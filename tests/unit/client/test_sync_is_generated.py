@@ -27,6 +27,6 @@ def test_every_face_is_a_class_with_the_methods_of_its_original() -> None:
 def test_everything_that_users_call_on_a_connection_is_faced() -> None:
     from trunkline.client import Trunkline
 
-    offered = {name for name in vars(Trunkline) if not name.startswith("_")}
+    offered = {name for name in dir(Trunkline) if not name.startswith("_")}
     assert offered - set(_generate_sync.FACES["Trunkline"].public) == {"close", "guard", "serve_requests"}
     assert {"close", "serve_requests"} <= set(dir(sync.SyncTrunkline))

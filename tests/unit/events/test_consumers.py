@@ -11,6 +11,7 @@ from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import SubscriptionNotFound
 from trunkline.core.token import EventToken
+from trunkline.server.events.delivery import Settled
 from trunkline.server.events.feed import Feed
 from trunkline.server.journal.log import Retention
 
@@ -42,7 +43,11 @@ def test_fetch_takes_no_more_than_asked_and_acknowledge_tells_what_was_not_open(
             await world.publish("a", "b", "c", "d")
             assert await fetch(world, feed, max_events=2) == [(0, 1), (1, 1)]
             assert await fetch(world, feed, max_bytes=1) == [(2, 1)]
-            assert feed.settle(Ack.OUTCOME_ACK, [0, 1, 0, 3, 99], None) == [0, 3, 99]
+            assert feed.settle(Ack.OUTCOME_ACK, [0, 1, 0, 3, 99], None) == [
+                (0, Settled.REPEATED),
+                (3, Settled.LATE),
+                (99, Settled.NEVER_SENT),
+            ]
             assert feed.state.counts.repeated == 1
             assert feed.state.counts.never_sent == 1
             assert feed.state.counts.late == 1, "3 was taken for the second fetch and did not fit"
