@@ -24,6 +24,7 @@ OWN = {
     "end-pause": "_operate",
     "publish": "_events",
     "streams": "_events",
+    "outbox": "_outbox",
     "subscribe": "_receive",
     "tail": "_receive",
     "replay": "_receive",

@@ -33,6 +33,7 @@ from ._pull import Fetched as Fetched
 from ._registration import Drained as Drained
 from ._registration import LateClient as LateClient
 from ._registration import Registration as Registration
+from ._requests import RequestCounts as RequestCounts
 from ._schedules import Schedule as Schedule
 from ._subscription import Gap as Gap
 from ._subscription import Subscription as Subscription

@@ -34,10 +34,11 @@ from ._balancer import LoadBalancing
 from ._channel import BalancedChannel, ChannelOptions, SentCall
 from ._chooser import Chooser
 from ._edge import Edge
-from ._event_calls import EventCalls
 from ._lease import LeaseKeeper
 from ._options import ClientOptions
 from ._registration import Registration, Terms, declared_of
+from ._request_calls import RequestCalls
+from ._requests import Requests
 from ._schedule_calls import ScheduleCalls
 from ._subscriptions import Subscriptions
 from ._view import View
@@ -47,7 +48,7 @@ from ._watches import Watches
 Answer = TypeVar("Answer")
 
 
-class Trunkline(EventCalls, ScheduleCalls):
+class Trunkline(RequestCalls, ScheduleCalls):
     """One connection.
 
     Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).
@@ -62,6 +63,7 @@ class Trunkline(EventCalls, ScheduleCalls):
         self._keeper = LeaseKeeper(self._link, edge.rng, self._new_backoff())
         self._watches = Watches(self._link, edge.clock, self._new_backoff(), options, client=name, cache=cache)
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
+        self._requests = Requests(self._link, edge, self._tasks, source=name, requests_max=options.requests_max)
         self._registrations: set[Registration] = set()
 
     async def __aenter__(self) -> Self:

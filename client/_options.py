@@ -69,6 +69,8 @@ class ClientOptions:
     """A view is written to the cache folder at most so often."""
     drain_limit_s: float = 10.0
     """How long leaving waits for watchers to acknowledge that an instance drains."""
+    requests_max: int = 1_000
+    """Requests over events that may wait for their replies; one more is LimitExceeded."""
     max_message_bytes: int = 16 * 1024 * 1024
     """Of one gRPC message received from the control plane."""
 
@@ -77,7 +79,7 @@ class ClientOptions:
         for name in (*times, "keepalive_time_s", "keepalive_timeout_s"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument.of(f"options.{name}", "more than 0", getattr(self, name))
-        for name in ("watch_credit", "changes_max", "max_message_bytes"):
+        for name in ("watch_credit", "changes_max", "requests_max", "max_message_bytes"):
             if getattr(self, name) < 1:
                 raise InvalidArgument.of(f"options.{name}", "at least 1", getattr(self, name))
         if self.drain_limit_s < 0:

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ._connection import Trunkline
 from ._delivery import Delivery
@@ -59,6 +59,16 @@ class SyncConnection(SyncFace[Trunkline]):
                 self._portal.call(self._async.close)
             finally:
                 self._portal.close()
+
+    def _serve_requests(
+        self, filters: Iterable[str], handler: Callable[[Event], Event], *, concurrency: int, **options: Any
+    ) -> None:
+        with concurrent.futures.ThreadPoolExecutor(concurrency, thread_name_prefix="trunkline-handler") as threads:
+
+            async def handle(request: Event) -> Event:
+                return await asyncio.wrap_future(threads.submit(handler, request))
+
+            self._portal.call(self._async.serve_requests, filters, handle, concurrency=concurrency, **options)
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
         if self._entered and not self._async.guard.forked:

@@ -32,6 +32,7 @@ from ._link import Calling, Stubs
 from ._publish import Published
 from ._pull import Fetched
 from ._registration import Drained, Registration
+from ._requests import RequestCounts
 from ._schedules import Schedule
 from ._subscription import Gap
 from ._subscription_options import Start, SubscriptionOptions
@@ -661,6 +662,21 @@ class SyncTrunkline(SyncConnection):
         """
         return self._portal.call(self._async.seek, name, to, stream=stream, namespace=namespace)
 
+    def request(
+        self, event: Event, *, stream: str = "events", timeout_s: float | None = None, namespace: str | None = None
+    ) -> Event:
+        """Publish the event and return the reply of whoever serves it (`serve_requests`).
+
+        Raises what its handler raised (RequestFailed for other than TrunklineErrors), DeadlineExceeded without a reply
+        in time, LimitExceeded when too many requests wait. Leave the event's id empty: a repeated one is no new request.
+        """
+        return self._portal.call(self._async.request, event, stream=stream, timeout_s=timeout_s, namespace=namespace)
+
+    @property
+    def request_counts(self) -> RequestCounts:
+        """Requests sent, replied to, and replies that came too late."""
+        return self._portal.run(lambda: self._async.request_counts)
+
     def schedule(
         self,
         name: str,
@@ -717,3 +733,18 @@ class SyncTrunkline(SyncConnection):
         `trunkline.call(lambda stubs: stubs.admin.Status, StatusRequest(), StatusResponse)`
         """
         return self._portal.call(self._async.call, method, request, answer, timeout_s=timeout_s)
+
+    def serve_requests(
+        self, filters: Iterable[str], handler: Callable[[Event], Event], *, name: str, stream: str = "events",
+        concurrency: int = 16, ack_deadline_s: float | None = None, namespace: str | None = None,
+    ) -> None:  # fmt: skip
+        """Handle requests whose topic one of `filters` takes, in `concurrency` threads, until interrupted.
+
+        Who serves by one `name` shares the work: it is a durable subscription. What the handler returns is the reply; what
+        it raises, is raised at who asked. A request past its deadline is not handled; the reply of a handler that is still
+        at it is not sent.
+        """
+        self._serve_requests(
+            filters, handler, name=name, stream=stream, concurrency=concurrency, ack_deadline_s=ack_deadline_s,
+            namespace=namespace,
+        )  # fmt: skip

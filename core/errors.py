@@ -250,6 +250,13 @@ class DeadlineExceeded(TrunklineError):
     status = "DEADLINE_EXCEEDED"
 
 
+class RequestFailed(TrunklineError):
+    """The service that handled a request over events failed, with an error of its own."""
+
+    code = "REQUEST_FAILED"
+    status = "UNKNOWN"
+
+
 class DiskFull(TrunklineError):
     """No space for the journal. Reading and keep-alives go on."""
 

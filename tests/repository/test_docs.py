@@ -11,6 +11,9 @@ import pytest
 from repository.doc_pages import DOCS, PAGES, snippets
 
 from trunkline.client import ClientOptions
+from trunkline.client.outbox import Outbox, RelayOptions
+from trunkline.client.outbox._postgres import POLL_INTERVAL_S as POSTGRES_POLL_S
+from trunkline.client.outbox._sqlite import POLL_INTERVAL_S as SQLITE_POLL_S
 from trunkline.core.cloudevent import ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_MAX, EVENT_BYTES_MAX
 from trunkline.core.errors import leaf_errors
 from trunkline.core.model import TTL_MS_DEFAULT, TTL_MS_MAX, TTL_MS_MIN
@@ -110,6 +113,12 @@ def test_paths_that_are_named_exist(name: str) -> None:
     assert not missing
 
 
+def test_the_outboxs_table_is_that_of_the_code() -> None:
+    page, outbox = (DOCS / "outbox.md").read_text(), Outbox(source="/shop")
+    assert outbox.sql("postgresql") in page
+    assert outbox.sql("sqlite") in page
+
+
 def test_guarantees_have_the_numbers_of_the_architecture() -> None:
     names = dict(re.findall(r"^\| (G\d+) \| ([\w ]+) \|", (ROOT / "ARCHITECTURE.md").read_text(), re.M))
     assert len(names) == 12
@@ -163,6 +172,12 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield "services.md", f"its credit ({CREDIT_DEFAULT} events)"
     yield "services.md", f"nothing changed for {watches.bookmark_interval_ms // 1_000} s"
     yield "events.md", f"| {settings.DEDUPE_WINDOW_NS // 60_000_000_000} minutes, {settings.DEDUPE_IDS:,} |"
+    yield "events.md", f"At most {ClientOptions().requests_max:,} requests of a connection wait"
+    relay = RelayOptions()
+    yield "outbox.md", f"| `--batch` | {relay.batch_events} | events in one request; with {relay.batch_bytes >> 20} MiB"
+    yield "outbox.md", f"({relay.backoff.initial_backoff_s:g} s to {relay.backoff.max_backoff_s:g} s)"
+    yield "outbox.md", f"| `--poll` | {SQLITE_POLL_S:g} s, {POSTGRES_POLL_S:g} s | SQLite, PostgreSQL |"
+    yield "outbox.md", f"({settings.DEDUPE_WINDOW_NS // 60_000_000_000} minutes and {settings.DEDUPE_IDS:,} ids"
     yield "events.md", f"| `ack_deadline` | {settings.ACK_DEADLINE_MS // 1_000} s |"
     yield "events.md", f"| `max_deliveries` | {settings.MAX_DELIVERIES} |"
     yield "events.md", f"| `max_in_flight` | {settings.MAX_IN_FLIGHT:,} |"

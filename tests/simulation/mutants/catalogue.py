@@ -357,4 +357,40 @@ MUTANTS = (
         '        self._tasks.spawn(self._register_again(), name=f"register {self.id} again")\n',
         "",
     ),
+    # The outbox, and requests over events.
+    Mutant(
+        "a row is settled before the bus has acknowledged it",
+        f"{CLIENT}.outbox._plan",
+        "        self._is_away = True\n",
+        "        self._published = self._groups.popleft()\n",
+        test="tests/property/test_outbox_plan.py::test_a_relay_that_dies_at_any_step",
+    ),
+    Mutant(
+        "the halves of a refused request change places",
+        f"{CLIENT}.outbox._plan",
+        "extendleft((rows[half:], rows[:half]))",
+        "extendleft((rows[:half], rows[half:]))",
+        test="tests/property/test_outbox_plan.py::test_a_relay_that_dies_at_any_step",
+    ),
+    Mutant(
+        "two relays work on one table",
+        f"{CLIENT}.outbox._sqlite",
+        "            return False\n        return True\n",
+        "            return True\n        return True\n",
+        test="tests/unit/client/test_outbox.py::test_a_second_relay_waits_and_takes_over",
+    ),
+    Mutant(
+        "a reply is given to who has waited longest",
+        f"{CLIENT}._requests",
+        "self.waiting.pop(str(event.attributes.get(CORRELATION)), None)",
+        'self.waiting.pop(next(iter(self.waiting), ""), None)',
+        test="tests/unit/client/test_requests.py",
+    ),
+    Mutant(
+        "a request is handled past its deadline",
+        f"{CLIENT}._answering",
+        "        if remaining_s is not None and remaining_s <= 0:\n",
+        "        if False:\n",
+        test="tests/unit/client/test_requests.py",
+    ),
 )

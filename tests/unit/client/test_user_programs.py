@@ -10,9 +10,15 @@ ROOT = Path(__file__).parents[3]
 
 ASYNC_PROGRAM = """
 import asyncio
+import sqlite3
 
 from trunkline.api.v1 import discovery_pb2, discovery_pb2_grpc
 from trunkline.client import Delivery, Event, Reset, Stale, Updated, connect
+from trunkline.client.outbox import Outbox, Relay
+
+
+async def price(request: Event) -> Event:
+    return Event.json(type="price.told", data={"of": request.json_data()})
 
 
 async def handle(delivery: Delivery) -> None:
@@ -46,6 +52,12 @@ async def main() -> None:
             print((await later).durability.sync, offsets)
         async for delivery in trunkline.subscribe("billing", filters=["order.>"], start="earliest"):
             delivery.ack()
+        told: str = (await trunkline.request(Event(type="price.wanted"), timeout_s=1)).json_data()["of"]
+        await trunkline.serve_requests(["price.*"], price, name=told)
+        waits: Event = Outbox(source="/shop").add(sqlite3.connect("shop.db"), Event(type="order.placed"))
+        relay = Relay(trunkline, "sqlite:///shop.db", stream=waits.topic)
+        await relay.run()
+        print(relay.counts.published)
         await trunkline.subscribe("mail").consume(handle, concurrency=4)
 
 
@@ -54,6 +66,10 @@ asyncio.run(main())
 
 BLOCKING_PROGRAM = """
 from trunkline.client import Event, SyncDelivery, connect_sync
+
+
+def price(request: Event) -> Event:
+    return Event(type="price.told")
 
 
 def handle(delivery: SyncDelivery) -> None:
@@ -72,6 +88,8 @@ with connect_sync("127.0.0.1:7400", namespace="shop") as trunkline:
     for delivery in trunkline.subscribe("billing"):
         delivery.ack()
     trunkline.subscribe("mail").consume(handle, concurrency=4)
+    print(trunkline.request(Event(type="price.wanted")).data, trunkline.request_counts.dropped)
+    trunkline.serve_requests(["price.*"], price, name="prices")
     with trunkline.chooser("web", protocol="http") as chooser, chooser.choose() as choice:
         print(choice.endpoint.address)
 """
