@@ -26,6 +26,8 @@ from .session import Session
 from .streams import Promise, Streams, StreamsConfig, Writer
 from .subscriptions import Subscriptions, SubscriptionsConfig
 from .tasks import Tasks
+from .webhook_settings import WebhooksConfig
+from .webhooks import ClosableSender, Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class BusConfig:
 
     streams: StreamsConfig = field(default_factory=StreamsConfig)
     subscriptions: SubscriptionsConfig = field(default_factory=SubscriptionsConfig)
+    webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
     bookmark_interval_s: float = 5.0
     """Between two bookmarks of an ephemeral subscription."""
 
@@ -58,8 +61,12 @@ class EventBus:
         *,
         promise: Promise,
         changes: Changes | None = None,
+        sender: Callable[[WebhooksConfig], ClosableSender] | None = None,
     ) -> None:
-        """With `changes` every namespace has the derived stream; tell it and `on_records` of every group."""
+        """With `changes` every namespace has the derived stream; tell it and `on_records` of every group.
+
+        `sender` makes what webhooks send with, if it is not to be the HTTP client.
+        """
         self.fold = fold
         self.tasks = tasks
         self._changes = changes
@@ -84,6 +91,9 @@ class EventBus:
         self._subscriptions: Subscriptions | None = None
         self._sessions: set[Session] = set()
         self._consumer_ids = count(1)
+        self.webhooks = Webhooks(
+            config.webhooks, self.attention, rng, consumer_ids=lambda: next(self._consumer_ids), sender=sender
+        )
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -103,7 +113,13 @@ class EventBus:
         journal = await self._engine.open_log(SUBSCRIPTIONS, kept)
         self._checkpoints = Checkpoints(journal, self.attention, is_current=self._is_current)
         self._subscriptions = Subscriptions(
-            self.fold, self.streams, self._checkpoints, self._writer, self.attention, self._config.subscriptions
+            self.fold,
+            self.streams,
+            self._checkpoints,
+            self._writer,
+            self.attention,
+            self._config.subscriptions,
+            self.webhooks,
         )
         saved = await self._checkpoints.load()
         await self.streams.start()
@@ -122,6 +138,7 @@ class EventBus:
                 tasks.create_task(self.streams.keep(), name="events: keep streams")
                 tasks.create_task(self._bookmark_forever(), name="events: bookmarks")
         finally:
+            await self.webhooks.stop()
             await self.tasks.cancel()
 
     async def _bookmark_forever(self) -> None:
@@ -160,11 +177,13 @@ class EventBus:
         """Counts and gauges by name, for Prometheus."""
         if self._checkpoints is None:
             return {}
-        return measured(self.streams.opened(), self.checkpoints, sessions=len(self._sessions))
+        counted = measured(self.streams.opened(), self.checkpoints, sessions=len(self._sessions))
+        return counted | self.webhooks.metrics()
 
     def alarms(self) -> list[EventsAlarm]:
-        """What somebody should look at: subscriptions with events that are set aside, streams whose log has failed."""
-        return alarms(self.streams.opened())
+        """What somebody should look at: subscriptions with events that are set aside, streams whose log has failed,
+        endpoints that fail."""
+        return alarms(self.streams.opened()) + self.webhooks.alarms()
 
     # Sessions.
 

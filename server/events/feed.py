@@ -90,6 +90,11 @@ class Feed:
         self.consumers.clear()
 
     @property
+    def is_closed(self) -> bool:
+        """It is gone, or the server stops."""
+        return self._closed
+
+    @property
     def lag(self) -> int:
         """Positions between the floor and the stream's end."""
         return max(0, self._dispatcher.end - self.state.floor)
@@ -112,6 +117,16 @@ class Feed:
     def add_credit(self, consumer_id: int, credit: int) -> None:
         """Let a consumer be sent `credit` more."""
         self.state.consumers.give(consumer_id, credit)
+        self.wake()
+
+    def set_credit(self, consumer_id: int, credit: int) -> None:
+        """Let a consumer be sent exactly `credit` more, whatever it had."""
+        self.state.consumers.set_credit(consumer_id, credit)
+        self.wake()
+
+    def give_back(self, delivery: Delivery) -> None:
+        """A delivery that was not begun, or is not to count: it goes out again."""
+        self._return(delivery)
         self.wake()
 
     def leave(self, consumer_id: int, *, clean: bool) -> None:

@@ -13,6 +13,7 @@ from trunkline.server.journal.log import Retention
 
 from .delivery import Limits
 from .order import Ordering
+from .webhook_settings import WebhookSettings
 
 DEFAULT_STREAM = "events"
 """In every namespace; made with defaults when it is first used."""
@@ -84,6 +85,7 @@ class SubscriptionSettings:
     ordering: Ordering = Ordering.PARALLEL
     key_attribute: str = ""
     """Of KEYED: the attribute that is the key."""
+    webhook: WebhookSettings | None = None
 
     @classmethod
     def of(cls, config: events_pb2.SubscriptionConfig) -> SubscriptionSettings:
@@ -101,10 +103,18 @@ class SubscriptionSettings:
             max_in_flight=config.max_in_flight or MAX_IN_FLIGHT,
             ordering=ordering,
             key_attribute=key or (KEY_ATTRIBUTE if ordering is Ordering.KEYED else ""),
+            webhook=WebhookSettings.of(config.webhook) if config.HasField("webhook") else None,
         )
 
+    def shown(self) -> events_pb2.SubscriptionConfig:
+        """The message for everybody but the journal: without secrets."""
+        message = self.message()
+        if self.webhook is not None:
+            message.webhook.CopyFrom(self.webhook.shown())
+        return message
+
     def message(self) -> events_pb2.SubscriptionConfig:
-        """The message that asks for all of this."""
+        """The message that asks for all of this, for the journal: secrets stand in it."""
         return events_pb2.SubscriptionConfig(
             filters=self.filters,
             ack_deadline=convert.ms_to(self.ack_deadline_ms),
@@ -112,6 +122,7 @@ class SubscriptionSettings:
             max_in_flight=self.max_in_flight,
             ordering=self._ordering(),
             key_attribute=self.key_attribute,
+            webhook=None if self.webhook is None else self.webhook.message(),
         )
 
     def _ordering(self) -> events_pb2.SubscriptionConfig.Ordering.ValueType:
@@ -121,8 +132,9 @@ class SubscriptionSettings:
 
     def limits(self, *, durable: bool) -> Limits:
         """For the state machine."""
+        deadline_ms = self.ack_deadline_ms if self.webhook is None else self.webhook.deadline_ms
         return Limits(
-            ack_deadline_ns=self.ack_deadline_ms * _MS,
+            ack_deadline_ns=max(self.ack_deadline_ms, deadline_ms) * _MS,
             max_deliveries=self.max_deliveries,
             max_in_flight=self.max_in_flight,
             ordering=self.ordering,
