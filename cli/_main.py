@@ -25,6 +25,7 @@ OWN = {
     "publish": "_events",
     "subscribe": "_events",
     "streams": "_events",
+    "webhooks": "_webhooks",
     "token": "_admin",
     "status": "_admin",
     "history": "_admin",

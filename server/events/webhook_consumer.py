@@ -52,6 +52,7 @@ class WebhookConsumer:
     def __init__(
         self,
         feed: Feed,
+        url: URL,
         settings: WebhookSettings,
         sender: Sender,
         slots: Slots,
@@ -68,7 +69,7 @@ class WebhookConsumer:
         self.acknowledged = 0
         self.failed = 0
         self._settings = settings
-        self._url = URL(settings.url)
+        self._url = url
         self._subscription = feed.key.partition("/")[2]
         self._sender = sender
         self._slots = slots

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import io
 import socket
-import ssl
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -89,9 +88,7 @@ class HttpSender:
 
     def __init__(self, config: WebhooksConfig) -> None:
         self._config = config
-        self._trust = ssl.create_default_context()
-        if config.ca:
-            self._trust.load_verify_locations(config.ca)
+        self._trust = config.trust()
         plain = _Checked(config, loopback_only=not config.allow_plain_http)
         self._sessions = {"http": self._session(plain), "https": self._session(_Checked(config, loopback_only=False))}
 

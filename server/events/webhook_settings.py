@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 
 from yarl import URL
@@ -90,6 +91,17 @@ class WebhooksConfig:
         if self.concurrent_max < 1:
             raise ValueError("concurrent_max must be at least 1")
         self.rules()  # ValueError names what is no network
+        self.trust()
+
+    def trust(self) -> ssl.SSLContext:
+        """Whose certificates are believed. ValueError when `ca` holds none."""
+        context = ssl.create_default_context()
+        try:
+            if self.ca:
+                context.load_verify_locations(self.ca)
+        except OSError as error:  # ssl.SSLError is one
+            raise ValueError(f"ca: {self.ca} holds no certificates: {error.strerror or error}") from error
+        return context
 
     def rules(self) -> AddressRules:
         """Which addresses may be called."""

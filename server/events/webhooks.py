@@ -16,7 +16,7 @@ from .metrics import EventsAlarm
 from .tasks import Tasks
 from .webhook_consumer import Sender, WebhookConsumer
 from .webhook_health import FAILURES_IN_A_ROW
-from .webhook_settings import WebhooksConfig, WebhookSettings, check
+from .webhook_settings import WebhooksConfig, WebhookSettings, check, parsed_url
 from .webhook_slots import Slots
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,15 @@ class Webhooks:
         """A subscription with a webhook was opened."""
         if not self._config.enabled:
             return
+        url = parsed_url(settings.url)
+        if url is None:  # it was one when it was checked
+            log.error("webhook not begun: its URL cannot be read", extra={"subscription": feed.key})
+            return
         if self._sender is None:
             self._sender = self._make_sender(self._config)
         webhook = WebhookConsumer(
             feed,
+            url,
             settings,
             self._sender,
             self._slots,
