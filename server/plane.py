@@ -225,8 +225,6 @@ class ControlPlane:
     def refuse(self, why: str) -> None:
         """Answer no more calls, and end the streams, so that clients go elsewhere or come back later."""
         self.readiness.close(why)
-        if self._reached.is_set():
-            self.events.webhooks.retire()
         if self._chain is not None:
             self._chain.end_streams(why)
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -163,16 +164,11 @@ def _tracing() -> aiohttp.TraceConfig:
 
 async def _discard(response: aiohttp.ClientResponse) -> None:
     """Read what is left of an answer, so that its connection can be used again; one with too much is closed."""
-    try:
+    left = RESPONSE_BYTES_MAX
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(BODY_S_MAX):
-            left = RESPONSE_BYTES_MAX
             while left > 0 and (piece := await response.content.readany()):
                 left -= len(piece)
-            if left > 0:
-                return
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        pass
-    response.close()
 
 
 def _is_stale(error: Exception, trail: _Trail) -> bool:

@@ -91,14 +91,10 @@ class Webhooks:
 
     # The end of the server.
 
-    def retire(self) -> None:
-        """Take nothing more; open requests go on."""
+    async def stop(self) -> None:
+        """Take nothing more, and let open requests end within their grace; what is open then is given back uncounted."""
         for webhook in self._by_key.values():
             webhook.stop()
-
-    async def stop(self) -> None:
-        """Let open requests end within their grace; what is open then is given back and does not count."""
-        self.retire()
         open_requests = [task for webhook in self._by_key.values() for task in webhook.deliveries]
         if open_requests:
             await asyncio.wait(open_requests, timeout=self._config.stop_grace_s)

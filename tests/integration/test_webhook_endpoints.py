@@ -17,9 +17,14 @@ from aiohttp import web
 from integration.processes import Server, serving, trunkline
 from integration.waiting import until
 from standardwebhooks import Webhook as Verifier
+from yarl import URL
 
 from trunkline.api.v1 import events_pb2, events_pb2_grpc
 from trunkline.client import BackoffOptions, ClientOptions, Event, connect
+from trunkline.server.events.webhook_outcome import Silence
+from trunkline.server.events.webhook_request import Request
+from trunkline.server.events.webhook_sender import HttpSender
+from trunkline.server.events.webhook_settings import WebhooksConfig
 
 OPTIONS = ClientOptions(backoff=BackoffOptions(initial_backoff_s=0.05, max_backoff_s=0.5))
 SECRET = b"a secret that nobody is shown"
@@ -264,8 +269,11 @@ async def test_redirects_are_not_followed(server: Server) -> None:
 
 async def test_large_answers_and_large_events_pass(server: Server) -> None:
     sizes: list[int] = []
+    connections: set[Any] = set()
 
     async def behaves(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        connections.add(request.transport.get_extra_info("peername"))
         sizes.append(request.content_length or 0)
         return web.Response(body=b"x" * 300_000)
 
@@ -277,6 +285,30 @@ async def test_large_answers_and_large_events_pass(server: Server) -> None:
                 await plane.publish(Event(type="t", id=str(n), data=b"y" * 900_000))
         await until(lambda: len(endpoint.taken) == 3)
         assert sizes == [900_000] * 3
+        assert len(connections) == 3, "a connection whose answer is not read to its end is not used again"
+
+
+async def test_a_kept_connection_that_the_endpoint_closed_says_so() -> None:
+    """It answers once, and breaks the connection off when another request comes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    endpoint = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = URL(f"http://127.0.0.1:{endpoint.sockets[0].getsockname()[1]}/")
+    sender = HttpSender(WebhooksConfig())
+    try:
+        results = [await sender.post(url, Request({}, b""), timeout_s=2) for _ in range(4)]
+    finally:
+        await sender.close()
+        endpoint.close()
+        await endpoint.wait_closed()
+    assert [isinstance(result, Silence) for result in results] == [False, True, False, True]
+    assert isinstance(results[1], Silence)
+    assert (results[1].was_sent, results[1].was_stale) == (True, True)
 
 
 def refused(done: Any) -> str:
@@ -311,6 +343,9 @@ NAMES = {
     [
         ("innocent.example", "https", "169.254.169.254 is never called"),
         ("half.example", "https", "169.254.169.254 is never called"),
+        ("169.254.169.254", "https", "169.254.169.254 is never called"),
+        ("[::ffff:169.254.169.254]", "https", "is never called"),
+        ("10.11.12.13", "http", "10.11.12.13 is called with https:// only"),
         ("private.example", "http", "10.11.12.13 is called with https:// only"),
         ("2852039166", "https", "is not a canonical IPv4 address"),
     ],
@@ -318,13 +353,6 @@ NAMES = {
 async def test_a_name_that_leads_to_forbidden_addresses_is_not_called(
     name: str, scheme: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from yarl import URL
-
-    from trunkline.server.events.webhook_outcome import Silence
-    from trunkline.server.events.webhook_request import Request
-    from trunkline.server.events.webhook_sender import HttpSender
-    from trunkline.server.events.webhook_settings import WebhooksConfig
-
     opened: list[Any] = []
     lookup, open_socket = socket.getaddrinfo, socket.socket
 
