@@ -83,6 +83,7 @@ class WebhookConsumer:
         self._timer: asyncio.TimerHandle | None = None
         self._is_joined = False
         self._is_stopping = False
+        self._is_probing = False
         self._logged_ns = -LOG_INTERVAL_NS
 
     # Its life.
@@ -211,21 +212,26 @@ class WebhookConsumer:
         """Let the endpoint have as much as it may; come again when its pause is over."""
         if not self._is_joined or self._is_stopping:
             return
-        now_ns = self._clock.now_ns()
-        self.feed.set_credit(self.id, self.health.room(now_ns, len(self.deliveries)))
-        if self._timer is None and now_ns < self.health.paused_until_ns:
-            wait_s = -((now_ns - self.health.paused_until_ns) // 1_000_000) / 1_000  # whole milliseconds, not too early
+        health, now_ns = self.health, self._clock.now_ns()
+        self.feed.set_credit(self.id, health.room(now_ns, len(self.deliveries)))
+        left_ns = max(0, health.paused_until_ns - now_ns)
+        if (left_ns or health.is_held) and self._timer is None and not self._is_probing:
+            wait_s = -(-left_ns // 1_000_000) / 1_000  # whole milliseconds, not too early
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         if self.health.is_held and self._clock.now_ns() >= self.health.paused_until_ns:
+            self._is_probing = True
             self._tasks.spawn(self._probe(), f"webhook {self._subscription}: probe")
         else:
             self._go_on()
 
     async def _probe(self) -> None:
-        result = await self._sender.probe(self._url, timeout_s=self._settings.timeout_ms / 1_000)
+        try:
+            result = await self._sender.probe(self._url, timeout_s=self._settings.timeout_ms / 1_000)
+        finally:
+            self._is_probing = False
         self.health.probed(result, self._clock.now_ns())
         self._go_on()
 

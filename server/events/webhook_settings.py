@@ -14,8 +14,6 @@ from trunkline.server.addresses import AddressRules, parsed
 
 TIMEOUT_MS = 10_000
 CONCURRENCY = 10
-SECRET_BYTES_MIN = 16
-SECRET_BYTES_MAX = 64
 SLOT_WAIT_MS = 10_000
 """How long a delivery waits for its turn among all webhooks before it is given back."""
 ANSWER_GRACE_MS = 5_000
@@ -111,14 +109,10 @@ class WebhooksConfig:
 def check(webhook: WebhookSettings, config: WebhooksConfig) -> None:
     """InvalidArgument for what can be seen to be wrong, NotSupported where webhooks are switched off.
 
-    What a name resolves to is seen when it is called. A secret of a wrong length is not repeated in the refusal.
+    What a name resolves to is seen when it is called.
     """
     if not config.enabled:
         raise NotSupported("webhooks are switched off here: [events.webhooks] enabled")
-    size = len(webhook.secret)
-    if size and not SECRET_BYTES_MIN <= size <= SECRET_BYTES_MAX:
-        rule = f"must have {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes"
-        raise InvalidArgument.of("config.webhook.secret", rule, f"{size} bytes")
     refusal = refusal_of(webhook.url, config)
     if refusal is not None:
         raise InvalidArgument.of("config.webhook.url", refusal, _without_password(webhook.url))

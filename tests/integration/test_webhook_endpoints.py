@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from yarl import URL
 
 from trunkline.api.v1 import events_pb2, events_pb2_grpc
 from trunkline.client import BackoffOptions, ClientOptions, Event, connect
-from trunkline.server.events.webhook_outcome import Silence
+from trunkline.server.events.webhook_outcome import Answer, Silence
 from trunkline.server.events.webhook_request import Request
 from trunkline.server.events.webhook_sender import HttpSender
 from trunkline.server.events.webhook_settings import WebhooksConfig
+from trunkline.server.security.authority import make_authority, make_server_certificate
 
 OPTIONS = ClientOptions(backoff=BackoffOptions(initial_backoff_s=0.05, max_backoff_s=0.5))
 SECRET = b"a secret that nobody is shown"
@@ -35,8 +38,9 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 class Endpoint:
     """An HTTP server on loopback that remembers what it was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
         self.port = 0
+        self._context = context
         self.taken: Counter[str] = Counter()
         """Ids that were answered with 200."""
         self.order: list[str] = []
@@ -48,7 +52,8 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hooks"
+        scheme = "http" if self._context is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}/hooks"
 
     async def start(self) -> None:
         app = web.Application()
@@ -56,7 +61,7 @@ class Endpoint:
         app.router.add_post("/elsewhere", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=self._context)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -79,8 +84,8 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def answering() -> AsyncIterator[Endpoint]:
-    endpoint = Endpoint()
+async def answering(context: ssl.SSLContext | None = None) -> AsyncIterator[Endpoint]:
+    endpoint = Endpoint(context)
     await endpoint.start()
     try:
         yield endpoint
@@ -309,6 +314,30 @@ async def test_a_kept_connection_that_the_endpoint_closed_says_so() -> None:
     assert [isinstance(result, Silence) for result in results] == [False, True, False, True]
     assert isinstance(results[1], Silence)
     assert (results[1].was_sent, results[1].was_stale) == (True, True)
+
+
+async def test_a_certificate_has_to_be_of_an_authority_that_is_trusted(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    authority = make_authority("tests", now=now)
+    own = make_server_certificate(authority, ["127.0.0.1"], now=now)
+    for name, data in (("ca", authority.certificate), ("crt", own.certificate), ("key", own.key)):
+        (tmp_path / name).write_bytes(data)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+    async with answering(context) as endpoint:
+        results = []
+        for config in (WebhooksConfig(), WebhooksConfig(ca=str(tmp_path / "ca"))):
+            sender = HttpSender(config)
+            request = Request({"trunkline-attempt": "1", "ce-id": "1"}, b"")
+            results.append(await sender.post(URL(endpoint.url), request, timeout_s=5))
+            await sender.close()
+    doubted, trusted = results
+    assert isinstance(doubted, Silence)
+    assert "CERTIFICATE_VERIFY_FAILED" in doubted.reason
+    assert not doubted.was_sent
+    assert trusted == Answer(200)
+    with pytest.raises(ValueError, match="holds no certificates"):
+        WebhooksConfig(ca=str(tmp_path / "key"))
 
 
 def refused(done: Any) -> str:
