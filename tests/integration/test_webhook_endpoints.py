@@ -390,8 +390,12 @@ async def test_a_name_that_leads_to_forbidden_addresses_is_not_called(
             return lookup(host, port, *more, **options)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in NAMES[host]]
 
+    def count_and_open(*given: Any) -> Any:
+        opened.append(given)
+        return open_socket(*given)
+
     monkeypatch.setattr(socket, "getaddrinfo", lie)
-    monkeypatch.setattr(socket, "socket", lambda *given: opened.append(given) or open_socket(*given))
+    monkeypatch.setattr(socket, "socket", count_and_open)
     sender = HttpSender(WebhooksConfig())
     try:
         result = await sender.post(URL(f"{scheme}://{name}/"), Request({}, b"x"), timeout_s=2)
