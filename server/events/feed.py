@@ -170,7 +170,7 @@ class Feed:
             if outcome == _Ack.OUTCOME_ACK:
                 settled = state.ack(offset, consumer_id)
             elif outcome == _Ack.OUTCOME_NACK:
-                settled = state.nack(offset, consumer_id, delay_ns=delay_ns, now_ns=now_ns, time_ns=time_ns)
+                settled = state.nack(offset, consumer_id, delay_ns=delay_ns, now_ns=now_ns, time_ns=time_ns, why=reason)
             elif outcome == _Ack.OUTCOME_TERM:
                 settled = state.term(offset, consumer_id, reason=reason, time_ns=time_ns)
             else:

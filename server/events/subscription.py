@@ -116,7 +116,9 @@ class SubscriptionState(Places):
         self._changes += 1
         return Settled.DONE
 
-    def nack(self, offset: int, consumer: int | None, *, delay_ns: int, now_ns: int, time_ns: int) -> Settled:
+    def nack(
+        self, offset: int, consumer: int | None, *, delay_ns: int, now_ns: int, time_ns: int, why: str = ""
+    ) -> Settled:
         """Not done: deliver again, no sooner than after `delay_ns`."""
         entry = self._held(offset, consumer, lapsed=False)
         if entry is None:
@@ -124,7 +126,7 @@ class SubscriptionState(Places):
         self._land(entry)
         self.counts.nacked += 1
         self._changes += delay_ns > 0
-        self._wait(entry, now_ns + delay_ns, time_ns, "it was refused by its consumer")
+        self._wait(entry, now_ns + delay_ns, time_ns, why or "it was refused by its consumer")
         return Settled.DONE
 
     def term(self, offset: int, consumer: int | None, *, reason: str, time_ns: int) -> Settled:

@@ -182,7 +182,8 @@ class WebhookConsumer:
         self.health.failed(result, outcome, self._clock.now_ns())
         self._log_failure()
         if outcome.verdict is Verdict.AGAIN:
-            self._settle(delivery, _Ack.OUTCOME_NACK, delay_ns=outcome.delay_ns)
+            why = f"its endpoint did not take it: {outcome.error}"
+            self._settle(delivery, _Ack.OUTCOME_NACK, delay_ns=outcome.delay_ns, reason=why)
         else:
             self.feed.give_back(delivery)
 

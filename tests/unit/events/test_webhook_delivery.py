@@ -193,6 +193,9 @@ def test_an_event_that_is_always_refused_is_set_aside_and_the_others_go_on() -> 
             await until(lambda: shown(world).set_aside == 1, seconds=300)
             assert endpoint.taken == Counter(set(ids) - {"7"})
             assert [attempt for _, name, attempt in endpoint.sent if name == "7"] == [1, 2, 3, 4]
+            stream = await world.bus.streams.get("shop", "events", BY)
+            [aside] = await world.bus.subscriptions.set_aside(stream, stream.feeds["billing"], max_events=0)
+            assert aside.reason.endswith("its endpoint did not take it: 422 Unprocessable Entity")
 
     virtual(main)
 
