@@ -78,7 +78,7 @@ class WebhookConsumer:
         self._rng = rng
         self._consumer_ids = consumer_ids
         self._on_end = on_end
-        self.deliveries: set[asyncio.Task[None]] = set()
+        self.deliveries: dict[asyncio.Task[None], Delivery] = {}
         """Requests that are open, or wait for their turn among all webhooks."""
         self._timer: asyncio.TimerHandle | None = None
         self._is_joined = False
@@ -116,7 +116,7 @@ class WebhookConsumer:
     def put(self, delivery: Delivery, suffix: bytes) -> None:
         self._slots.reserve()
         task = self._tasks.spawn(self._deliver(delivery, suffix), f"webhook {self._subscription}")
-        self.deliveries.add(task)
+        self.deliveries[task] = delivery
         task.add_done_callback(self._delivered)
 
     def flush(self) -> None:
@@ -140,20 +140,25 @@ class WebhookConsumer:
     # Delivering.
 
     async def _deliver(self, delivery: Delivery, suffix: bytes) -> None:
-        """One attempt. What is not begun, or cut off by the server's own end, is given back and does not count."""
-        began = False
+        """One attempt, when it is its turn; what waits for that for too long is given back."""
         try:
             async with asyncio.timeout(SLOT_WAIT_MS / 1_000):
                 await self._slots.turn()
-            began = True
-            await self._attempt(delivery, suffix)
         except TimeoutError:
             self.feed.give_back(delivery)
-        except asyncio.CancelledError:
-            self.feed.give_back(delivery)
-            raise
+            return
+        try:
+            await self._attempt(delivery, suffix)
         finally:
-            self._slots.release(began=began)
+            self._slots.end_turn()
+
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        """An attempt that was broken off does not count. It may not even have begun, so nobody else can tell."""
+        delivery = self.deliveries.pop(task)
+        if task.cancelled():
+            self.feed.give_back(delivery)
+        self._slots.release()
+        self._go_on()
 
     async def _attempt(self, delivery: Delivery, suffix: bytes) -> None:
         if not self.feed.state.holds(delivery):
@@ -189,10 +194,6 @@ class WebhookConsumer:
 
     def _settle(self, delivery: Delivery, outcome: int, *, delay_ns: int = 0, reason: str = "") -> None:
         self.feed.settle(outcome, [delivery.offset], delivery.consumer, delay_ns=delay_ns, reason=reason)
-
-    def _delivered(self, task: asyncio.Task[None]) -> None:
-        self.deliveries.discard(task)
-        self._go_on()
 
     def _log_failure(self) -> None:
         now_ns = self._clock.now_ns()

@@ -14,7 +14,7 @@ class Waiter(Protocol):
 
 
 class Slots:
-    """`reserve`, wait for the `turn`, then `release`, whatever came between.
+    """`reserve`, wait for the `turn`, `end_turn`, then `release`, whatever came between.
 
     Deliveries that were handed out together may be more than there are slots: those wait. Who asks while all are taken
     is turned away, and woken when there is room: one after the other, so that each looks only once.
@@ -44,13 +44,15 @@ class Slots:
         self.reserved += 1
 
     async def turn(self) -> None:
-        """Return when the request may begin."""
+        """Return when the request may begin; `end_turn` when it is over."""
         await self._open.acquire()
 
-    def release(self, *, began: bool) -> None:
-        """The delivery is over; `began` if it had its turn."""
-        if began:
-            self._open.release()
+    def end_turn(self) -> None:
+        """The request is over."""
+        self._open.release()
+
+    def release(self) -> None:
+        """The delivery is over, whether it had its turn or not."""
         self.reserved -= 1
         if self.reserved < self._count:
             self._wake_next()

@@ -15,7 +15,9 @@ from reference.events_world import BY, World, event, publish_request
 from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import InvalidArgument, SubscriptionExists, TrunklineError
+from trunkline.server.events.delivery import Delivery
 from trunkline.server.events.feed import Feed
+from trunkline.server.events.webhook_consumer import WebhookConsumer
 from trunkline.server.events.webhook_outcome import Answer, Result, Silence
 from trunkline.server.events.webhook_request import Request
 from trunkline.server.events.webhook_slots import Slots
@@ -161,6 +163,27 @@ def test_what_never_reached_the_endpoint_counts_as_no_attempt() -> None:
             await until(lambda: shown(world).floor == 30, seconds=120)
             assert {attempt for _, _, attempt in endpoint.sent} == {1}
             assert shown(world).set_aside == 0
+
+    virtual(main)
+
+
+def test_who_is_held_is_sent_nothing_at_once_and_is_always_asked_again() -> None:
+    async def main() -> None:
+        endpoint = Endpoint(lambda _id, _attempt: REFUSED)
+        endpoint.probe_says = REFUSED
+        world = World(sender=endpoint)
+        async with world.running() as bus:
+            feed = await create(world)
+            await publish(world, 1)
+            await asyncio.sleep(100)
+            assert len(endpoint.sent) == 1, "credit that is left is not used"
+            endpoint.says, endpoint.probe_says = (lambda _id, _attempt: Answer(200)), Answer(200)
+            await until(lambda: shown(world).floor == 1, seconds=70)
+            webhook = bus.webhooks._by_key[feed.key]
+            webhook.health.is_held = True  # as if its pause had run out before anybody looked
+            webhook._go_on()
+            await publish(world, 3)
+            await until(lambda: shown(world).floor == 4)
 
     virtual(main)
 
@@ -359,6 +382,33 @@ def test_what_waits_for_its_turn_is_not_sent_when_the_stream_moves_on_without_it
     virtual(main)
 
 
+def test_deliveries_that_are_taken_back_before_they_begin_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        endpoint = Endpoint()
+        world = World(sender=endpoint)
+        async with world.running() as bus:
+            slots = bus.webhooks._slots = Slots(3)
+            await create(world, max_deliveries=1)
+            put, lost = WebhookConsumer.put, []
+
+            def put_and_lose(self: WebhookConsumer, delivery: Delivery, suffix: bytes) -> None:
+                put(self, delivery, suffix)
+                if len(lost) < 7:
+                    lost.append(delivery)
+                    for task in self.deliveries:
+                        task.cancel()
+
+            monkeypatch.setattr(WebhookConsumer, "put", put_and_lose)
+            await publish(world, 30)
+            await until(lambda: shown(world).floor == 30)
+            assert set(endpoint.taken.values()) == {1}
+            await until(lambda: slots.reserved == 0)
+            assert len(lost) == 7
+            assert shown(world).set_aside == 0
+
+    virtual(main)
+
+
 def test_opening_again_needs_the_same_webhook() -> None:
     async def main() -> None:
         world = World(sender=Endpoint())
@@ -424,7 +474,8 @@ def test_who_is_turned_away_is_woken_one_after_the_other() -> None:
         slots.reserve()
         await slots.turn()
         assert not any(slots.is_free_for(waiter) for waiter in waiters)
-        slots.release(began=True)
+        slots.end_turn()
+        slots.release()
         assert woken == ["a"]
         assert slots.is_free_for(waiters[0]), "who takes nothing passes it on"
         assert woken == ["a", "b"]
