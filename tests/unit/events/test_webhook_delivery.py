@@ -389,7 +389,8 @@ def test_deliveries_that_are_taken_back_before_they_begin_leave_no_trace(monkeyp
         async with world.running() as bus:
             slots = bus.webhooks._slots = Slots(3)
             await create(world, max_deliveries=1)
-            put, lost = WebhookConsumer.put, []
+            put = WebhookConsumer.put
+            lost: list[Delivery] = []
 
             def put_and_lose(self: WebhookConsumer, delivery: Delivery, suffix: bytes) -> None:
                 put(self, delivery, suffix)
