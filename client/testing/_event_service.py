@@ -12,7 +12,7 @@ from trunkline.api.status import failure_to
 from trunkline.api.v1 import common_pb2, events_pb2, events_pb2_grpc
 from trunkline.api.v1.events_pb2 import Delivery, SubscribeRequest, SubscribeResponse, SubscriptionNotice
 from trunkline.core.clock import Clock
-from trunkline.core.errors import StreamNotFound, SubscriptionNotFound, TrunklineError
+from trunkline.core.errors import NotSupported, StreamNotFound, SubscriptionNotFound, TrunklineError
 
 from ._registry_service import answered
 from ._streams import MemoryStream, MemorySubscription
@@ -309,6 +309,8 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         self, request: events_pb2.CreateSubscriptionRequest, context: Any
     ) -> events_pb2.CreateSubscriptionResponse:
         async def answer() -> events_pb2.CreateSubscriptionResponse:
+            if request.config.HasField("webhook"):
+                raise NotSupported("a control plane for tests delivers to no webhooks")
             stream = self.stream(request.namespace, request.stream)
             key = request.namespace, request.stream or STREAM_DEFAULT, request.name
             created = key not in self.durable

@@ -52,6 +52,16 @@ class Audience(ABC):
         self.state.consumers.give(consumer_id, credit)
         self.wake()
 
+    def set_credit(self, consumer_id: int, credit: int) -> None:
+        """Let a consumer be sent exactly `credit` more, whatever it had."""
+        self.state.consumers.set_credit(consumer_id, credit)
+        self.wake()
+
+    def give_back(self, delivery: Delivery) -> None:
+        """A delivery that was not begun, or is not to count: it goes out again."""
+        self._return(delivery)
+        self.wake()
+
     def leave(self, consumer_id: int, *, clean: bool) -> None:
         """A consumer is gone; what it had goes to the others."""
         self.consumers.pop(consumer_id, None)

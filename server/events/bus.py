@@ -30,6 +30,8 @@ from .stream import EventStream
 from .streams import Promise, Streams, StreamsConfig, Writer
 from .subscriptions import Subscriptions, SubscriptionsConfig
 from .tasks import Tasks
+from .webhook_settings import WebhooksConfig
+from .webhooks import ClosableSender, Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class BusConfig:
 
     streams: StreamsConfig = field(default_factory=StreamsConfig)
     subscriptions: SubscriptionsConfig = field(default_factory=SubscriptionsConfig)
+    webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
     bookmark_interval_s: float = 5.0
     """Between two bookmarks of an ephemeral subscription."""
 
@@ -62,8 +65,12 @@ class EventBus:
         *,
         promise: Promise,
         changes: Changes | None = None,
+        sender: Callable[[WebhooksConfig], ClosableSender] | None = None,
     ) -> None:
-        """With `changes` every namespace has the derived stream; tell it and `on_records` of every group."""
+        """With `changes` every namespace has the derived stream; tell it and `on_records` of every group.
+
+        `sender` makes what webhooks send with, if it is not to be the HTTP client.
+        """
         self.fold = fold
         self.tasks = tasks
         self._changes = changes
@@ -89,6 +96,9 @@ class EventBus:
         self._subscriptions: Subscriptions | None = None
         self._sessions: set[Session] = set()
         self._consumer_ids = count(1)
+        self.webhooks = Webhooks(
+            config.webhooks, self.attention, rng, consumer_ids=lambda: next(self._consumer_ids), sender=sender
+        )
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -115,6 +125,7 @@ class EventBus:
             self._writer,
             self.attention,
             self._config.subscriptions,
+            self.webhooks,
         )
         saved = await self._checkpoints.load()
         await self.streams.start()
@@ -134,6 +145,7 @@ class EventBus:
                 tasks.create_task(self.streams.keep(), name="events: keep streams")
                 tasks.create_task(self._bookmark_forever(), name="events: bookmarks")
         finally:
+            await self.webhooks.stop()
             await self.tasks.cancel()
 
     async def _bookmark_forever(self) -> None:
@@ -182,11 +194,13 @@ class EventBus:
         """Counts and gauges by name, for Prometheus."""
         if self._checkpoints is None:
             return {}
-        return measured(self.streams.opened(), self.checkpoints, sessions=len(self._sessions))
+        counted = measured(self.streams.opened(), self.checkpoints, sessions=len(self._sessions))
+        return counted | self.webhooks.metrics()
 
     def alarms(self) -> list[EventsAlarm]:
-        """What somebody should look at: subscriptions with events that are set aside, streams whose log has failed."""
-        return alarms(self.streams.opened(), self.dead_letters)
+        """What somebody should look at: subscriptions with events that are set aside or went to dead letters, streams whose log
+        has failed, endpoints that fail."""
+        return alarms(self.streams.opened(), self.dead_letters) + self.webhooks.alarms()
 
     # Sessions.
 

@@ -24,13 +24,14 @@ class Redelivered(NamedTuple):
 
 
 def copied(request: events_pb2.CreateSubscriptionRequest, feed: Feed) -> events_pb2.SubscriptionConfig:
-    """The configuration that a copy of a subscription gets. InvalidArgument when more than where it begins is said."""
+    """The configuration that a copy of a subscription gets, which has no webhook. InvalidArgument when more than where it begins is said."""
     said = events_pb2.SubscriptionConfig()
     said.CopyFrom(request.config)
     said.ClearField("start")
     if said.ByteSize():
         raise InvalidArgument.of("config", "only config.start beside copy_of", "more")
     config = feed.settings.message()
+    config.ClearField("webhook")  # a copy is for looking: its events go to whoever opens it
     if request.config.start.WhichOneof("start") is None:
         config.start.offset = feed.state.floor
     else:

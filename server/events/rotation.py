@@ -48,6 +48,16 @@ class Rotation:
             self.willing.append(consumer)
         consumer.credit = min(consumer.credit + credit, CREDIT_MAX)
 
+    def set_credit(self, consumer_id: int, credit: int) -> None:
+        """Let it be sent exactly `credit` more."""
+        consumer = self._by_id[consumer_id]
+        if not consumer.paused and bool(consumer.credit) != bool(credit):
+            if credit:
+                self.willing.append(consumer)
+            else:
+                self.willing.remove(consumer)
+        consumer.credit = min(credit, CREDIT_MAX)
+
     def pause(self, consumer_id: int, *, paused: bool) -> None:
         """Leave it out for a while, whatever its credit, or take it in again."""
         consumer = self._by_id[consumer_id]

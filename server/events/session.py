@@ -145,6 +145,8 @@ class Session:
         if request.no_acknowledgement and settings.ordering is not Ordering.PARALLEL:
             # Order is kept by waiting for acknowledgements.
             raise InvalidArgument.of("open.no_acknowledgement", "only without an ordering", settings.ordering.name)
+        if settings.webhook is not None:
+            raise InvalidArgument.of("open.config.webhook", "only with a name", "a webhook")
         self._allow(request, settings.filters)
         gap: tuple[int, int] | None = None
         if request.resume_token:

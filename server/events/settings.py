@@ -16,6 +16,7 @@ from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from .delivery import Limits
 from .keys import ATTRIBUTE_NAME, ATTRIBUTE_NAME_RULE
 from .order import Ordering
+from .webhook_settings import WebhookSettings
 
 DEFAULT_STREAM = "events"
 """In every namespace; made with defaults when it is first used."""
@@ -92,6 +93,8 @@ class SubscriptionSettings:
     dead_letter_stream: str = ""
     """Takes what would be set aside; empty if nothing does."""
 
+    webhook: WebhookSettings | None = None
+
     @property
     def narrows(self) -> bool:
         """Whether there are events that it does not take."""
@@ -118,10 +121,18 @@ class SubscriptionSettings:
             attribute_filters=AttributeFilters.of(config.attribute_filters, field="config.attribute_filters"),
             backoff_ms=tuple(_backoff_ms(delay, i) for i, delay in enumerate(config.backoff)),
             dead_letter_stream=config.dead_letter_stream,
+            webhook=WebhookSettings.of(config.webhook) if config.HasField("webhook") else None,
         )
 
+    def shown(self) -> events_pb2.SubscriptionConfig:
+        """The message for everybody but the journal: without secrets."""
+        message = self.message()
+        if self.webhook is not None:
+            message.webhook.CopyFrom(self.webhook.shown())
+        return message
+
     def message(self) -> events_pb2.SubscriptionConfig:
-        """The message that asks for all of this."""
+        """The message that asks for all of this, for the journal: secrets stand in it."""
         return events_pb2.SubscriptionConfig(
             filters=self.filters,
             ack_deadline=convert.ms_to(self.ack_deadline_ms),
@@ -132,6 +143,7 @@ class SubscriptionSettings:
             attribute_filters=self.attribute_filters.message(),
             backoff=[convert.ms_to(delay) for delay in self.backoff_ms],
             dead_letter_stream=self.dead_letter_stream,
+            webhook=None if self.webhook is None else self.webhook.message(),
         )
 
     def _ordering(self) -> events_pb2.SubscriptionConfig.Ordering.ValueType:
@@ -141,8 +153,9 @@ class SubscriptionSettings:
 
     def limits(self, *, durable: bool) -> Limits:
         """For the state machine."""
+        deadline_ms = self.ack_deadline_ms if self.webhook is None else self.webhook.deadline_ms
         return Limits(
-            ack_deadline_ns=self.ack_deadline_ms * _MS,
+            ack_deadline_ns=max(self.ack_deadline_ms, deadline_ms) * _MS,
             max_deliveries=self.max_deliveries,
             max_in_flight=self.max_in_flight,
             ordering=self.ordering,

@@ -34,6 +34,7 @@ from .settings import SubscriptionSettings
 from .stream import EventStream
 from .streams import Streams, Writer, not_found
 from .subscription import SubscriptionState
+from .webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,10 @@ class Subscriptions:
         writer: Writer,
         clock: Clock,
         config: SubscriptionsConfig,
+        webhooks: Webhooks,
     ) -> None:
         self.pulls = 0
+        self._webhooks = webhooks
         self._fold = fold
         self._streams = streams
         self._checkpoints = checkpoints
@@ -121,6 +124,8 @@ class Subscriptions:
         )
         stream.feeds[entity.name] = feed
         feed.open()
+        if entity.settings.webhook is not None:
+            self._webhooks.begin(feed, entity.settings.webhook)
         return feed
 
     # Making and deleting.
@@ -137,6 +142,8 @@ class Subscriptions:
         """Make a subscription, and whether it was not there. SubscriptionExists, StreamNotFound, PositionOutOfRange."""
         settings = SubscriptionSettings.of(config)
         await self._check_dead_letters(stream, settings, origin)
+        if settings.webhook is not None:
+            self._webhooks.check(settings.webhook)
         key = subscription_key(stream.namespace, stream.name, name)
         offset = await stream.start_offset(config.start)
         body = control_pb2.SubscriptionCreated(
@@ -250,8 +257,9 @@ class Subscriptions:
             namespace=entity.namespace,
             stream=entity.stream,
             name=entity.name,
-            config=entity.settings.message(),
+            config=entity.settings.shown(),
             floor=entity.offset,
+            webhook=self._webhooks.state(entity),
         )
         stream = self._streams.peek(entity.namespace, entity.stream)
         feed = None if stream is None else stream.feeds.get(entity.name)

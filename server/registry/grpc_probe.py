@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from trunkline.core.model import Endpoint
 
-from .probe_config import AddressRules, ProberConfig
+from .probe_config import ProberConfig
 
 MESSAGE_MAX = 200
 """Characters of a failure that are kept."""
@@ -47,7 +47,7 @@ class GrpcProbe:
     """Asks instances for their health. Plaintext; addresses are checked after names are resolved."""
 
     def __init__(self, config: ProberConfig) -> None:
-        self._rules = AddressRules(config)
+        self._rules = config.rules()
         self._channels_max = config.channels_max
         self._channels: OrderedDict[str, _Kept] = OrderedDict()
 

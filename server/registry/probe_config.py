@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-FORBIDDEN = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        "0.0.0.0/8",  # this host, by another name
-        "169.254.0.0/16",  # link-local: most clouds' metadata, and container credentials
-        "224.0.0.0/3",  # multicast, reserved, broadcast
-        "100.100.100.200/32",  # metadata, Alibaba Cloud
-        "192.0.0.192/32",  # metadata, Oracle Cloud
-        "168.63.129.16/32",  # the host's agent, Azure
-        "::/128",
-        "fe80::/10",  # link-local
-        "ff00::/8",  # multicast
-        "fd00:ec2::/32",  # metadata and its kin, AWS
-        "fd20:ce::254/128",  # metadata, Google Cloud
-    )
-)
-"""Never probed, whatever is configured: what answers there gives credentials away or is nobody's instance."""
+from trunkline.server.addresses import AddressRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,34 +33,8 @@ class ProberConfig:
     def __post_init__(self) -> None:
         if self.channels_max < self.concurrent_max:
             raise ValueError("channels_max must be at least concurrent_max")
-        for network in self.allowed_networks:
-            ipaddress.ip_network(network)  # ValueError names it
+        self.rules()  # ValueError names what is no network
 
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-def _carried(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, if it does: mapped, 6to4 or NAT64."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour or address
-
-
-class AddressRules:
-    """Which addresses may be probed."""
-
-    def __init__(self, config: ProberConfig) -> None:
-        self._allowed: tuple[Network, ...] = tuple(ipaddress.ip_network(n) for n in config.allowed_networks)
-
-    def why_not(self, text: str) -> str | None:
-        """What speaks against an address in text form; None if nothing does."""
-        address = _carried(ipaddress.ip_address(text.partition("%")[0]))
-        for network in FORBIDDEN:
-            if address in network:
-                return f"{text} is never probed ({network})"
-        if self._allowed and not any(address in network for network in self._allowed):
-            return f"{text} is not in allowed_networks"
-        return None
+    def rules(self) -> AddressRules:
+        """Which addresses may be probed."""
+        return AddressRules(self.allowed_networks, deed="probed")

@@ -131,10 +131,11 @@ class Client:
 class World:
     """One control plane with nothing but an event bus. Its engine outlives restarts."""
 
-    def __init__(self, *, seed: int = 1, offers: Sync = Sync.FSYNCED) -> None:
+    def __init__(self, *, seed: int = 1, offers: Sync = Sync.FSYNCED, sender: Any = None) -> None:
         self.clock = LoopClock()
         self.rng = Rng(seed)
         self.offers = offers
+        self.sender = sender
         self.delivered: list[events_pb2.Delivery] = []
         self.engine = MemoryEngine(self.clock, self.rng, offers=offers)
         self.fold: EventsFold
@@ -157,6 +158,7 @@ class World:
             BusConfig(),
             Tasks(),
             promise=Promise(sync=self.offers),
+            sender=None if self.sender is None else lambda _config: self.sender,
         )
         self.control.sequencer.on_group(lambda group: self.bus.on_records(group.applied))
         self.publishing = Publishing(self.bus.streams, self.header)

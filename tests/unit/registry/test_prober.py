@@ -12,7 +12,7 @@ import pytest
 from reference.registry_facts import instance
 from reference.registry_world import S, World, virtual
 from trunkline.core.model import Endpoint, GrpcHealthCheck, Status
-from trunkline.server.registry.probe_config import AddressRules, ProberConfig
+from trunkline.server.registry.probe_config import ProberConfig
 from trunkline.server.registry.probe_state import Doubt, ProbeState
 from trunkline.server.registry.prober import Prober
 
@@ -94,16 +94,16 @@ def test_targets_that_went_no_longer_speak() -> None:
     ],
 )
 def test_addresses_that_give_credentials_away_are_never_probed(address: str) -> None:
-    assert AddressRules(ProberConfig(allowed_networks=("0.0.0.0/0", "::/0"))).why_not(address) is not None
+    assert ProberConfig(allowed_networks=("0.0.0.0/0", "::/0")).rules().why_not(address) is not None
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "::1", "192.168.1.1", "8.8.8.8", "fd12::1"])
 def test_others_may_be(address: str) -> None:
-    assert AddressRules(ProberConfig()).why_not(address) is None
+    assert ProberConfig().rules().why_not(address) is None
 
 
 def test_an_operator_says_which() -> None:
-    rules = AddressRules(ProberConfig(allowed_networks=("10.0.0.0/8", "fd12::/16")))
+    rules = ProberConfig(allowed_networks=("10.0.0.0/8", "fd12::/16")).rules()
     assert rules.why_not("10.1.2.3") is None
     assert rules.why_not("fd12::9") is None
     assert rules.why_not("127.0.0.1") == "127.0.0.1 is not in allowed_networks"
