@@ -24,7 +24,8 @@ class Redelivered(NamedTuple):
 
 
 def copied(request: events_pb2.CreateSubscriptionRequest, feed: Feed) -> events_pb2.SubscriptionConfig:
-    """The configuration that a copy of a subscription gets, which has no webhook. InvalidArgument when more than where it begins is said."""
+    """The configuration that a copy of a subscription gets, without its webhook. InvalidArgument when more is said than where
+    it begins."""
     said = events_pb2.SubscriptionConfig()
     said.CopyFrom(request.config)
     said.ClearField("start")
