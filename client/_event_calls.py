@@ -26,12 +26,13 @@ class EventCalls(Connected):
 
     async def publish(
         self, events: Event | Iterable[Event], *, stream: str = "events", require: Sync | None = None,
-        timeout_s: float | None = None, namespace: str | None = None,
+        expected_offset: int | None = None, timeout_s: float | None = None, namespace: str | None = None,
     ) -> Published:  # fmt: skip
         """Append events to one stream, all or none; returns when they are kept as the stream promises.
 
         Repeated with the same ids until `timeout_s` when the outcome is not known; the stream recognises repeats.
-        `require` refuses a stream that promises less.
+        `require` refuses a stream that promises less; `expected_offset`, if the first event would get another one
+        (PositionMismatch: somebody else has published since you looked).
         """
         self._check_open()
         named = named_events(events, source=self._name, edge=self._edge)
@@ -42,6 +43,7 @@ class EventCalls(Connected):
             stream=stream,
             require=require,
             timeout_s=timeout_s,
+            expected_offset=expected_offset,
         )
 
     def publisher(

@@ -78,8 +78,9 @@ def published_from(answer: PublishResponse | PublishStreamResponse, stream: str,
 
 
 async def publish(
-    link: Link, events: Sequence[Event], *, namespace: str, stream: str, require: Sync | None, timeout_s: float | None
-) -> Published:
+    link: Link, events: Sequence[Event], *, namespace: str, stream: str, require: Sync | None, timeout_s: float | None,
+    expected_offset: int | None = None,
+) -> Published:  # fmt: skip
     """Append all named events or none; repeated with the same ids until the deadline when the outcome is not known."""
     answer = await link.call(
         lambda stubs: stubs.events.Publish,
@@ -87,6 +88,7 @@ async def publish(
             namespace=namespace,
             stream=stream,
             require_sync=sync_to(require),
+            expected_offset=expected_offset,
             events=[event_to(event) for event in events],
         ),
         PublishResponse,

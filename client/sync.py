@@ -562,16 +562,24 @@ class SyncTrunkline(SyncConnection):
         *,
         stream: str = "events",
         require: Sync | None = None,
+        expected_offset: int | None = None,
         timeout_s: float | None = None,
         namespace: str | None = None,
     ) -> Published:
         """Append events to one stream, all or none; returns when they are kept as the stream promises.
 
         Repeated with the same ids until `timeout_s` when the outcome is not known; the stream recognises repeats.
-        `require` refuses a stream that promises less.
+        `require` refuses a stream that promises less; `expected_offset`, if the first event would get another one
+        (PositionMismatch: somebody else has published since you looked).
         """
         return self._portal.call(
-            self._async.publish, events, stream=stream, require=require, timeout_s=timeout_s, namespace=namespace
+            self._async.publish,
+            events,
+            stream=stream,
+            require=require,
+            expected_offset=expected_offset,
+            timeout_s=timeout_s,
+            namespace=namespace,
         )
 
     def publisher(

@@ -184,6 +184,13 @@ class PositionOutOfRange(TrunklineError):
     status = "OUT_OF_RANGE"
 
 
+class PositionMismatch(TrunklineError):
+    """The stream's next event would not get the offset that the publish expected; `fields` has `next`."""
+
+    code = "POSITION_MISMATCH"
+    status = "ABORTED"
+
+
 class TokenMalformed(TrunklineError):
     """A resume token that was not made by Trunkline, or was damaged."""
 

@@ -22,6 +22,9 @@ class Scan:
     def sequence(self) -> int:
         """Of a PublishStreamRequest, else 0."""
     @property
+    def expected_offset(self) -> int | None:
+        """What the first event must get."""
+    @property
     def count(self) -> int:
         """How many events."""
     @property

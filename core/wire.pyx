@@ -45,8 +45,10 @@ cdef struct Request:
     Span stream
     uint64_t sync
     uint64_t sequence
+    uint64_t expected_offset
     bint has_sync
     bint has_sequence
+    bint has_expected_offset
     Py_ssize_t count
     Py_ssize_t payload    # bytes of all frames, each in its shortest form
     const uint8_t* first  # the first frame
@@ -67,6 +69,7 @@ cdef class Scan:
     cdef readonly str stream
     cdef readonly int require_sync
     cdef readonly uint64_t sequence
+    cdef readonly object expected_offset
     cdef readonly Py_ssize_t count
     cdef readonly object payload
     cdef readonly array.array ends
@@ -116,6 +119,8 @@ cdef int _read_request(const uint8_t* at, const uint8_t* end, Request* request, 
             _read_number(&at, end, &request.sync, &request.has_sync, "require_sync")
         elif tag == 0x20 and stream_request:
             _read_number(&at, end, &request.sequence, &request.has_sequence, "sequence")
+        elif tag == 0x28:
+            _read_number(&at, end, &request.expected_offset, &request.has_expected_offset, "expected_offset")
         elif skip_value(&at, end, tag, DEPTH_MAX) < 0:
             return refuse_malformed(REQUEST)
     return 0
@@ -193,6 +198,7 @@ cdef Scan _new_scan(Request* request):
     scan.stream = stream.at[:stream.size].decode("ascii") if stream.size else STREAM_DEFAULT
     scan.require_sync = <int>request.sync
     scan.sequence = request.sequence
+    scan.expected_offset = request.expected_offset if request.has_expected_offset else None
     scan.count = request.count
     scan.ends = unseen(array.clone(_U32, request.count, False))
     scan.topic_ids = unseen(array.clone(_U16, request.count, False))

@@ -100,6 +100,8 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         if self.refuse is not None:
             error, self.refuse = self.refuse, None
             raise error
+        if request.HasField("expected_offset"):
+            stream.expect(list(request.events), request.expected_offset)
         runs = stream.append(list(request.events), time_ns=self._clock.time_ns())
         self.wake()
         return events_pb2.PublishResponse(
@@ -162,11 +164,15 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
 
     def _open(self, opened: events_pb2.OpenSubscription, consumers: dict[int, Consumer]) -> SubscriptionNotice:
         try:
-            stream = self.stream(opened.namespace, opened.stream)
+            return self._opened(opened, self.stream(opened.namespace, opened.stream), consumers)
         except TrunklineError as error:
             return SubscriptionNotice(
                 subscription_id=opened.subscription_id, kind=SubscriptionNotice.KIND_ENDED, error=failure_to(error)
             )
+
+    def _opened(
+        self, opened: events_pb2.OpenSubscription, stream: MemoryStream, consumers: dict[int, Consumer]
+    ) -> SubscriptionNotice:
         if opened.name:
             key = opened.namespace, opened.stream or STREAM_DEFAULT, opened.name
             if key not in self.durable:
@@ -180,6 +186,10 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
     def _new_subscription(
         self, stream: MemoryStream, config: events_pb2.SubscriptionConfig, token: bytes
     ) -> MemorySubscription:
+        if config.HasField("webhook") or config.attribute_filters or config.dead_letter_stream:
+            raise NotSupported(
+                "a control plane for tests has no webhooks, filters on attributes and dead-letter streams"
+            )
         incarnation, offset = stream.incarnation, stream.start(config.start)
         if token.startswith(TOKEN_PREFIX):
             incarnation, offset = map(int, token.removeprefix(TOKEN_PREFIX).split(b":"))
@@ -239,7 +249,7 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
             if not subscription.settle(
                 offset,
                 word.outcome,
-                delay_ms=convert.ms_from(word, "delay", 0),
+                delay_ms=convert.ms_from(word, "delay", 0) if word.HasField("delay") else None,
                 reason=word.reason,
                 now_ns=self._clock.now_ns(),
             )
@@ -309,8 +319,6 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         self, request: events_pb2.CreateSubscriptionRequest, context: Any
     ) -> events_pb2.CreateSubscriptionResponse:
         async def answer() -> events_pb2.CreateSubscriptionResponse:
-            if request.config.HasField("webhook"):
-                raise NotSupported("a control plane for tests delivers to no webhooks")
             stream = self.stream(request.namespace, request.stream)
             key = request.namespace, request.stream or STREAM_DEFAULT, request.name
             created = key not in self.durable

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from trunkline.api import convert
 from trunkline.api.v1.events_pb2 import CloudEvent, PublishedRange, StartPosition, SubscriptionConfig
+from trunkline.core.errors import PositionMismatch
 from trunkline.core.fanout import matches
 
 ACK_DEADLINE_MS_DEFAULT = 30_000
@@ -51,6 +52,11 @@ class MemoryStream:
             else:
                 runs.append(PublishedRange(offset=offset, count=1, duplicate=known is not None))
         return runs
+
+    def expect(self, events: list[CloudEvent], expected_offset: int) -> None:
+        """PositionMismatch when the first of the events that are new would get another offset."""
+        if expected_offset != self.next_offset and any((one.source, one.id) not in self._offsets for one in events):
+            raise PositionMismatch(f"the next event gets offset {self.next_offset}", next=str(self.next_offset))
 
     def get(self, offset: int) -> Record:
         """The record at an offset that is kept."""
@@ -173,7 +179,11 @@ class MemorySubscription:
         name = self.config.key_attribute or "partitionkey"
         return attributes[name].ce_string or None if name in attributes else None
 
-    def settle(self, offset: int, outcome: int, *, delay_ms: int, reason: str, now_ns: int) -> bool:
+    def _backoff_ns(self, offset: int) -> int:
+        delays = self.config.backoff
+        return delays[min(self.attempts[offset], len(delays)) - 1].ToNanoseconds() if delays else 0
+
+    def settle(self, offset: int, outcome: int, *, delay_ms: int | None, reason: str, now_ns: int) -> bool:
         """Take a consumer's word. False when no delivery stands open there."""
         if offset not in self.open:
             return False
@@ -182,7 +192,7 @@ class MemorySubscription:
             return True
         del self.open[offset]
         if outcome == NACK:
-            self.again[offset] = now_ns + delay_ms * 1_000_000
+            self.again[offset] = now_ns + (self._backoff_ns(offset) if delay_ms is None else delay_ms * 1_000_000)
         elif outcome == TERM:
             self.set_aside[offset] = reason
         return True
@@ -200,7 +210,7 @@ class MemorySubscription:
         for offset, delivery in list(self.open.items()):
             if delivery.deadline_ns <= now_ns:
                 del self.open[offset]
-                self.again[offset] = now_ns
+                self.again[offset] = now_ns + self._backoff_ns(offset)
 
 
 HELD_MAX = 10_000

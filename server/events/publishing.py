@@ -68,7 +68,7 @@ class Publishing:
     async def _publish(self, scan: Scan, origin: Origin, allow: Allow) -> Published:
         allow(scan)
         stream = await self._streams.get(scan.namespace, scan.stream, origin)
-        return await stream.publish(scan, require_sync=scan.require_sync)
+        return await stream.publish(scan, require_sync=scan.require_sync, expected_offset=scan.expected_offset)
 
     def _fill(
         self, response: events_pb2.PublishResponse | events_pb2.PublishStreamResponse, published: Published

@@ -96,9 +96,9 @@ class EventStream:
             raise NotSupported(f"stream {self.name} is derived from control and takes no events")
         return self._event_log
 
-    async def publish(self, scan: Scan, *, require_sync: int) -> Published:
+    async def publish(self, scan: Scan, *, require_sync: int, expected_offset: int | None = None) -> Published:
         """See EventLog.publish; NotSupported for a derived stream."""
-        return await self.event_log.publish(scan, require_sync=require_sync)
+        return await self.event_log.publish(scan, require_sync=require_sync, expected_offset=expected_offset)
 
     # Positions.
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trunkline.core.errors import LimitExceeded, TrunklineError
+from trunkline.core.errors import LimitExceeded, PositionMismatch, TrunklineError
 
 from .batch import Batch
 from .log import Appended, Pending
@@ -83,9 +83,14 @@ class AppendQueue:
     def __len__(self) -> int:
         return len(self._queued)
 
-    def add(self, batch: Batch, time_ns: int) -> Pending:
-        """Give a batch its position and time. LimitExceeded when too much is waiting."""
+    def add(self, batch: Batch, time_ns: int, expected_offset: int | None = None) -> Pending:
+        """Give a batch its position and time. LimitExceeded when too much is waiting; PositionMismatch."""
         size = batch.size
+        if expected_offset not in (None, self.end_offset):
+            raise PositionMismatch(
+                f"the next record gets offset {self.end_offset}, expected was {expected_offset}",
+                next=str(self.end_offset),
+            )
         if self.bytes + size > self._bytes_max:
             raise LimitExceeded("queue_bytes_max", self._bytes_max)
         if not self._queued or time_ns - self.last_time_ns >= MERGE_WINDOW_NS:

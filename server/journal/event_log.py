@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from trunkline.core.clock import Clock
 from trunkline.core.dedupe import DedupeWindow
-from trunkline.core.errors import DurabilityUnmet, PositionOutOfRange, StreamClosed
+from trunkline.core.errors import DurabilityUnmet, PositionMismatch, PositionOutOfRange, StreamClosed
 from trunkline.core.model import Sync
 from trunkline.core.wire import event_identity
 
@@ -126,11 +126,11 @@ class EventLog:
     def _new_window(self) -> DedupeWindow:
         return DedupeWindow(max_ids=self._dedupe_ids, window_ns=self._dedupe_window_ns, seed=self._seed)
 
-    async def publish(self, scan: Scan, *, require_sync: int = 0) -> Published:
+    async def publish(self, scan: Scan, *, require_sync: int = 0, expected_offset: int | None = None) -> Published:
         """Append what is new; return when all of it, duplicates included, is durable.
 
-        Raises DurabilityUnmet, LimitExceeded, DiskFull, DiskReadOnly, StreamClosed, OutcomeUnknown; then nothing of the
-        request is promised, and it may be repeated.
+        Raises DurabilityUnmet, PositionMismatch, LimitExceeded, DiskFull, DiskReadOnly, StreamClosed, OutcomeUnknown; then
+        nothing of the request is promised, and it may be repeated.
         """
         if require_sync > self.log.sync:
             promised = self.log.sync.name
@@ -141,19 +141,25 @@ class EventLog:
                 raise StreamClosed(f"stream {self.log.name} is being recovered")
             self._window.expire(max(self._clock.time_ns(), self.log.last_time_ns))
             found = self._window.find_many(scan.id_hashes, scan.count)
-            if not found.tobytes().strip(_NEW):
-                pending = self._append(Batch.of_scan(scan))
-                await asyncio.shield(pending.future)
-                ranges: Sequence[PublishedRange] = (PublishedRange(pending.offset, scan.count, False),)
-                break
-            if await self._learn(scan, found, known):
-                ranges = await self._publish_some(scan, found, known)
-                break
+            try:
+                if not found.tobytes().strip(_NEW):
+                    pending = self._append(Batch.of_scan(scan), expected_offset)
+                    await asyncio.shield(pending.future)
+                    ranges: Sequence[PublishedRange] = (PublishedRange(pending.offset, scan.count, False),)
+                    break
+                if await self._learn(scan, found, known):
+                    ranges = await self._publish_some(scan, found, known, expected_offset)
+                    break
+            except PositionMismatch:
+                # What stands in the way may fail yet, unless it is durable.
+                if not self._pending or self.log.next_offset > (expected_offset or 0):
+                    raise
+                await asyncio.wait([one.future for one in self._pending.values()])
         return Published(ranges, self.log.sync, self.log.incarnation)
 
-    def _append(self, batch: Batch) -> _Pending:
-        """Queue an append and enter its ids."""
-        queued = self.log.append_nowait(batch, time_ns=self._clock.time_ns())
+    def _append(self, batch: Batch, expected_offset: int | None) -> _Pending:
+        """Queue an append and enter its ids. PositionMismatch."""
+        queued = self.log.append_nowait(batch, time_ns=self._clock.time_ns(), expected_offset=expected_offset)
         self._window.add_many(batch.id_hashes, queued.offset, queued.time_ns)
         pending = _Pending(queued.offset, batch, queued.future)
         self._pending[pending.offset] = pending
@@ -211,7 +217,9 @@ class EventLog:
             return None
         return next((block for block in blocks if block.base_offset <= offset < block.end_offset), None)
 
-    async def _publish_some(self, scan: Scan, found: Sequence[int], known: _Known) -> Sequence[PublishedRange]:
+    async def _publish_some(
+        self, scan: Scan, found: Sequence[int], known: _Known, expected_offset: int | None
+    ) -> Sequence[PublishedRange]:
         """Append what is new. A duplicate has the offset of its original, or its index when that is in this request."""
         stored: dict[int, int] = {}
         earlier: dict[int, int] = {}
@@ -223,7 +231,7 @@ class EventLog:
         waited = [p.future for p in self._pending.values() if any(_holds(p, offset) for offset in originals)]
         offsets = stored
         if keep:
-            pending = self._append(Batch.of_scan(scan, keep))
+            pending = self._append(Batch.of_scan(scan, keep), expected_offset)
             waited.append(pending.future)
             offsets = stored | {index: pending.offset + place for place, index in enumerate(keep)}
         self.duplicates += scan.count - len(keep)

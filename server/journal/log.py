@@ -157,8 +157,9 @@ class Log(Protocol):
         was written: the log failed before), OutcomeUnknown (it may have been kept, or may turn up after a restart).
         """
 
-    def append_nowait(self, batch: Batch, *, time_ns: int) -> Pending:
-        """Queue an append; its future is done as `append` returns or raises. What is refused at once is raised."""
+    def append_nowait(self, batch: Batch, *, time_ns: int, expected_offset: int | None = None) -> Pending:
+        """Queue an append; its future is done as `append` returns or raises. What is refused at once is raised:
+        PositionMismatch, if it would not get the offset that is expected."""
 
     def on_durable(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each durable block, in order, before its append is answered. Returns how to end that."""

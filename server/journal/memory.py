@@ -74,13 +74,15 @@ class MemoryLog:
     async def append(self, batch: Batch, *, time_ns: int) -> Appended:
         return await self.append_nowait(batch, time_ns=time_ns).future
 
-    def append_nowait(self, batch: Batch, *, time_ns: int) -> Pending:
+    def append_nowait(self, batch: Batch, *, time_ns: int, expected_offset: int | None = None) -> Pending:
         assert batch.count > 0, "an empty batch has no position"
         if self._closed:
             raise StreamClosed(f"stream {self.name} is closed")
-        if not self._queue:
+        was_empty = not self._queue
+        pending = self._queue.add(batch, time_ns, expected_offset)
+        if was_empty:
             asyncio.get_running_loop().call_soon(self._publish)
-        return self._queue.add(batch, time_ns)
+        return pending
 
     def _publish(self) -> None:
         """Make what was queued visible, tell it, answer."""

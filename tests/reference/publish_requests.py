@@ -159,6 +159,8 @@ def request(rng: Random) -> bytes:
         parts.append(tag(rng, 3, 0) + varint(rng, rng.choice([0, 1, 2, 3, 3, *NUMBERS] if strange else [1, 3])))
     if rng.random() < 0.3:
         parts.append(number(rng, 4))
+    if rng.random() < 0.3:
+        parts.append(number(rng, 5))
     parts += [delimited(rng, 15, event(rng, strange)) for _ in range(rng.choice([1, 1, 2, 3, 5]))]
     return message(rng, parts, strange * 0.5)
 

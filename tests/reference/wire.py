@@ -35,6 +35,7 @@ class Scan:
     stream: str
     require_sync: int
     sequence: int
+    expected_offset: int | None
     bodies: list[bytes]
     topic_ids: list[int] = field(default_factory=list)
     topics: list[str] = field(default_factory=list)
@@ -84,6 +85,7 @@ def scan_publish(data: bytes, *, stream_request: bool) -> Scan:
         stream=request.stream or "events",
         require_sync=request.require_sync,
         sequence=request.sequence if isinstance(request, events_pb2.PublishStreamRequest) else 0,
+        expected_offset=request.expected_offset if request.HasField("expected_offset") else None,
         bodies=[value for number, wire_type, value in fields(data) if (number, wire_type) == (15, 2)],
     )
     for event, body in zip(request.events, scan.bodies, strict=True):

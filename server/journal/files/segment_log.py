@@ -102,10 +102,10 @@ class SegmentLog:
     async def append(self, batch: Batch, *, time_ns: int) -> Appended:
         return await self.append_nowait(batch, time_ns=time_ns).future
 
-    def append_nowait(self, batch: Batch, *, time_ns: int) -> Pending:
+    def append_nowait(self, batch: Batch, *, time_ns: int, expected_offset: int | None = None) -> Pending:
         assert batch.count > 0, "an empty batch has no position"
         self._refuse_if_closed()
-        pending = self._queue.add(batch, time_ns)
+        pending = self._queue.add(batch, time_ns, expected_offset)
         self._kick()
         return pending
 
