@@ -40,8 +40,8 @@ class Fetched:
         self._deliveries: list[Delivery] = []
         self._said = Said()
 
-    async def settle(self) -> tuple[int, ...]:
-        """Send what was said since the last time.
+    async def settle(self, *, sync: bool = False) -> tuple[int, ...]:
+        """Send what was said since the last time; with `sync`, return when the control plane has it on disk.
 
         Returns offsets for which no delivery stood open: acknowledged before, or given to another consumer after the
         deadline.
@@ -56,6 +56,7 @@ class Fetched:
                 stream=self._place.stream,
                 subscription=self._place.subscription,
                 acknowledgements=acknowledgements,
+                sync=sync,
             ),
             AcknowledgeResponse,
         )

@@ -274,13 +274,13 @@ class SyncSubscription(SyncConsumer):
 class SyncFetched(SyncFace[Fetched]):
     """The deliveries of one fetch. What is said of them is sent by `settle()`, which leaving `with` calls."""
 
-    def settle(self) -> tuple[int, ...]:
-        """Send what was said since the last time.
+    def settle(self, *, sync: bool = False) -> tuple[int, ...]:
+        """Send what was said since the last time; with `sync`, return when the control plane has it on disk.
 
         Returns offsets for which no delivery stood open: acknowledged before, or given to another consumer after the
         deadline.
         """
-        return self._portal.call(self._async.settle)
+        return self._portal.call(self._async.settle, sync=sync)
 
     def __len__(self) -> int:
         return self._portal.run(self._async.__len__)

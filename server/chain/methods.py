@@ -70,19 +70,6 @@ def _by_registration(request: registry_pb2.DeregisterRequest | registry_pb2.Drai
     return Verb.REGISTER if registration.lease_id else Verb.ADMINISTER, Resource(registration.namespace)
 
 
-def _subscribe(request: events_pb2.SubscribeRequest) -> Demand | None:
-    """An ephemeral subscription reads; a durable one is kept, which readers may not do.
-
-    A durable one that is there has filters of its own, so the servicer authorizes those.
-    """
-    if not request.HasField("open"):
-        return None
-    wanted = request.open
-    if not wanted.name:
-        return Verb.READ, Resource(wanted.namespace, wanted.config.filters or EVERY_TOPIC)
-    return Verb.CONSUME, Resource(wanted.namespace, wanted.config.filters)
-
-
 def _create_subscription(request: events_pb2.CreateSubscriptionRequest) -> Demand:
     """A copy has the filters of what it copies: the servicer authorizes those."""
     filters = request.config.filters
@@ -138,7 +125,8 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         # The scan finds namespace and topics, and the servicer authorizes them.
         "Publish": Method(verb=Verb.PUBLISH, raw_request=True, raw_response=True),
         "PublishStream": Method(verb=Verb.PUBLISH, raw_request=True, raw_response=True),
-        "Subscribe": Method(verb=Verb.READ, demands=_subscribe, raw_response=True),
+        # A subscription that is not allowed ends alone, as with Watch.
+        "Subscribe": Method(verb=Verb.READ, raw_response=True),
         "Fetch": _plain(Verb.CONSUME, waits_ms=FETCH_WAIT_MS_MAX, raw_response=True),
         "Acknowledge": _plain(Verb.CONSUME),
         "CreateStream": Method(verb=Verb.ADMINISTER, demands=_create_stream),

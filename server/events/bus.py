@@ -210,7 +210,7 @@ class EventBus:
         outlet: Outlet,
         origin: Origin,
         *,
-        allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+        allow: Callable[[events_pb2.OpenSubscription, Sequence[str] | None], None],
         makes_streams: bool = True,
     ) -> None:
         """One client's Subscribe stream, until the client ends it (then its subscriptions are closed) or it breaks."""
@@ -228,7 +228,7 @@ class EventBus:
         outlet: Outlet,
         origin: Origin,
         *,
-        allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+        allow: Callable[[events_pb2.OpenSubscription, Sequence[str] | None], None],
         makes_streams: bool = True,
     ) -> Session:
         """A client's Subscribe stream begins; `close_session` when it ends. See Session."""

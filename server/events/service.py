@@ -242,12 +242,13 @@ def may_publish(principal: Principal) -> Callable[[Scan], None]:
     return allow
 
 
-def _may_subscribe(principal: Principal) -> Callable[[events_pb2.OpenSubscription, Sequence[str]], None]:
+def _may_subscribe(principal: Principal) -> Callable[[events_pb2.OpenSubscription, Sequence[str] | None], None]:
     """Reading for an ephemeral subscription, consuming for a durable one, of every topic that its filters take."""
 
-    def allow(request: events_pb2.OpenSubscription, filters: Sequence[str]) -> None:
+    def allow(request: events_pb2.OpenSubscription, filters: Sequence[str] | None) -> None:
         verb = Verb.CONSUME if request.name else Verb.READ
-        authorize(principal, verb, Resource(request.namespace, filters or EVERY_TOPIC))
+        topics = request.config.filters if filters is None else filters or EVERY_TOPIC
+        authorize(principal, verb, Resource(request.namespace, topics))
         _may_fill_dead_letters(principal, request.namespace, request.config)
 
     return allow

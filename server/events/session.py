@@ -41,7 +41,8 @@ class OpenOne(Protocol):
 
 
 class Session:
-    """Lives as long as the stream. `allow` raises PermissionDenied unless the caller may subscribe to these filters;
+    """Lives as long as the stream. `allow` raises PermissionDenied unless the caller may subscribe to these filters (None: to
+    what the request names, in its namespace);
     `makes_streams` says whether a default stream that is not there yet is made for it."""
 
     def __init__(
@@ -52,7 +53,7 @@ class Session:
         outlet: Outlet,
         origin: Origin,
         *,
-        allow: Callable[[events_pb2.OpenSubscription, Sequence[str]], None],
+        allow: Callable[[events_pb2.OpenSubscription, Sequence[str] | None], None],
         makes_streams: bool,
         consumer_ids: Callable[[], int],
     ) -> None:
@@ -91,6 +92,7 @@ class Session:
         if len(self._open) >= SUBSCRIPTIONS_PER_SESSION_MAX:
             raise LimitExceeded("subscriptions_per_session_max", SUBSCRIPTIONS_PER_SESSION_MAX)
         try:
+            self._allow(request, None)  # before anything is made or told
             stream = await self._streams.get(request.namespace, request.stream, self._origin, make=self._makes_streams)
             if request.name:
                 await self._open_durable(request, stream)

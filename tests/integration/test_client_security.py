@@ -101,9 +101,15 @@ async def test_a_reader_reads_and_makes_nothing(secured: Secured) -> None:
             delivery = await asyncio.wait_for(deliveries.next(), 10)
             assert delivery is not None
             assert delivery.event.id == "1"
+        allowed = reader.subscribe(start="earliest")
+        assert await asyncio.wait_for(allowed.next(), 10) is not None
         durable = reader.subscribe("mine")
         with pytest.raises(PermissionDenied):
             await asyncio.wait_for(durable.next(), 10)
+        await service.publish(Event(type="a", id="2"))  # what is not allowed ends alone
+        delivery = await asyncio.wait_for(allowed.next(), 10)
+        assert delivery is not None
+        assert delivery.event.id == "2"
 
 
 GRANT = """
