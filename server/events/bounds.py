@@ -8,6 +8,12 @@ READY_MAX = 1_024
 """Events looked at and not yet delivered; with fewer, one more block is looked at."""
 SET_ASIDE_MAX = 10_000
 """Set-aside events of one subscription. When reached, delivery pauses until some are released: none is dropped."""
+STALL_NS = 250_000_000
+"""As long as lanes move, no more than READY_MAX events are held in them, but for those of one block. When nothing was
+delivered for so long though something could be, it is four times as many, up to LOOK_AHEAD_MAX: other keys may be free
+further on."""
+STALL_OVER_NS = 1_000_000_000
+"""When lanes have moved for so long, it is a fourth of that again."""
 STUCK_NS = 60_000_000_000
 """A lane in which one event has been out for so long, while others wait for it, is parked."""
 STUCK_LOOK_NS = 10_000_000_000

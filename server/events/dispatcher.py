@@ -158,10 +158,8 @@ class Dispatcher(Generic[Block]):
         failure: TrunklineError | None = None
         try:
             async with self._reads:
-                end, histories = self.end, self._histories
-                blocks = await self._log.read(offset, max_bytes=READ_BYTES)
-            if histories == self._histories:
-                self._take_in(offset, end, blocks)
+                if self.cache.find(offset) is None:  # else a read that went before has brought it
+                    await self._read(offset)
         except TrunklineError as error:
             failure = error
         waiting = self._loading.pop(offset)
@@ -173,6 +171,12 @@ class Dispatcher(Generic[Block]):
             elif failure is not None:
                 follower.fail(failure)
             self.wake(follower)
+
+    async def _read(self, offset: int) -> None:
+        end, histories = self.end, self._histories
+        blocks = await self._log.read(offset, max_bytes=READ_BYTES)
+        if histories == self._histories:
+            self._take_in(offset, end, blocks)
 
     def _take_in(self, offset: int, end: int, blocks: Sequence[Block]) -> None:
         position = offset

@@ -104,7 +104,8 @@ class Feed(Audience):
     def has_more(self) -> bool:
         """Whether something is about to be delivered, after a read or a checkpoint."""
         state = self.state
-        return bool(self._loading) or state.blocked or (state.wants() and state.next_offset < self._dispatcher.end)
+        behind = state.next_offset < self._dispatcher.end
+        return bool(self._loading) or state.blocked or (behind and state.wants())
 
     # Moving.
 
@@ -143,6 +144,7 @@ class Feed(Audience):
             return False
         more = self._bring_back()
         state.make_way()
+        state.look_further(self._clock.now_ns())
         for _ in range(PUMP_BLOCKS):
             position = state.next_offset
             if position >= dispatcher.end or not state.wants():

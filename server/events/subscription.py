@@ -205,7 +205,7 @@ class SubscriptionState(ParkedPlaces):
         lapse_ns = self._deadlines.first_ns()
         if self.looks_for_stuck:
             lapse_ns = min(lapse_ns, self._stuck_look_ns)
-        return min(lapse_ns, self._waiting.first_ns()) if self.can_deliver else lapse_ns
+        return min(lapse_ns, self._waiting.first_ns(), self._stalls_ns()) if self.can_deliver else lapse_ns
 
     # Delivering.
 
@@ -224,6 +224,8 @@ class SubscriptionState(ParkedPlaces):
             consumer = self.consumers.spend()
             self._launch(entry, consumer.id, deadline_ns)
             out.append(Delivery(consumer.id, entry.offset, entry.attempts, consumer.credit))
+        if out:
+            self._moved(now_ns)
         self._delivered_unsaved += len(out)
         self._low = self.limits.durable and self.reserved_to - self.delivered_to < bounds.RESERVE_MIN // 2
         return out

@@ -151,3 +151,9 @@ def test_nothing_built_is_tracked() -> None:
     endings = (".so", ".o", ".a", ".whl", ".pyc", ".sqlite3", ".log")
     built = [name for name in tracked() if name.endswith(endings) or (name.startswith("core/") and name.endswith(".c"))]
     assert not built, built
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them by that: of two with one name it takes the first for both."""
+    names = [Path(name).name for name in shipped(".py") if Path(name).name.startswith("test_")]
+    assert not {name for name in names if names.count(name) > 1}
