@@ -10,6 +10,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -59,40 +61,47 @@ def publish(address: str, count: int) -> None:
                 raise RuntimeError(f"the stream promises {answer.durability}")
 
 
-def our_rates(folder: Path, count: int, repetitions: int) -> list[float]:
-    """Of the SDK."""
+@contextmanager
+def our_server(folder: Path, count: int) -> Iterator[str]:
+    """Its address; the events are there."""
     with running(Server(folder, core=SERVER_CORE)) as server:
         address = server.ready()
         publish(address, count)
-        return [drained_a_second("ours", address, repetition, count) for repetition in range(repetitions)]
+        yield address
 
 
-def nats_rates(folder: Path, count: int, repetitions: int) -> list[float]:
-    """Of nats-py; empty when it or the server is not there."""
+@contextmanager
+def nats_server(folder: Path, count: int) -> Iterator[str | None]:
+    """The same of JetStream; None when it or nats-py is not there."""
     if importlib.util.find_spec("nats") is None:
         say("nats-py is not installed: skipped")
-        return []
+        yield None
+        return
     with nats.nats(folder, core=SERVER_CORE, sync_interval="2m") as address:
-        if address is None:
-            return []
-        client = nats.Client(address)
-        client.create_stream(NATS_STREAM, NATS_SUBJECTS)
-        subjects = [NATS_SUBJECTS.replace("*", f"{key:03}") for key in range(KEYS)]
-        client.published_a_second(subjects, BATCH, count // BATCH, size=EVENT_BYTES, in_flight=IN_FLIGHT)
-        client.close()
-        return [drained_a_second("nats", address, repetition, count) for repetition in range(repetitions)]
+        if address is not None:
+            client = nats.Client(address)
+            client.create_stream(NATS_STREAM, NATS_SUBJECTS)
+            subjects = [NATS_SUBJECTS.replace("*", f"{key:03}") for key in range(KEYS)]
+            client.published_a_second(subjects, BATCH, count // BATCH, size=EVENT_BYTES, in_flight=IN_FLIGHT)
+            client.close()
+        yield address
 
 
 def rows(quick: bool) -> list[Row]:
-    """Events a second."""
+    """Events a second. The sides take turns; who waits costs the other nothing."""
     os.sched_setaffinity(0, {LOAD_CORE})
     count, repetitions = (3_000, 2) if quick else (30_000, 5)
-    with scratch_folder() as folder:
-        theirs = nats_rates(folder, count, repetitions)
-        ours = our_rates(folder, count, repetitions)
+    ours, theirs = [], []
+    with scratch_folder() as folder, our_server(folder, count) as address, nats_server(folder, count) as peer_address:
+        for repetition in range(repetitions):
+            ours.append(drained_a_second("ours", address, repetition, count))
+            if peer_address is not None:
+                theirs.append(drained_a_second("nats", peer_address, repetition, count))
     metric = (
         f"drain {count:,} x {EVENT_BYTES} B of {KEYS:,} keys, FSYNCED, acknowledged: one Python process on asyncio, "
         f"consume(concurrency={TOGETHER}) in order by key, {TOGETHER} on their way, {called(NATIVE)}"
     )
-    peer = f"nats-py on asyncio: durable pull consumer, fetch({TOGETHER}), explicit ack; JetStream on files, default sync"
+    peer = (
+        f"nats-py on asyncio: durable pull consumer, fetch({TOGETHER}), explicit ack; JetStream on files, default sync"
+    )
     return [row("consume", metric, ours, "events/s", peer=peer, peer_values=theirs, gate="ratio >= 3")]

@@ -1,7 +1,7 @@
 """One consumer that takes so many events with an empty handler and acknowledges each: ours, or nats-py's.
 
-`python -m bench.load.drain ours|nats ADDRESS NAMESPACE NAME COUNT` on asyncio's own loop; says events a second, from when it asks
-until the server has its last acknowledgement.
+`python -m bench.load.drain ours|nats ADDRESS NAMESPACE NAME COUNT` on asyncio's own loop; says events a second, from when
+it asks until the server has its last acknowledgement.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ async def drain_nats(address: str, _: str, name: str, count: int) -> float:
     """Seconds for a durable pull consumer."""
     import nats
 
+    left = count
+
     async def handle(message: Any) -> None:
         nonlocal left
         left -= 1
 
-    left = count
     client = await nats.connect(f"nats://{address}")
     try:
         began = time.perf_counter()
@@ -64,7 +65,7 @@ async def drain_nats(address: str, _: str, name: str, count: int) -> float:
 DRAINS: dict[str, Callable[[str, str, str, int], Awaitable[float]]] = {"ours": drain_ours, "nats": drain_nats}
 
 
-async def main(side: str, address: str, namespace: str, name: str, count: int) -> None:
+async def main(side: str, address: str, namespace: str, name: str, *, count: int) -> None:
     """Measure, and say it."""
     async with asyncio.timeout(WITHIN_S):
         seconds = await DRAINS[side](address, namespace, name, count)
@@ -72,4 +73,5 @@ async def main(side: str, address: str, namespace: str, name: str, count: int) -
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:5], int(sys.argv[5])))
+    _, chosen, *place, wanted = sys.argv
+    asyncio.run(main(chosen, *place, count=int(wanted)))

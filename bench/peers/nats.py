@@ -69,8 +69,9 @@ class Client:
         self._made(f"STREAM.CREATE.{name}", config)
 
     def create_consumer(self, stream: str, name: str, deliver_subject: str) -> None:
-        """Durable, pushed to a subject from the first message on, each acknowledged by itself."""
+        """Durable, pushed to a subject from now on, each message acknowledged by itself."""
         config = {"durable_name": name, "deliver_subject": deliver_subject, "ack_policy": "explicit"}
+        config["deliver_policy"] = "new"
         self._made(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
 
     def _made(self, what: str, config: dict[str, Any]) -> None:

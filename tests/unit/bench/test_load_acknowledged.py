@@ -45,9 +45,10 @@ class Stream(grpc.GenericRpcHandler):
         return b""
 
     async def _subscribe(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        notice = events_pb2.SubscriptionNotice(subscription_id=1)
         reading = asyncio.create_task(self._read(requests))
         try:
-            yield events_pb2.SubscribeResponse(notices=[{"subscription_id": 1}]).SerializeToString()
+            yield events_pb2.SubscribeResponse(notices=[notice]).SerializeToString()
             while True:
                 yield await self._told.get()
         finally:
