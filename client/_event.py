@@ -91,18 +91,39 @@ def event_to(event: Event) -> CloudEvent:
 
 def event_from(message: CloudEvent) -> Event:
     """What a message says. Data packed as a message comes as google.protobuf.Any."""
-    attributes = {name: _attribute_from(value) for name, value in message.attributes.items()}
+    topic = key = subject = ""
+    others: dict[str, Attribute] | None = None
+    said = message.attributes
+    for name in said:  # items() of such a map is a slow detour
+        value = _attribute_from(said[name])
+        if name == "partitionkey":
+            key = str(value)
+        elif name == "topic":
+            topic = str(value)
+        elif name == "subject":
+            subject = str(value)
+        else:
+            others = others or {}
+            others[name] = value
     which = message.WhichOneof("data")
-    return Event(
-        id=message.id,
-        source=message.source,
-        type=message.type,
-        data=getattr(message, which) if which else None,
-        topic=str(attributes.pop("topic", "")),
-        key=str(attributes.pop("partitionkey", "")),
-        subject=str(attributes.pop("subject", "")),
-        attributes=MappingProxyType(attributes) if attributes else NO_ATTRIBUTES,
-    )
+    event = _new_event(Event)
+    _set_id(event, message.id)
+    _set_source(event, message.source)
+    _set_type(event, message.type)
+    _set_data(event, getattr(message, which) if which else None)
+    _set_topic(event, topic)
+    _set_key(event, key)
+    _set_subject(event, subject)
+    _set_attributes(event, MappingProxyType(others) if others else NO_ATTRIBUTES)
+    return event
+
+
+# Every delivery makes an event, and none of its fields' names is among its attributes. The constructor of a frozen
+# dataclass looks each field up by its name to set it, half of what reading a delivery took: these are the fields.
+_new_event = object.__new__
+_set_id, _set_source, _set_type, _set_data, _set_topic, _set_key, _set_subject, _set_attributes = (
+    vars(Event)[name].__set__ for name in ("id", "source", "type", "data", "topic", "key", "subject", "attributes")
+)
 
 
 def _set_attribute(message: CloudEvent.CloudEventAttributeValue, name: str, value: Attribute) -> None:
@@ -125,11 +146,13 @@ def _set_attribute(message: CloudEvent.CloudEventAttributeValue, name: str, valu
             raise InvalidArgument.of(f"event.attributes[{name}]", "bool, int, str, bytes or datetime", value)
 
 
-def _attribute_from(message: CloudEvent.CloudEventAttributeValue) -> Attribute:
-    which = message.WhichOneof("attr")
+def _attribute_from(value: CloudEvent.CloudEventAttributeValue) -> Attribute:
+    which = value.WhichOneof("attr")
+    if which == "ce_string":
+        return value.ce_string
     if which is None:
         return ""
     if which == "ce_timestamp":
-        return message.ce_timestamp.ToDatetime(tzinfo=UTC)
-    value: Attribute = getattr(message, which)
-    return value
+        return value.ce_timestamp.ToDatetime(tzinfo=UTC)
+    said: Attribute = getattr(value, which)
+    return said

@@ -73,6 +73,11 @@ class Ledger:
         self._done.update(self._recent)
         self._recent.clear()
 
+    @property
+    def knows_lost(self) -> bool:
+        """Whether there is anything that `forget_lost` would forget."""
+        return self._durable and bool(self._done)
+
     def forget_lost(self) -> None:
         """What the lost connection left open has come again by now, if at all."""
         if self._durable:

@@ -153,6 +153,7 @@ class Subscription:
             delivery.settled = True
             self._ledger.settle(delivery.offset, again=False)
             self._give_credit(delivery.offset)
+            self._speaker.wake()
         return delivery
 
     async def next_batch(self, max_events: int = 100, *, within_s: float = 1.0) -> list[Delivery]:
@@ -258,7 +259,6 @@ class Subscription:
         if offset in self._charged:  # else it came on an earlier connection, which took its credit along
             self._charged.discard(offset)
             self._credit_back += 1
-            self._speaker.wake()
 
     # What the stream does with it.
 
@@ -295,17 +295,19 @@ class Subscription:
 
     def delivered(self, message: events_pb2.Delivery) -> None:
         """A delivery came."""
-        verdict = self._verdict_on(message.offset)
-        self._charged.add(message.offset)
+        offset = message.offset
+        verdict = self._verdict_on(offset)
+        self._charged.add(offset)
         if verdict is Verdict.DONE:
-            self._give_credit(message.offset)
+            self._give_credit(offset)
+            self._speaker.wake()
         if verdict is not Verdict.NEW:
             return
         self._queue.append(
             Delivery(
                 self._place,
                 event=event_from(message.event),
-                offset=message.offset,
+                offset=offset,
                 incarnation=self._incarnation,
                 attempt=message.attempt,
                 time_ns=message.time_ns,
@@ -314,7 +316,7 @@ class Subscription:
         self._arrived.set()
 
     def _verdict_on(self, offset: int) -> Verdict:
-        if asyncio.get_running_loop().time() - self._opened_at_s > LOST_WORDS_KNOWN_S:
+        if self._ledger.knows_lost and asyncio.get_running_loop().time() - self._opened_at_s > LOST_WORDS_KNOWN_S:
             self._ledger.forget_lost()
         if not self._spec.acknowledge and offset < self._received_to:
             return Verdict.DONE

@@ -15,12 +15,12 @@ NUMBER = b"@batch-number-16"
 class Batches:
     """Requests of `count` events of 200 bytes each, all ids different; `at(n)` is the n-th."""
 
-    def __init__(self, count: int, *, namespace: str, stream: str = "", source: str = "/bench") -> None:
+    def __init__(self, count: int, *, namespace: str, stream: str = "", source: str = "/bench", keys: int = 50) -> None:
         made = events_pb2.PublishRequest(namespace=namespace, stream=stream)
         for number in range(count):
             event = made.events.add(id=f"{NUMBER.decode()}{number:04x}", source=source, spec_version="1.0")
             event.type = f"orders.created.{number % TOPICS:02}"
-            event.attributes["partitionkey"].ce_string = f"customer-{number % 50:02}"
+            event.attributes["partitionkey"].ce_string = f"customer-{number % keys:02}"
             event.binary_data = (MARK + NUMBER).ljust(EVENT_BYTES - event.ByteSize() - 2, b".")
             assert event.ByteSize() == EVENT_BYTES
         self.count = count

@@ -51,7 +51,7 @@ def nats_rates(folder: Path, sync_interval: str, batches: int, repetitions: int)
         client = nats.Client(address)
         client.create_stream("BENCH", "bench.events")
         found = [
-            client.published_a_second("bench.events", BATCH, batches, size=EVENT_BYTES, in_flight=IN_FLIGHT)
+            client.published_a_second(["bench.events"], BATCH, batches, size=EVENT_BYTES, in_flight=IN_FLIGHT)
             for _ in range(repetitions)
         ]
         client.close()

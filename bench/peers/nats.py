@@ -6,9 +6,11 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from bench.environment import program
 from bench.load.process import Process, running
@@ -63,17 +65,34 @@ class Client:
 
     def create_stream(self, name: str, subject: str) -> None:
         """On files, one copy, nothing thrown away."""
-        config = json.dumps({"name": name, "subjects": [subject], "storage": "file", "num_replicas": 1}).encode()
-        ask = b"SUB made 1\r\nPUB $JS.API.STREAM.CREATE.%s made %d\r\n%s\r\n" % (name.encode(), len(config), config)
-        self.socket.sendall(ask)
+        config = {"name": name, "subjects": [subject], "storage": "file", "num_replicas": 1}
+        self._made(f"STREAM.CREATE.{name}", config)
+
+    def create_consumer(self, stream: str, name: str, deliver_subject: str) -> None:
+        """Durable, pushed to a subject from now on, each message acknowledged by itself."""
+        config = {"durable_name": name, "deliver_subject": deliver_subject, "ack_policy": "explicit"}
+        config["deliver_policy"] = "new"
+        self._made(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+
+    def _made(self, what: str, config: dict[str, Any]) -> None:
+        """Ask JetStream's API. RuntimeError with its answer when it refuses."""
+        said = json.dumps(config).encode()
+        self.socket.sendall(
+            b"SUB made 1\r\nUNSUB 1 1\r\nPUB $JS.API.%s made %d\r\n%s\r\n" % (what.encode(), len(said), said)
+        )
         answer = self._until(b"}\r\n")
         if b'"error"' in answer:
-            raise RuntimeError(f"JetStream makes no stream: {answer!r}")
+            raise RuntimeError(f"JetStream makes nothing of {what}: {answer!r}")
 
-    def published_a_second(self, subject: str, batch: int, batches: int, *, size: int, in_flight: int) -> float:
-        """Publish so many batches with at most `in_flight` of them not acknowledged; acknowledged messages a second."""
-        one = b"PUB %s acks %d\r\n%s\r\n" % (subject.encode(), size, bytes(size))
-        many = one * batch
+    def published_a_second(
+        self, subjects: Sequence[str], batch: int, batches: int, *, size: int, in_flight: int
+    ) -> float:
+        """Publish so many batches with at most `in_flight` of them not acknowledged; acknowledged messages a second.
+
+        A batch has the subjects in turn.
+        """
+        body = b" acks %d\r\n%s\r\n" % (size, bytes(size))
+        many = b"".join(b"PUB " + subject.encode() + body for subject in islice(cycle(subjects), batch))
         self.socket.sendall(b"SUB acks 2\r\n")
         answered, sent, tail = 0, 0, b""
         began = time.perf_counter()

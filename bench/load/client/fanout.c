@@ -100,6 +100,7 @@ static void read_options(char **words) {
         {"--repetitions", COUNT, &options.repetitions},
         {"--rate", NUMBER, &options.rate}, /* bodies a second; without it as fast as it goes */
         {"--within", NUMBER, &options.within},
+        {"--acknowledge", FLAG, &options.acknowledge},
         {NULL, FLAG, NULL},
     };
     options_read(words, known);

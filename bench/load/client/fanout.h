@@ -8,6 +8,7 @@ struct fanout_options {
     const char *protocol, *open_path, *body_path, *placeholder, *mark, *subscribe_path, *publish_path;
     uint64_t subscribers, events, in_flight, bodies, repetitions;
     double rate, within;
+    bool acknowledge; /* subscribers acknowledge, and a publisher over NATS waits for JetStream's word */
 };
 
 struct protocol {

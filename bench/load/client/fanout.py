@@ -25,6 +25,9 @@ class Fanout:
     publish_path: str | None = None
     in_flight: int = 16
     """Publishes that are not answered yet. NATS answers none: it is given what it reads."""
+    acknowledge: bool = False
+    """Subscribers acknowledge each delivery; over NATS it is JetStream then, bodies are one message each that wants its
+    answer at `acks`, and at most `in_flight` are not answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,7 @@ def deliver(
             bodies=bodies,
             repetitions=repetitions,
             rate=rate,
+            acknowledge=fanout.acknowledge,
             within=within_s,
         )
         found = run("fanout", address, words, timeout_s=within_s + 10)

@@ -1,4 +1,5 @@
 /* Subscribers have a connection and a stream each; publishes are unary calls, so many of them on their way. */
+#include "deliveries.h"
 #include "fanout.h"
 #include "grpc.h"
 
@@ -6,6 +7,7 @@ struct subscriber {
     struct h2 h2; /* first */
     struct messages messages;
     struct scan scan;
+    struct deliveries deliveries;
     bool opened;
 };
 
@@ -25,8 +27,14 @@ static void on_ready(struct h2 *h2) {
     h2_send(h2, h2_begin(h2), framed, count, false);
 }
 
+static void acknowledge(struct subscriber *subscriber, struct h2_stream *stream) {
+    const struct bytes *said = deliveries_acknowledged(&subscriber->deliveries);
+    size_t count;
+    const uint8_t *framed = grpc_message(said->at, said->length, &count);
+    h2_send(&subscriber->h2, stream, framed, count, false);
+}
+
 static void on_data(struct h2 *h2, struct h2_stream *stream, const uint8_t *at, size_t count) {
-    (void)stream;
     struct subscriber *subscriber = (struct subscriber *)h2;
     messages_feed(&subscriber->messages, at, count);
     if (!subscriber->opened && subscriber->messages.count) {
@@ -34,6 +42,9 @@ static void on_data(struct h2 *h2, struct h2_stream *stream, const uint8_t *at, 
         fanout_opened();
     }
     fanout_arrived(&subscriber->scan, at, count);
+    if (!run.options->acknowledge) return;
+    deliveries_feed(&subscriber->deliveries, at, count);
+    if (subscriber->deliveries.count) acknowledge(subscriber, stream);
 }
 
 static void on_subscription_ended(struct h2 *h2, struct h2_stream *stream) {

@@ -12,11 +12,26 @@ static bool begins(const uint8_t *line, size_t length, const char *with) {
     return length >= wanted && memcmp(line, with, wanted) == 0;
 }
 
+/* Where the word that ends at `end` begins. */
+static size_t word_before(const uint8_t *line, size_t end) {
+    while (end && line[end - 1] != ' ') end--;
+    return end;
+}
+
+/* The third of three words behind MSG, if there are so many. */
+static void keep_reply(struct nats *nats, const uint8_t *line, size_t end) {
+    size_t words = 0;
+    for (size_t at = 0; at < end; at++) words += line[at] == ' ';
+    size_t at = word_before(line, end);
+    nats->reply.length = 0;
+    if (words == 3) bytes_append(&nats->reply, line + at, end - at);
+}
+
 /* MSG subject sid [reply-to] #bytes */
 static void begin_message(struct nats *nats, const uint8_t *line, size_t length) {
     uint64_t bytes = 0;
-    size_t at = length;
-    while (at && line[at - 1] != ' ') at--;
+    size_t at = word_before(line, length);
+    if (at) keep_reply(nats, line, at - 1);
     for (; at < length; at++) {
         if (line[at] < '0' || line[at] > '9') die("NATS: no length: %.*s", (int)length, (const char *)line);
         bytes = 10 * bytes + line[at] - '0';
@@ -47,7 +62,10 @@ static size_t take_message(struct nats *nats, const uint8_t *at, size_t count) {
     if (payload) nats->events->payload(nats, at, payload);
     size_t end = count - payload < nats->end_left ? count - payload : nats->end_left;
     nats->end_left -= end;
-    if (end && nats->end_left == 0) nats->messages++;
+    if (end && nats->end_left == 0) {
+        nats->messages++;
+        if (nats->events->whole) nats->events->whole(nats);
+    }
     return payload + end;
 }
 

@@ -30,6 +30,8 @@ NAMES = [
     "watch-storm",
     "publish",
     "subscribe",
+    "consume",
+    "latency",
     "kill-to-last-call",
 ]
 
