@@ -33,6 +33,7 @@ class ParkedPlaces(Places):
 
     def _let_go(self, key: int, offsets: Sequence[int]) -> None:
         self._changes += 1
+        self._held_max = bounds.READY_MAX  # what had stopped is out of the way
         for offset in offsets:
             entry = self._held_back.pop(offset, None)
             if entry is not None:

@@ -15,6 +15,7 @@ from trunkline.server.journal.event_log import Published
 
 from . import notices
 from .outlet import Outlet
+from .stream import EventStream
 from .streams import Streams
 
 IN_FLIGHT_MAX = 256
@@ -37,7 +38,7 @@ class Publishing:
         """Answer a PublishRequest."""
         scan = scan_publish(data, stream_request=False)
         response = events_pb2.PublishResponse(header=self._header())
-        self._fill(response, await self._publish(scan, origin, allow))
+        self._fill(response, await _published(scan, await self._stream(scan, origin, allow)))
         return response.SerializeToString()
 
     async def publish_stream(
@@ -53,22 +54,31 @@ class Publishing:
             async for data in requests:
                 scan = scan_publish(data, stream_request=True)
                 await room.take(len(data))
-                task = tasks.create_task(self._answer(scan, outlet, origin, allow))
+                # Not in the task: what follows would pass a publish that waits for its stream to be made.
+                stream = await self._stream_or_error(scan, origin, allow)
+                task = tasks.create_task(self._answer(scan, stream, outlet))
                 task.add_done_callback(partial(room.give_back, len(data)))
 
-    async def _answer(self, scan: Scan, outlet: Outlet, origin: Origin, allow: Allow) -> None:
+    async def _stream_or_error(self, scan: Scan, origin: Origin, allow: Allow) -> EventStream | TrunklineError:
+        try:
+            return await self._stream(scan, origin, allow)
+        except TrunklineError as error:
+            return error
+
+    async def _answer(self, scan: Scan, stream: EventStream | TrunklineError, outlet: Outlet) -> None:
         response = events_pb2.PublishStreamResponse(sequence=scan.sequence)
         try:
-            self._fill(response, await self._publish(scan, origin, allow))
+            if isinstance(stream, TrunklineError):
+                raise stream
+            self._fill(response, await _published(scan, stream))
         except TrunklineError as error:
             response.error.CopyFrom(notices.failure(error))
         response.header.CopyFrom(self._header())
         outlet.offer(response.SerializeToString())
 
-    async def _publish(self, scan: Scan, origin: Origin, allow: Allow) -> Published:
+    async def _stream(self, scan: Scan, origin: Origin, allow: Allow) -> EventStream:
         allow(scan)
-        stream = await self._streams.get(scan.namespace, scan.stream, origin)
-        return await stream.publish(scan, require_sync=scan.require_sync, expected_offset=scan.expected_offset)
+        return await self._streams.get(scan.namespace, scan.stream, origin)
 
     def _fill(
         self, response: events_pb2.PublishResponse | events_pb2.PublishStreamResponse, published: Published
@@ -77,6 +87,10 @@ class Publishing:
         response.durability.CopyFrom(convert.durability_to(published.sync, self._streams.promise.copies))
         for run in published.ranges:
             response.published.add(offset=run.offset, count=run.count, duplicate=run.duplicate)
+
+
+async def _published(scan: Scan, stream: EventStream) -> Published:
+    return await stream.publish(scan, require_sync=scan.require_sync, expected_offset=scan.expected_offset)
 
 
 class Room:

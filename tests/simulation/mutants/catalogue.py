@@ -343,7 +343,7 @@ MUTANTS = (
         "        due_ms = self._times.latest(self.fired.handled_ms, now_ms)\n",
         "        due_ms = self._times.after(self.fired.handled_ms)\n"
         "        due_ms = None if due_ms is None or due_ms > now_ms else due_ms\n",
-        test="tests/property/test_schedules.py",
+        test="tests/property/test_schedule_planner.py",
     ),
     Mutant(
         "the checkpoints' stream is not recovered",
