@@ -79,17 +79,22 @@ class Checkpoints:
 
     async def load(self) -> dict[tuple[str, int], Progress]:
         """The last checkpoint of every subscription, by its key and the revision that made it."""
-        found: dict[tuple[str, int], Progress] = {}
+        last: dict[tuple[str, int], Record] = {}  # most were overwritten: only what counts is decoded
         offset = self._log.first_offset
         while blocks := await self._log.read(offset, max_bytes=READ_BYTES):
             for block in blocks:
                 for index in range(block.count):
                     record = block.record(index)
                     if record.body:
-                        found[record.key, int(record.id)] = decode(record)
+                        last[record.key, int(record.id)] = record
                 offset = block.base_offset + block.count
             await asyncio.sleep(0)
         self._compacted_bytes = self._log.bytes
+        found: dict[tuple[str, int], Progress] = {}
+        for number, (key, record) in enumerate(last.items()):
+            found[key] = decode(record)
+            if number % BATCH_RECORDS == 0:
+                await asyncio.sleep(0)
         return found
 
     def mark(self, subscription: Checkpointed) -> None:
