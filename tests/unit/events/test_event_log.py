@@ -38,7 +38,7 @@ class HeldLog:
         self._end = 0
         self._held: list[tuple[Batch, Pending]] = []
 
-    def append_nowait(self, batch: Batch, *, time_ns: int) -> Pending:
+    def append_nowait(self, batch: Batch, *, time_ns: int, expected_offset: int | None = None) -> Pending:
         if self.failed is not None:
             raise StreamClosed("closed")
         self.last_time_ns = max(time_ns, self.last_time_ns)
