@@ -32,8 +32,8 @@ MUTANTS = (
     Mutant(
         "a publish is answered before its append is durable",
         f"{JOURNAL}.event_log",
-        "                await asyncio.shield(pending.future)\n                ranges",
-        "                ranges",
+        "                    await asyncio.shield(pending.future)\n                    ranges",
+        "                    ranges",
     ),
     Mutant(
         "a control write is answered before its append is durable",
