@@ -15,8 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.core.errors import NotSupported
+
 SCRIPTS = Path(sys.executable).parent
 READY = re.compile(rb"is ready: gRPC on (\S+)")
+
+NEED_EXTRAS = {"trunkline.client.outbox._postgres": r"trunkline\[postgres\]"}
+"""Modules that say which extra they need."""
 
 pytestmark = pytest.mark.skipif(
     "SMOKE_TESTS" not in os.environ, reason="runs against the installed wheel: `make smoke`"
@@ -74,7 +79,10 @@ def test_every_module_imports() -> None:
     ]
     assert len(modules) > 100
     for module in modules:
-        if not module.endswith("__main__"):
+        if module in NEED_EXTRAS:
+            with pytest.raises(NotSupported, match=NEED_EXTRAS[module]):
+                importlib.import_module(module)
+        elif not module.endswith("__main__"):
             importlib.import_module(module)
 
 
