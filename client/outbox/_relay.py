@@ -72,7 +72,7 @@ class RelayCounts:
     failed: int = 0
     """Rows that were marked because no bus takes their event."""
     bus_away: int = 0
-    """Publishes that came to nothing, for now."""
+    """Publishes that came to nothing: their rows are published again."""
     database_away: int = 0
     """Connections to the database that were lost or not made."""
 

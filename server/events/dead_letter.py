@@ -12,9 +12,6 @@ from trunkline.core.wire import Scan, scan_publish
 from .progress import SetAside
 
 REASON_BYTES_MAX: Final = 1_024
-ATTRIBUTES: Final = (
-    "dlsubscription", "dlstream", "dlincarnation", "dloffset", "dlattempts", "dlreason", "dltime", "dlsource", "dlid",
-)  # fmt: skip
 
 
 def dead_letter(

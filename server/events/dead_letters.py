@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from trunkline.core.clock import Clock
-from trunkline.core.errors import TrunklineError
+from trunkline.core.errors import DeadlineExceeded, TrunklineError
 from trunkline.core.wire import Scan
 from trunkline.server.journal.control.sequencer import Origin
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 BATCH: Final = 100
 """Published at once."""
+PUBLISH_WITHIN_S: Final = 60.0
+"""A batch, the search for those that are there included: a stream that hangs keeps no other waiting for longer."""
 RETRY_S: Final = 1.0
 RETRY_S_MAX: Final = 60.0
 CLOCK_SLACK_NS: Final = 60_000_000_000
@@ -105,7 +107,7 @@ class DeadLetters:
                 return True
             target = await self._streams.get(namespace, feed.settings.dead_letter_stream, ORIGIN, make=False)
             while asides := self._next(feed):
-                await self._publish(feed, stream, target, asides)
+                await _in_time(self._publish(feed, stream, target, asides))
         except TrunklineError as error:
             log.warning("dead letters not published", extra={"subscription": feed.key, "reason": error.code})
             self.failures[feed] = error
@@ -143,6 +145,7 @@ class DeadLetters:
                 log.warning("too large for a dead letter", extra={"subscription": feed.key, "offset": aside.offset})
                 self.unfit.setdefault(feed, set()).add(aside.offset)
         if not letters:
+            feed.wake()
             return
         scan = scanned(letters, namespace=target.namespace, stream=target.name)
         there = await self._there(feed, target, kept, scan, oldest_ns - CLOCK_SLACK_NS)
@@ -182,3 +185,12 @@ class DeadLetters:
                     since_pause = 0
                     await asyncio.sleep(0)
         return found
+
+
+async def _in_time(publish: Coroutine[Any, Any, None]) -> None:
+    """DeadlineExceeded when it takes too long; its outcome is not known then."""
+    try:
+        async with asyncio.timeout(PUBLISH_WITHIN_S):
+            await publish
+    except TimeoutError:
+        raise DeadlineExceeded(f"not durable within {PUBLISH_WITHIN_S:.0f} s") from None

@@ -53,7 +53,7 @@ def _stopped(feed: Feed, moment: Moment) -> Iterator[Response.Finding]:
     """Limits of the subscription that hold back everything."""
     state = feed.state
     if len(state.set_aside) >= bounds.SET_ASIDE_MAX:
-        text = f"{len(state.set_aside)} events are set aside: release some, or give it a dead-letter stream"
+        text = f"{len(state.set_aside)} events are set aside: redrive some of them"
         yield _finding(Cause.CAUSE_SET_ASIDE_LIMIT, text, offset=min(state.set_aside))
     if state.in_flight >= state.limits.max_in_flight:
         by = ", ".join(f"{count} at {client}" for client, count in sorted(feed.in_flight_by_client().items()))

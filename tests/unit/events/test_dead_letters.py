@@ -221,3 +221,29 @@ def test_a_stream_that_is_not_there_or_the_subscriptions_own_is_refused() -> Non
             assert bus.subscriptions.states("shop", "") == []
 
     virtual(main)
+
+
+def test_a_stream_that_hangs_does_not_keep_another_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            await dead_stream(world)
+            await bus.streams.create(events_pb2.StreamConfig(namespace="shop", name="hangs"), BY)
+            hanging = await bus.streams.get("shop", "hangs", BY)
+            monkeypatch.setattr(hanging.event_log, "publish", lambda *_, **__: asyncio.Event().wait())
+            slow, quick = world.connect(), world.connect()
+            config = events_pb2.SubscriptionConfig(dead_letter_stream="hangs")
+            await slow.open(name="slow", config=config)
+            await quick.open(name="billing", config=CONFIG)
+            await world.publish("poison")
+            await slow.received(1)
+            await slow.settle(Ack.OUTCOME_TERM, 0)
+            await asyncio.sleep(1)
+            await quick.received(1)
+            await quick.settle(Ack.OUTCOME_TERM, 0)
+            assert len(await until_letters(world, 1)) == 1
+            stream = await bus.streams.get("shop", "", BY)
+            assert bus.dead_letters.failures[stream.feeds["slow"]].code == "DEADLINE_EXCEEDED"
+            assert list(stream.feeds["slow"].state.set_aside) == [0]
+
+    virtual(main)
