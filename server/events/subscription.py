@@ -25,6 +25,9 @@ from .recovered import Recovered
 from .rotation import Rotation
 from .saving import Saving, open_deliveries, parked_deliveries, reserve
 
+TOLD_MAX = 16
+"""Checkpoints on their way of which is remembered one by one what they say is parked."""
+
 
 class SubscriptionState(ParkedPlaces):
     """See the module. `now_ns` is monotonic everywhere, `time_ns` is since the epoch."""
@@ -302,8 +305,11 @@ class SubscriptionState(ParkedPlaces):
             open_ += self._recovered.open_deliveries(now_ns, time_ns)
         parked = self._parked_now()
         self._saves += 1
-        self._told[self._saves] = frozenset(lane.key for lane in parked)
-        self._recorded |= self._told[self._saves]
+        if parked:
+            self._told[self._saves] = frozenset(lane.key for lane in parked)
+            self._recorded |= self._told[self._saves]
+        if len(self._told) > TOLD_MAX:  # a disk that fails fills no memory: what was told first counts with the last
+            self._told = {self._saves: frozenset(self._recorded)}
         progress = Progress(
             incarnation=self.incarnation,
             floor=floor,
