@@ -14,6 +14,7 @@ from trunkline.client import Trunkline
 from trunkline.core.errors import InvalidArgument
 
 from ._context import Settings, as_dict, settings
+from ._subscriptions import delete_subscription
 
 SECRET_PREFIX = "whsec_"
 """Of a secret in the form of Standard Webhooks: base64 follows."""
@@ -129,23 +130,7 @@ def list_webhooks(setting: Settings, stream: str) -> None:
     setting.show(setting.run(work), COLUMNS, empty="no webhooks")
 
 
-@webhooks.command("delete")
-@click.argument("name")
-@click.option("--stream", default="events", show_default=True)
-@click.confirmation_option(prompt="Delete the subscription and what it has done?")
-@settings
-def delete_webhook(setting: Settings, name: str, stream: str) -> None:
-    """Delete the subscription NAME."""
-
-    async def work(trunkline: Trunkline) -> None:
-        await trunkline.call(
-            lambda stubs: stubs.events.DeleteSubscription,
-            events_pb2.DeleteSubscriptionRequest(namespace=setting.namespace, stream=stream, name=name),
-            events_pb2.DeleteSubscriptionResponse,
-        )
-
-    setting.run(work)
-    setting.show_one({"deleted": name})
+webhooks.add_command(delete_subscription)
 
 
 def _row(subscription: events_pb2.SubscriptionState) -> dict[str, Any]:
