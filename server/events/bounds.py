@@ -28,9 +28,13 @@ reached, nothing new is delivered until some are done or released."""
 RESERVE_MIN = 1_000
 RESERVE_MAX = 100_000
 """By how many offsets a checkpoint's delivered_to runs ahead of what is delivered."""
+COUNT_AHEAD_MIN = 64
+"""Redeliveries, and events of one lane that was parked, that a checkpoint counts before they are delivered. Redeliveries are
+more, up to READY_MAX, when consumers ask for more, or many are delivered between two checkpoints."""
 SCANNED_UNSAVED_MAX = 10_000
 """Positions that may go by without a matching event before the floor is written once more."""
 
 assert READY_MAX <= LOOK_AHEAD_MAX
 assert SET_ASIDE_MAX < HELD_MAX
 assert RESERVE_MIN <= RESERVE_MAX
+assert COUNT_AHEAD_MIN <= READY_MAX

@@ -8,7 +8,7 @@ lane is empty it is *wanted*: its events are read again and readmitted, some at 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from . import bounds
@@ -213,12 +213,29 @@ class Lanes:
         """Whether it came by `readmit`."""
         return offset in self._readmitted
 
-    def to_come(self) -> dict[int, int]:
-        """By key the offset from which on all that is not out is to be read again after a restart."""
+    @property
+    def has_readmitted(self) -> bool:
+        """Whether anything that came by `readmit` is not done."""
+        return bool(self._readmitted)
+
+    def following(self, lane_max: int, limit: int, *, told: Container[int]) -> list[int]:
+        """What comes next in lanes that were readmitted and was not told: so many of a lane, and of all."""
+        found: list[int] = []
+        for _, behind in self._readmitted_behind():
+            of_lane = islice((offset for offset in behind if offset not in told), min(lane_max, limit - len(found)))
+            found += of_lane
+        return found
+
+    def to_come(self, is_told: Callable[[int], bool]) -> dict[int, int]:
+        """By key the offset from which on all that is not out is to be read again after a restart: the first not told."""
         found = dict(self._parked)
-        for key in {self._keys[offset] for offset in self._readmitted}:
-            behind = (offset for offset in islice(self._lanes[key], 1, None) if offset in self._readmitted)
-            first = next(behind, None)
+        for key, behind in self._readmitted_behind():
+            first = next((offset for offset in behind if not is_told(offset)), None)
             if first is not None:
                 found[key] = first
         return found
+
+    def _readmitted_behind(self) -> Iterator[tuple[int, Iterator[int]]]:
+        """By key what came by `readmit` and is not out, as it will come."""
+        for key in {self._keys[offset] for offset in self._readmitted}:
+            yield key, (offset for offset in islice(self._lanes[key], 1, None) if offset in self._readmitted)

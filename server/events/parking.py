@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from . import bounds
 from .delivery import Entry
@@ -34,6 +34,10 @@ class ParkedPlaces(Places):
     def _let_go(self, key: int, offsets: Sequence[int]) -> None:
         self._changes += 1
         self._held_max = bounds.READY_MAX  # what had stopped is out of the way
+        if (
+            self._recovered is not None and key in self._order.parked
+        ):  # what lies further on has not been looked at since the restart
+            self._tried_below[key] = max(self._tried_below.get(key, 0), self._recovered.tried_below)
         for offset in offsets:
             entry = self._held_back.pop(offset, None)
             if entry is not None:
@@ -74,6 +78,21 @@ class ParkedPlaces(Places):
         if out is not None:
             self._go_out(out, self._held_back.pop(out, None), released=True)
 
+    def following(self) -> list[int]:
+        """Events of parked lanes that were taken in again and come next: a checkpoint has to count them, some at a time."""
+        if not isinstance(self._order, Lanes):
+            return []
+        return self._order.following(bounds.COUNT_AHEAD_MIN, bounds.READY_MAX, told=self._held_back)
+
+    def count_following(self, counted: Mapping[int, int]) -> None:
+        """A checkpoint that counts these attempts is durable: those that are still held wait for nothing but their turn."""
+        order = self._order
+        if not isinstance(order, Lanes) or not order.has_readmitted:
+            return
+        for offset, attempts in counted.items():
+            if offset not in self._open and offset not in self._held_back and order.is_readmitted(offset):
+                self._held_back[offset] = Entry(offset, 0, attempts)
+
     def _unpark(self, order: Lanes, key: int) -> None:
         """Unless what was looked at before a restart has not all been looked at again: a checkpoint counts it as done."""
         if self._recovered is None:
@@ -105,9 +124,10 @@ class ParkedPlaces(Places):
     def _is_parked(self, key: int, entry: Entry) -> bool:
         return isinstance(self._order, Lanes) and self._order.passes_over(key, entry.offset)
 
-    def _parked_now(self) -> tuple[ParkedLane, ...]:
-        """For a checkpoint."""
+    def _parked_now(self, counted: Container[int]) -> tuple[ParkedLane, ...]:
+        """For a checkpoint that says of those it counts, and of what was tried, that they wait in their lane."""
         if not isinstance(self._order, Lanes):
             return ()
-        tried = self._tried_below
-        return tuple(ParkedLane(key, start, tried.get(key, 0)) for key, start in self._order.to_come().items())
+        tried, held = self._tried_below, self._held_back
+        to_come = self._order.to_come(lambda offset: offset in held or offset in counted)
+        return tuple(ParkedLane(key, start, tried.get(key, 0)) for key, start in to_come.items())

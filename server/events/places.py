@@ -227,8 +227,7 @@ class Places:
     def _close(self, entry: Entry) -> None:
         self._land(entry)
         del self._open[entry.offset]
-        if self._waiting.uncounted:
-            self._waiting.uncounted.pop(entry.offset, None)
+        self._waiting.forget(entry.offset)
         following = self._order.leave(entry.offset)
         if following is not None:
             self._go_out(following, self._held_back.pop(following, None))

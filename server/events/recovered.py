@@ -9,7 +9,7 @@ from .progress import OpenDelivery, Progress
 class Recovered:
     """Asked once for every matching offset from the checkpoint's floor to delivered_to, ascending."""
 
-    __slots__ = ("_new_from", "_open", "end", "progress")
+    __slots__ = ("_new_from", "_now_ns", "_open", "_time_ns", "end", "progress")
 
     def __init__(self, progress: Progress, *, new_from: int, end: int, now_ns: int, time_ns: int) -> None:
         """Nothing at or above `new_from` was delivered, but for what stands in `open`; the stream ends at `end`."""
@@ -17,17 +17,20 @@ class Recovered:
         self._new_from = new_from
         self.end = min(progress.end, end)
         """From here on the checkpoint has nothing to say."""
-        self._open = {
-            entry.offset: entry._replace(not_before_ns=now_ns + max(0, entry.not_before_ns - time_ns))
-            for entry in progress.open
-        }
+        self._open = {known.offset: known for known in progress.open}
+        self._now_ns, self._time_ns = now_ns, time_ns
+
+    @property
+    def tried_below(self) -> int:
+        """What lies below this may have been delivered once."""
+        return min(self._new_from, self.end)
 
     def take_released(self) -> list[tuple[Entry, int]]:
         """Those below the floor, with their keys: they are not looked at again, and wait for delivery at once."""
-        known = [known for known in self._open.values() if known.offset < self.progress.floor]
+        known = sorted(known for known in self._open.values() if known.offset < self.progress.floor)
         for released in known:
             del self._open[released.offset]
-        return [(_entry(released), released.key) for released in known]
+        return [(self._entry(released), released.key) for released in known]
 
     def is_new(self, offset: int) -> bool:
         """Whether it was surely never delivered."""
@@ -36,24 +39,25 @@ class Recovered:
     def take_said(self, offset: int) -> Entry | None:
         """The entry of one of which more is said than that it is not done."""
         known = self._open.pop(offset, None)
-        return None if known is None else _entry(known)
+        return None if known is None else self._entry(known)
 
     def take(self, offset: int) -> Entry | None:
         """The entry of an event that is not new, which waits to be delivered again; None if it is done."""
         known = self._open.pop(offset, None)
         if known is not None:
-            return _entry(known)
+            return self._entry(known)
         return None if self.progress.is_done(offset) else Entry(offset, 1, 1)
 
     def open_deliveries(self, now_ns: int, time_ns: int) -> list[OpenDelivery]:
         """Those not asked for yet, as they go into the next checkpoint."""
+        # The clock since the epoch may have been set meanwhile; a delay is as long as it was.
+        put_off_ns = (time_ns - now_ns) - (self._time_ns - self._now_ns)
         return [
-            e._replace(not_before_ns=time_ns + e.not_before_ns - now_ns if e.not_before_ns > now_ns else 0)
-            for e in self._open.values()
+            known._replace(not_before_ns=known.not_before_ns + put_off_ns if known.not_before_ns else 0)
+            for known in self._open.values()
         ]
 
-
-def _entry(known: OpenDelivery) -> Entry:
-    entry = Entry(known.offset, known.attempts, known.attempts, known.again_ms)
-    entry.not_before_ns = known.not_before_ns
-    return entry
+    def _entry(self, known: OpenDelivery) -> Entry:
+        entry = Entry(known.offset, known.attempts, known.attempts, known.again_ms)
+        entry.not_before_ns = self._now_ns + max(0, known.not_before_ns - self._time_ns)
+        return entry

@@ -32,6 +32,11 @@ class Rotation:
     def __contains__(self, consumer_id: int) -> bool:
         return consumer_id in self._by_id
 
+    @property
+    def asked(self) -> int:
+        """Credit of all of them."""
+        return sum(consumer.credit for consumer in self.willing)
+
     def all(self) -> list[Consumer]:
         """Everybody, with credit or without."""
         return list(self._by_id.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from .bounds import RESERVE_MAX, RESERVE_MIN
+from . import bounds
 from .delivery import Entry
 from .progress import OpenDelivery, Progress
 
@@ -25,7 +25,12 @@ class Saving(NamedTuple):
 
 def reserve(delivered: int) -> int:
     """How far to count ahead: twice what was delivered since the last checkpoint, so that a fast one is not held up."""
-    return max(RESERVE_MIN, min(RESERVE_MAX, 2 * delivered))
+    return max(bounds.RESERVE_MIN, min(bounds.RESERVE_MAX, 2 * delivered))
+
+
+def count_ahead(delivered: int, *, asked: int) -> int:
+    """How many redeliveries to count ahead: all that consumers ask for, and twice what was delivered likewise."""
+    return max(bounds.COUNT_AHEAD_MIN, min(bounds.READY_MAX, max(2 * delivered, asked)))
 
 
 def open_deliveries(

@@ -14,7 +14,7 @@ event may be what broke it); when it closed its subscription, the attempt is tak
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 
 from . import bounds
 from .delivery import NEVER, Delivery, Entry, Limits, Settled
@@ -23,7 +23,7 @@ from .parking import ParkedPlaces
 from .progress import Progress, done_bitmap, untried_bitmap
 from .recovered import Recovered
 from .rotation import Rotation
-from .saving import Saving, open_deliveries, parked_deliveries, reserve
+from .saving import Saving, count_ahead, open_deliveries, parked_deliveries, reserve
 
 TOLD_MAX = 16
 """Checkpoints on their way of which is remembered one by one what they say is parked."""
@@ -41,6 +41,8 @@ class SubscriptionState(ParkedPlaces):
         self._saved_changes = 0
         self._saved_floor = position
         self._delivered_unsaved = 0
+        self._delivered_saved = 0
+        self._count_ahead = 0
         self._low = False
         self._saves = 0
 
@@ -208,7 +210,7 @@ class SubscriptionState(ParkedPlaces):
         lapse_ns = self._deadlines.first_ns()
         if self.looks_for_stuck:
             lapse_ns = min(lapse_ns, self._stuck_look_ns)
-        return min(lapse_ns, self._waiting.first_ns(), self._stalls_ns()) if self.can_deliver else lapse_ns
+        return min(lapse_ns, self._waiting.look_ns(), self._stalls_ns()) if self.can_deliver else lapse_ns
 
     # Delivering.
 
@@ -220,6 +222,8 @@ class SubscriptionState(ParkedPlaces):
         room = min(limit, self.limits.max_in_flight - self.in_flight)
         deadline_ns = now_ns + self.limits.ack_deadline_ns
         willing = self.consumers.willing
+        if self.limits.durable and self._waiting:
+            self._count_ahead = self._ahead(room)
         while len(out) < room and willing:
             entry = self._next(now_ns)
             if entry is None:
@@ -234,7 +238,7 @@ class SubscriptionState(ParkedPlaces):
         return out
 
     def _next(self, now_ns: int) -> Entry | None:
-        if self._waiting and (waiting := self._waiting.pop_due(now_ns, durable=self.limits.durable)) is not None:
+        if self._waiting and (waiting := self._waiting.pop_due(now_ns, ahead=self._count_ahead)) is not None:
             return waiting
         ready = self._order.ready
         is_new = bool(ready) and ready[0] < self.reserved_to
@@ -283,10 +287,11 @@ class SubscriptionState(ParkedPlaces):
     def save(self, now_ns: int, time_ns: int, *, final: bool = False) -> Saving:
         """What to write now; counts ahead what may be delivered next, unless it is the `final` one of a clean stop."""
         floor = self.floor
-        counted = {} if final else self._waiting.next_attempts()
+        counted, following = ({}, ()) if final else (self._waiting.next_attempts(), self.following())
+        counted |= dict.fromkeys(following, 1)
         undone = chain(self._open, self._order.untold())
         behind = None if self._recovered is None else self._recovered.progress
-        entries = (*self._open.values(), *self._held_back.values())
+        entries = (*self._open.values(), *self._held_back.values(), *(Entry(offset, 0, 1) for offset in following))
         key_of = self._order.key_of
         looked_at = range(floor, self.next_offset)
         delivered_to = self._reserve(final)
@@ -303,7 +308,7 @@ class SubscriptionState(ParkedPlaces):
         open_ += parked_deliveries(self._parked_entries.values(), now_ns=now_ns, time_ns=time_ns)
         if self._recovered is not None:
             open_ += self._recovered.open_deliveries(now_ns, time_ns)
-        parked = self._parked_now()
+        parked = self._parked_now(counted)
         self._saves += 1
         if parked:
             self._told[self._saves] = frozenset(lane.key for lane in parked)
@@ -327,10 +332,14 @@ class SubscriptionState(ParkedPlaces):
             return self.delivered_to
         if not (self._low or self.blocked):
             return max(self.delivered_to, self.reserved_to)
-        furthest = max(self._order.ready[-1] + 1 if self._order.ready else 0, self.delivered_to)
-        if self.held:
-            furthest = self.next_offset
-        return max(self.reserved_to, furthest + reserve(self._delivered_unsaved))
+        ahead = self._ahead(self.limits.max_in_flight - self.in_flight)
+        soon = max(islice(self._order.ready, ahead), default=0)
+        return max(self.reserved_to, max(soon + 1, self.delivered_to) + reserve(self._delivered_unsaved))
+
+    def _ahead(self, room: int) -> int:
+        """How many events to count before they are delivered."""
+        delivered = max(self._delivered_saved, self._delivered_unsaved)
+        return count_ahead(delivered, asked=min(room, self.consumers.asked))
 
     def _untried(self, floor: int, behind: Progress | None) -> bytes:
         """What lies below delivered_to and was never delivered: only lanes hold such."""
@@ -348,9 +357,11 @@ class SubscriptionState(ParkedPlaces):
             return
         self._saved_changes = saving.changes
         self._saved_floor = saving.progress.floor
+        self._delivered_saved = saving.delivered
         self._delivered_unsaved = max(0, self._delivered_unsaved - saving.delivered)
         self.reserved_to = max(self.reserved_to, saving.progress.delivered_to)
         self._low = False
         self._told = {serial: keys for serial, keys in self._told.items() if serial >= saving.serial}
         self._recorded = set().union(*self._told.values())
         self._waiting.count(saving.counted)
+        self.count_following(saving.counted)

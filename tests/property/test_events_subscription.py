@@ -23,7 +23,10 @@ MS = 1_000_000
 EPOCH_NS = 1_700_000_000_000_000_000
 CONSUMERS = (1, 2, 3)
 OPEN = (Where.NEW, Where.OUT, Where.BACK)
-BOUNDS = {name: getattr(bounds, name) for name in ("LOOK_AHEAD_MAX", "PARKED_MAX", "STUCK_NS", "STUCK_LOOK_NS")}
+BOUNDS = {
+    name: getattr(bounds, name)
+    for name in ("LOOK_AHEAD_MAX", "PARKED_MAX", "STUCK_NS", "STUCK_LOOK_NS", "COUNT_AHEAD_MIN", "READY_MAX")
+}
 """Set low in these histories."""
 
 
@@ -40,6 +43,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         delivered=st.integers(0, 5),
         ahead_max=st.sampled_from([4, 12, 100_000]),
         parked_max=st.sampled_from([1, 1_000]),
+        counted_max=st.sampled_from([1, 2, 64]),
     )
     def begin(self, **chosen: Any) -> None:
         self.begin_with(**chosen)
@@ -56,7 +60,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
         delivered: int,
         ahead_max: int,
         parked_max: int,
+        counted_max: int,
     ) -> None:
+        bounds.COUNT_AHEAD_MIN, bounds.READY_MAX = counted_max, max(16, counted_max)
         bounds.LOOK_AHEAD_MAX, bounds.PARKED_MAX = ahead_max, parked_max
         bounds.STUCK_NS, bounds.STUCK_LOOK_NS = 40 * MS, 10 * MS
         self.now_ns = 5 * MS
@@ -310,7 +316,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
                 assert where is not Where.DONE, "set aside, then dropped"
             else:
                 assert where is not Where.DONE, "lost"
-            if clean:
+            if clean and event.where is Where.NEW and where is Where.BACK and event.lane in self.ever_parked:
+                assert attempts <= 1, "what was parked before all was looked at again counts as tried, at worst"
+            elif clean:
                 before = (
                     Where.BACK if event.where is Where.OUT and event.attempts < self.limits.max_deliveries else None
                 )
@@ -396,9 +404,11 @@ class ParkingMachine(SubscriptionMachine):
         """Not one of this machine's rules."""
 
     @initialize(
-        max_deliveries=st.integers(1, 4), first=st.lists(st.sampled_from([1, 1, 1, 2, 0]), min_size=6, max_size=12)
+        max_deliveries=st.integers(1, 4),
+        first=st.lists(st.sampled_from([1, 1, 1, 2, 0]), min_size=6, max_size=12),
+        counted_max=st.sampled_from([1, 2, 64]),
     )
-    def begin_parked(self, max_deliveries: int, first: list[int]) -> None:
+    def begin_parked(self, max_deliveries: int, first: list[int], counted_max: int) -> None:
         self.begin_with(
             deadline_ms=50,
             max_deliveries=max_deliveries,
@@ -409,6 +419,7 @@ class ParkingMachine(SubscriptionMachine):
             delivered=2,
             ahead_max=4,
             parked_max=1_000,
+            counted_max=counted_max,
         )
         self.give_credit(1, 1_000)
         self.append(first)
