@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trunkline.core.errors import LimitExceeded, PositionMismatch, TrunklineError
 
@@ -24,8 +24,7 @@ MERGE_WINDOW_NS = 1_000_000
 """A small batch that comes so soon behind one that still waits gets its time: records of a block have one time."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Queued:
+class Queued(NamedTuple):
     """A batch that fits into a block. The last part of an append carries what to answer."""
 
     batch: Batch
@@ -52,8 +51,7 @@ class Queued:
             self.pending.future.set_exception(error)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class Part(NamedTuple):
     """What becomes one block."""
 
     batch: Batch

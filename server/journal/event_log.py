@@ -34,7 +34,7 @@ Identity = tuple[bytes, bytes]
 """Source and id of an event."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PublishedRange:
     """A run of events that lie behind one another; `duplicate` if they had been published before, at these offsets."""
 
@@ -43,8 +43,7 @@ class PublishedRange:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """Where the events of a request are, in its order, and what is promised of them."""
 
     ranges: Sequence[PublishedRange]

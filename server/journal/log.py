@@ -89,7 +89,7 @@ class Appended:
     """The time that the records got: the one asked for, or the log's last if that is later."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen would cost as much again, once an append
 class Pending:
     """An append on its way: its position, and the future that is done when it is durable."""
 

@@ -1,13 +1,11 @@
-"""The machine's file system, through a bounded pool of threads."""
+"""The machine's file system, through a bounded number of threads."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -15,6 +13,7 @@ from typing import TypeVar
 from trunkline.core.errors import JournalLocked
 
 from .disk import SYNC, WRITE, File, Lock, disk_error
+from .disk_threads import DiskThreads
 
 WRITE_THREADS = 8
 """Streams that can sync at the same time."""
@@ -51,14 +50,13 @@ class RealDisk:
     """
 
     def __init__(self) -> None:
-        self._writers = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="journal-write")
-        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="journal-read")
+        self._writers = DiskThreads(WRITE_THREADS, "journal-write")
+        self._readers = DiskThreads(READ_THREADS, "journal-read")
 
     async def _run(self, operation: str, path: str, work: Callable[[], T]) -> T:
         """Do it in a thread, to its end even if the caller is cancelled; see disk.py for what is raised."""
-        running = asyncio.get_running_loop().run_in_executor(self._writers, work)
         try:
-            return await asyncio.shield(running)
+            return await self._writers.run(work)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -72,7 +70,7 @@ class RealDisk:
 
     async def read(self, path: str, offset: int, size: int) -> bytes:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, _read, path, offset, size)
+            return await self._readers.run(partial(_read, path, offset, size))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -89,8 +87,7 @@ class RealDisk:
         return RealFile(path, await self._run("open", path, partial(os.open, path, os.O_RDWR | os.O_CLOEXEC)))
 
     async def write(self, file: File, offset: int, data: Sequence[bytes], *, sync: bool = False) -> None:
-        work = partial(_write_all, _fd(file), file.path, offset, data, sync)
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writers, work))
+        await self._writers.run(partial(_write_all, _fd(file), file.path, offset, data, sync))
 
     async def sync(self, file: File) -> None:
         await self._run(SYNC, file.path, partial(os.fdatasync, _fd(file)))
@@ -123,8 +120,8 @@ class RealDisk:
         return RealLock(await self._run("lock", path, partial(_lock, path)))
 
     async def shutdown(self) -> None:
-        self._writers.shutdown(wait=False)
-        self._readers.shutdown(wait=False)
+        self._writers.shutdown()
+        self._readers.shutdown()
 
 
 def _fd(file: File) -> int:
