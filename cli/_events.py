@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from trunkline.api.v1 import events_pb2
 from trunkline.client import Event, Trunkline
@@ -95,7 +96,8 @@ def streams() -> None:
 
     \b
     trunkline streams list
-    trunkline streams create audit --max-age 720h --sync FSYNCED
+    trunkline streams create audit --max-age 2592000 --sync FSYNCED
+    trunkline streams update audit --max-bytes 10000000000
     """
 
 
@@ -149,6 +151,34 @@ def create_stream(
             events_pb2.CreateStreamResponse,
         )
         return {**_stream_row(answer.stream), "created": answer.created}
+
+    setting.show_one(setting.run(work))
+
+
+@streams.command("update")
+@click.argument("stream")
+@click.option("--max-age", type=click.IntRange(min=0), help="Seconds; 0 keeps events however old they are.")
+@click.option("--max-bytes", type=click.IntRange(min=0), help="0 for no bound.")
+@click.option("--max-records", type=click.IntRange(min=0), help="0 for no bound.")
+@settings
+def update_stream(setting: Settings, /, stream: str, **options: int | None) -> None:
+    """Change what STREAM keeps; what is over goes. What is not given stays."""
+    said = {name: value for name, value in options.items() if value is not None}
+    if not said:
+        raise click.UsageError("nothing to change: give --max-age, --max-bytes or --max-records")
+    config = events_pb2.StreamConfig(
+        namespace=setting.namespace,
+        name=stream,
+        max_bytes=said.get("max_bytes", 0),
+        max_records=said.get("max_records", 0),
+    )
+    if said.get("max_age"):
+        config.max_age.FromSeconds(said["max_age"])
+    request = events_pb2.UpdateStreamRequest(stream=config, update_mask=FieldMask(paths=said))
+
+    async def work(trunkline: Trunkline) -> dict[str, Any]:
+        answer = await trunkline.call(lambda stubs: stubs.events.UpdateStream, request, events_pb2.UpdateStreamResponse)
+        return _stream_row(answer.stream)
 
     setting.show_one(setting.run(work))
 

@@ -91,6 +91,37 @@ def create_subscription(
     setting.show_one(row if setting.as_json else {key: row[key] for key in ("name", "stream", "floor", "created")})
 
 
+@subscriptions.command("update")
+@click.argument("name")
+@in_stream
+@click.option("--filter", "filters", multiple=True, help="Topics that it takes from now on; repeatable.")
+@click.option("--all-topics", is_flag=True, help="Instead of --filter.")
+@click.option("--where", metavar="JSON", help="Of attributes; [] for none.")
+@click.option("--ack-deadline", "ack_deadline_s", type=click.FloatRange(min=0.1), help="Seconds.")
+@click.option("--max-deliveries", type=click.IntRange(min=1))
+@click.option("--max-in-flight", type=click.IntRange(min=1))
+@click.option("--backoff", "backoff_s", multiple=True, type=click.FloatRange(min=0), help="Seconds; repeatable.")
+@click.option("--dead-letter-stream", help='Takes events that were delivered too often; "" for none.')
+@settings
+def update_subscription(
+    setting: Settings, /, name: str, stream: str, all_topics: bool, where: str | None, **options: Any
+) -> None:
+    """Change how NAME delivers. What is not given stays, and so do its place and what is in flight."""
+    said: SubscriptionOptions = {key: value for key, value in options.items() if value not in (None, ())}  # type: ignore[assignment]
+    if all_topics:
+        said["filters"] = ()
+    if where is not None:
+        said["attribute_filters"] = filters_of(where)
+    if not said:
+        raise click.UsageError("nothing to change: see --help for what can be")
+
+    async def work(trunkline: Trunkline) -> None:
+        await trunkline.update_subscription(name, stream=stream, **said)
+
+    setting.run(work)
+    setting.show_one({"updated": name})
+
+
 @subscriptions.command("delete")
 @click.argument("name")
 @in_stream

@@ -15,7 +15,7 @@ from ._publish import Published, named_events, publish
 from ._publisher import Publisher
 from ._pull import Fetched, PullPlace, fetch
 from ._subscription import Gap, Subscription, SubscriptionSpec
-from ._subscription_options import Start, SubscriptionOptions, seek_request, subscription_config
+from ._subscription_options import Start, SubscriptionOptions, seek_request, subscription_config, update_request
 from ._subscriptions import Subscriptions
 
 
@@ -108,6 +108,17 @@ class EventCalls(Connected):
         self._check_open()
         place = PullPlace(namespace or self._namespace, stream, name, self._name)
         return await fetch(self._link, place, max_events=max_events, max_bytes=max_bytes, wait_s=wait_s)
+
+    async def update_subscription(
+        self, name: str, *, stream: str = "events", namespace: str | None = None, **options: Unpack[SubscriptionOptions]
+    ) -> None:
+        """Change how a durable subscription delivers; what is not given stays, and so do its place and what is in flight.
+
+        Filters hold for events that were not looked at yet. `ordering` and `key_attribute` stay as they were made, and `start`
+        is for `seek`: InvalidArgument.
+        """
+        request = update_request(namespace or self._namespace, stream, name, options)
+        await self.call(lambda stubs: stubs.events.UpdateSubscription, request, events_pb2.UpdateSubscriptionResponse)
 
     async def seek(self, name: str, to: Start, *, stream: str = "events", namespace: str | None = None) -> int:
         """Move a durable subscription ("earliest", "latest", an offset, a time); gives the offset at which it stood.

@@ -6,8 +6,16 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from trunkline.api import convert
-from trunkline.api.v1.events_pb2 import AttributeFilter, SeekSubscriptionRequest, StartPosition, SubscriptionConfig
+from trunkline.api.v1.events_pb2 import (
+    AttributeFilter,
+    SeekSubscriptionRequest,
+    StartPosition,
+    SubscriptionConfig,
+    UpdateSubscriptionRequest,
+)
 from trunkline.core.errors import InvalidArgument
 
 Start: TypeAlias = Literal["earliest", "latest"] | int | datetime
@@ -40,7 +48,8 @@ _ORDERINGS: Final = {
 
 
 class SubscriptionOptions(TypedDict, total=False):
-    """How a subscription is configured, beyond its stream and name. What is left out is the server's default."""
+    """How a subscription is configured, beyond its stream and name. What is left out is the server's default, or, of a
+    durable subscription that is there, as it is."""
 
     filters: Iterable[str]
     """Topics, with `*` for one word and a final `>` for the rest; any of them. All topics unless given."""
@@ -67,8 +76,8 @@ class SubscriptionOptions(TypedDict, total=False):
 
 def subscription_config(options: SubscriptionOptions) -> SubscriptionConfig:
     """The message. InvalidArgument for what it cannot say."""
-    filters, ordering = options.get("filters", ()), options.get("ordering", "parallel")
-    if ordering not in _ORDERINGS:
+    filters, ordering = options.get("filters", ()), options.get("ordering")
+    if ordering is not None and ordering not in _ORDERINGS:
         raise InvalidArgument.of("ordering", f"one of {', '.join(_ORDERINGS)}", ordering)
     if isinstance(filters, str):
         raise InvalidArgument.of("filters", "a list of filters, not one text", filters)
@@ -80,10 +89,23 @@ def subscription_config(options: SubscriptionOptions) -> SubscriptionConfig:
         max_deliveries=options.get("max_deliveries", 0),
         start=start_position(options.get("start", "latest")),
         max_in_flight=options.get("max_in_flight", 0),
-        ordering=_ORDERINGS[ordering],
+        ordering=SubscriptionConfig.ORDERING_UNSPECIFIED if ordering is None else _ORDERINGS[ordering],
         key_attribute=options.get("key_attribute", ""),
         backoff=[convert.ms_to(int(delay_s * 1_000)) for delay_s in options.get("backoff_s", ())],
         dead_letter_stream=options.get("dead_letter_stream", ""),
+    )
+
+
+def update_request(namespace: str, stream: str, name: str, options: SubscriptionOptions) -> UpdateSubscriptionRequest:
+    """What gives a subscription these options, and leaves the others. InvalidArgument when there are none."""
+    if not options:
+        raise InvalidArgument.of("options", "at least one", "none")
+    paths = [option.removesuffix("_s") for option in options]
+    config = subscription_config(options)
+    if "start" not in options:
+        config.ClearField("start")
+    return UpdateSubscriptionRequest(
+        namespace=namespace, stream=stream, name=name, config=config, update_mask=FieldMask(paths=paths)
     )
 
 

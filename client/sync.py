@@ -663,6 +663,16 @@ class SyncTrunkline(SyncConnection):
             ),
         )
 
+    def update_subscription(
+        self, name: str, *, stream: str = "events", namespace: str | None = None, **options: Unpack[SubscriptionOptions]
+    ) -> None:
+        """Change how a durable subscription delivers; what is not given stays, and so do its place and what is in flight.
+
+        Filters hold for events that were not looked at yet. `ordering` and `key_attribute` stay as they were made, and `start`
+        is for `seek`: InvalidArgument.
+        """
+        self._portal.call(self._async.update_subscription, name, stream=stream, namespace=namespace, **options)
+
     def seek(self, name: str, to: Start, *, stream: str = "events", namespace: str | None = None) -> int:
         """Move a durable subscription ("earliest", "latest", an offset, a time); gives the offset at which it stood.
 

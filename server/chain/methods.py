@@ -76,7 +76,7 @@ def _create_subscription(request: events_pb2.CreateSubscriptionRequest) -> Deman
     return Verb.CONSUME, Resource(request.namespace, filters if request.copy_of else filters or EVERY_TOPIC)
 
 
-def _create_stream(request: events_pb2.CreateStreamRequest) -> Demand:
+def _create_stream(request: events_pb2.CreateStreamRequest | events_pb2.UpdateStreamRequest) -> Demand:
     return Verb.ADMINISTER, Resource(request.stream.namespace)
 
 
@@ -130,9 +130,11 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "Fetch": _plain(Verb.CONSUME, waits_ms=FETCH_WAIT_MS_MAX, raw_response=True),
         "Acknowledge": _plain(Verb.CONSUME),
         "CreateStream": Method(verb=Verb.ADMINISTER, demands=_create_stream),
+        "UpdateStream": Method(verb=Verb.ADMINISTER, demands=_create_stream),
         "ListStreams": _plain(Verb.READ),
         "DeleteStream": _plain(Verb.ADMINISTER),
         "CreateSubscription": Method(verb=Verb.CONSUME, demands=_create_subscription),
+        "UpdateSubscription": _plain(Verb.ADMINISTER),
         "ListSubscriptions": _plain(Verb.READ),
         "DeleteSubscription": _plain(Verb.ADMINISTER),
         "ListSetAside": _plain(Verb.CONSUME),

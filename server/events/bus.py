@@ -30,6 +30,7 @@ from .stream import EventStream
 from .streams import Promise, Streams, StreamsConfig, Writer
 from .subscriptions import Subscriptions, SubscriptionsConfig
 from .tasks import Tasks
+from .updates import Updates
 from .webhook_settings import WebhooksConfig
 from .webhooks import ClosableSender, Webhooks
 
@@ -105,6 +106,11 @@ class EventBus:
         """Once started."""
         assert self._checkpoints is not None, "not started"
         return self._checkpoints
+
+    @property
+    def updates(self) -> Updates:
+        """Once started."""
+        return Updates(self.streams, self.subscriptions, self._writer)
 
     @property
     def subscriptions(self) -> Subscriptions:

@@ -24,6 +24,14 @@ class Deadlines:
         if len(self._queue) > 2 * in_flight + SLACK:
             self._queue = deque(item for item in self._queue if _alive(item))
 
+    def shorten(self, deadline_ns: int) -> None:
+        """None is later than this from now on."""
+        alive = [item for item in self._queue if _alive(item)]
+        self._queue.clear()
+        for old_ns, entry, attempt in alive:
+            entry.deadline_ns = min(old_ns, deadline_ns)
+            self._queue.append((entry.deadline_ns, entry, attempt))
+
     def first_ns(self) -> int:
         """The first deadline; NEVER if nothing is in flight."""
         queue = self._queue

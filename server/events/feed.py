@@ -73,6 +73,16 @@ class Feed(Audience):
         self._known_aside = self.state.counts.set_aside
         self._bury_aside()
 
+    def configure(self, settings: SubscriptionSettings, bury: Callable[[Feed], None] | None) -> None:
+        """Go on with another configuration; filters hold for what was not looked at yet."""
+        matcher, group = self._dispatcher.matcher, self._group
+        self._group = matcher.join(settings.filters, settings.attribute_filters)
+        matcher.leave(group)
+        self.settings, self._bury = settings, bury
+        self.state.configure(settings.limits(durable=self.state.limits.durable), self._clock.now_ns())
+        self._bury_aside()
+        self.wake()
+
     def close(self) -> None:
         """Send nothing more; what is in flight stays so."""
         if self._closed:

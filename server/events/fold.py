@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trunkline.api.journal.v1 import control_pb2, events_pb2
 from trunkline.core.records import Change, Record
@@ -11,8 +11,10 @@ from trunkline.core.records import Change, Record
 from .settings import StreamSettings, SubscriptionSettings
 
 STREAM_CREATED = "stream.created"
+STREAM_UPDATED = "stream.updated"
 STREAM_DELETED = "stream.deleted"
 SUBSCRIPTION_CREATED = "subscription.created"
+SUBSCRIPTION_UPDATED = "subscription.updated"
 SUBSCRIPTION_DELETED = "subscription.deleted"
 FOLD_VERSION = 1
 PER_PIECE = 100
@@ -100,11 +102,11 @@ class EventsFold:
 
     def reduce(self, entity: Entity | None, change: Change, *, revision: int, time_ns: int) -> Entity | None:
         """What a change makes of an entity."""
-        return _reduce(change.topic, change.key, change.body, revision)
+        return _reduce(entity, change.topic, change.key, change.body, revision)
 
     def apply(self, record: Record) -> None:
         """Take in a record."""
-        entity = _reduce(record.topic, record.key, record.body, record.offset)
+        entity = _reduce(self.get(record.key), record.topic, record.key, record.body, record.offset)
         if isinstance(entity, StreamEntity):
             self._streams[record.key] = entity
         elif isinstance(entity, SubscriptionEntity):
@@ -193,7 +195,7 @@ def _pieces(streams: Sequence[StreamEntity], subscriptions: Sequence[Subscriptio
         yield piece.SerializeToString(deterministic=True)
 
 
-def _reduce(topic: str, key: str, body: bytes, revision: int) -> Entity | None:
+def _reduce(entity: Entity | None, topic: str, key: str, body: bytes, revision: int) -> Entity | None:
     if topic == STREAM_CREATED:
         config = control_pb2.StreamCreated.FromString(body).config
         return StreamEntity(
@@ -214,4 +216,9 @@ def _reduce(topic: str, key: str, body: bytes, revision: int) -> Entity | None:
             offset=created.offset,
             created_revision=revision,
         )
+    if topic == STREAM_UPDATED and isinstance(entity, StreamEntity):
+        return replace(entity, settings=StreamSettings.of(control_pb2.StreamUpdated.FromString(body).config))
+    if topic == SUBSCRIPTION_UPDATED and isinstance(entity, SubscriptionEntity):
+        updated = control_pb2.SubscriptionUpdated.FromString(body)
+        return replace(entity, settings=SubscriptionSettings.of(updated.config))
     return None

@@ -121,6 +121,13 @@ class EventService(EventServiceServicer):
         state = stream.state(copies=self._bus.streams.promise.copies)
         return events_pb2.CreateStreamResponse(header=self._header(), stream=state, created=created)
 
+    async def UpdateStream(
+        self, request: events_pb2.UpdateStreamRequest, context: Context
+    ) -> events_pb2.UpdateStreamResponse:
+        stream = await self._bus.updates.stream(request, _origin(context, request), deadline_ns=deadline_ns_of(context))
+        state = stream.state(copies=self._bus.streams.promise.copies)
+        return events_pb2.UpdateStreamResponse(header=self._header(), stream=state)
+
     async def ListStreams(
         self, request: events_pb2.ListStreamsRequest, context: Context
     ) -> events_pb2.ListStreamsResponse:
@@ -154,6 +161,17 @@ class EventService(EventServiceServicer):
         )
         return events_pb2.CreateSubscriptionResponse(
             header=self._header(), subscription=self._bus.subscriptions.state_of(feed), created=created
+        )
+
+    async def UpdateSubscription(
+        self, request: events_pb2.UpdateSubscriptionRequest, context: Context
+    ) -> events_pb2.UpdateSubscriptionResponse:
+        _may_fill_dead_letters(principal_of(context), request.namespace, request.config)
+        feed = await self._bus.updates.subscription(
+            request, _origin(context, request), deadline_ns=deadline_ns_of(context)
+        )
+        return events_pb2.UpdateSubscriptionResponse(
+            header=self._header(), subscription=self._bus.subscriptions.state_of(feed)
         )
 
     async def ListSubscriptions(

@@ -109,7 +109,7 @@ class Session:
         known = stream.feeds.get(request.name)
         self._allow(request, known.settings.filters if known is not None else request.config.filters)
         if request.HasField("config"):
-            feed, _ = await self._subscriptions.create(stream, request.name, request.config, self._origin)
+            feed, _ = await self._subscriptions.create(stream, request.name, request.config, self._origin, exact=False)
         else:
             feed = self._subscriptions.feed(stream, request.name)
         self._consume(request, stream, feed, token=b"", next_offset=feed.state.floor)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, events_pb2
@@ -31,6 +33,7 @@ KEY_ATTRIBUTE = "partitionkey"
 """Whose hash the journal keeps of every event."""
 BACKOFF_MS_MAX = 86_400_000
 _MS = 1_000_000
+Config = TypeVar("Config", events_pb2.StreamConfig, events_pb2.SubscriptionConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,11 @@ class SubscriptionSettings:
             webhook=WebhookSettings.of(config.webhook) if config.HasField("webhook") else None,
         )
 
+    def agrees_with(self, config: events_pb2.SubscriptionConfig) -> bool:
+        """Whether nothing that a message says is otherwise here; where it would begin is another matter."""
+        said = FieldMask(paths=[field.name for field, _ in config.ListFields() if field.name != "start"])
+        return not said.paths or SubscriptionSettings.of(merged(self.message(), config, said)) == self
+
     def shown(self) -> events_pb2.SubscriptionConfig:
         """The message for everybody but the journal: without secrets."""
         message = self.message()
@@ -168,4 +176,17 @@ def _backoff_ms(delay: Duration, index: int) -> int:
     found = delay.ToMilliseconds()
     if not 0 <= found <= BACKOFF_MS_MAX:
         raise InvalidArgument.of(f"config.backoff[{index}]", f"between 0 and {BACKOFF_MS_MAX} ms", f"{found} ms")
+    return found
+
+
+def merged(old: Config, asked: Config, mask: FieldMask) -> Config:
+    """`old` with the fields that the mask names, or all, as `asked` has them. InvalidArgument when it names no field."""
+    if not mask.IsValidForDescriptor(asked.DESCRIPTOR):
+        raise InvalidArgument.of("update_mask", f"names of fields of {asked.DESCRIPTOR.name}", ", ".join(mask.paths))
+    if not mask.paths:
+        mask = FieldMask()
+        mask.AllFieldsFromDescriptor(asked.DESCRIPTOR)
+    found = type(asked)()
+    found.CopyFrom(old)
+    mask.MergeMessage(asked, found, replace_message_field=True, replace_repeated_field=True)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from trunkline.api import convert
@@ -29,7 +29,15 @@ from trunkline.server.journal.engine import Engine
 from trunkline.server.journal.log import LogConfig
 
 from .feed import Feed
-from .fold import STREAM_CREATED, STREAM_DELETED, SUBSCRIPTION_DELETED, EventsFold, StreamEntity, stream_key
+from .fold import (
+    STREAM_CREATED,
+    STREAM_DELETED,
+    STREAM_UPDATED,
+    SUBSCRIPTION_DELETED,
+    EventsFold,
+    StreamEntity,
+    stream_key,
+)
 from .settings import CHANGES, DEFAULT_STREAM, StreamSettings
 from .stream import EventStream, open_stored, recover_log
 from .tasks import Tasks
@@ -151,12 +159,22 @@ class Streams:
             found = self._open.get(key)
             if found is None:
                 found = await self._open_log(entity)
-                if self._fold.stream(*key) is not entity:  # deleted meanwhile
+                current = self._fold.stream(*key)
+                if current is None or current.created_revision != entity.created_revision:  # deleted meanwhile
                     found.end(not_found(*key))
                     raise not_found(*key)
                 self._open[key] = found
+                self._configure(found)
         self._opening.pop(key, None)
         return found
+
+    def _configure(self, stream: EventStream) -> None:
+        """Let a stream keep what its configuration says by now."""
+        entity = self._fold.stream(stream.namespace, stream.name)
+        if entity is not None and stream.settings != entity.settings:
+            stream.settings = entity.settings
+            kept = stream.event_log.log  # how long its segments are, or how much stays in memory, follows from it
+            kept.config = replace(kept.config, retention=entity.settings.retention)
 
     async def _open_log(self, entity: StreamEntity) -> EventStream:
         settings = entity.settings
@@ -259,10 +277,12 @@ class Streams:
 
     def apply(self, record: Record) -> list[Feed]:
         """A record was folded: let go of a stream that is not there any more; returns what its subscriptions were."""
-        if record.topic != STREAM_DELETED:
-            return []
         _, namespace, name = record.key.split("/", 2)
         key = (namespace, name)
+        if record.topic == STREAM_UPDATED and (opened := self._open.get(key)) is not None:
+            self._configure(opened)
+        if record.topic != STREAM_DELETED:
+            return []
         stream = self._open.pop(key, None)
         feeds = [] if stream is None else list(stream.feeds.values())
         if stream is not None:

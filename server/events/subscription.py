@@ -69,6 +69,12 @@ class SubscriptionState(ParkedPlaces):
             state._recovered = None
         return state
 
+    def configure(self, limits: Limits, now_ns: int) -> None:
+        """Go on with other limits, and the same order. A shorter deadline holds for what is in flight, too."""
+        assert (limits.ordering, limits.durable) == (self.limits.ordering, self.limits.durable)
+        self.limits = limits
+        self._deadlines.shorten(now_ns + limits.ack_deadline_ns)
+
     # What can be seen.
 
     @property

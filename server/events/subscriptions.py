@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trunkline.api import convert
@@ -24,6 +24,7 @@ from .feed import Feed
 from .fold import (
     SUBSCRIPTION_CREATED,
     SUBSCRIPTION_DELETED,
+    SUBSCRIPTION_UPDATED,
     EventsFold,
     SubscriptionEntity,
     stream_key,
@@ -120,13 +121,16 @@ class Subscriptions:
             created_revision=entity.created_revision,
             settings=entity.settings,
             checkpoint=self._checkpoints.mark,
-            bury=self._dead_letters.mark if entity.settings.dead_letter_stream else None,
+            bury=self._bury(entity.settings),
         )
         stream.feeds[entity.name] = feed
         feed.open()
         if entity.settings.webhook is not None:
             self._webhooks.begin(feed, entity.settings.webhook)
         return feed
+
+    def _bury(self, settings: SubscriptionSettings) -> Callable[[Feed], None] | None:
+        return self._dead_letters.mark if settings.dead_letter_stream else None
 
     # Making and deleting.
 
@@ -137,13 +141,15 @@ class Subscriptions:
         config: events_pb2.SubscriptionConfig,
         origin: Origin,
         *,
+        exact: bool = True,
         deadline_ns: int | None = None,
     ) -> tuple[Feed, bool]:
-        """Make a subscription, and whether it was not there. SubscriptionExists, StreamNotFound, PositionOutOfRange."""
+        """Make a subscription, and whether it was not there. SubscriptionExists, StreamNotFound, PositionOutOfRange.
+
+        One that is there is taken if it is configured so; unless `exact`, what `config` does not say may be anything.
+        """
         settings = SubscriptionSettings.of(config)
-        await self._check_dead_letters(stream, settings, origin)
-        if settings.webhook is not None:
-            self._webhooks.check(settings.webhook)
+        await self.check(stream, settings, origin)
         key = subscription_key(stream.namespace, stream.name, name)
         offset = await stream.start_offset(config.start)
         body = control_pb2.SubscriptionCreated(
@@ -157,7 +163,7 @@ class Subscriptions:
             if found is None:
                 self._refuse_too_many(stream)
                 return [Change(topic=SUBSCRIPTION_CREATED, key=key, body=body, namespace=stream.namespace)]
-            if found.settings != settings:
+            if found.settings != settings and (exact or not found.settings.agrees_with(config)):
                 raise SubscriptionExists(f"subscription {name} is there with another configuration", name=name)
             return []
 
@@ -167,8 +173,11 @@ class Subscriptions:
             return feed, feed.created_revision == written.revision
         return feed, bool(written.records)
 
-    async def _check_dead_letters(self, stream: EventStream, settings: SubscriptionSettings, origin: Origin) -> None:
-        """StreamNotFound, or InvalidArgument for a stream that would take its own dead letters."""
+    async def check(self, stream: EventStream, settings: SubscriptionSettings, origin: Origin) -> None:
+        """StreamNotFound for dead letters; InvalidArgument for a stream that would take its own, and for webhooks that must
+        not be; NotSupported where there are none."""
+        if settings.webhook is not None:
+            self._webhooks.check(settings.webhook)
         name = settings.dead_letter_stream
         if name == stream.name:
             raise InvalidArgument.of("config.dead_letter_stream", "another stream than the subscription's", name)
@@ -189,7 +198,7 @@ class Subscriptions:
 
         def decide(view: View) -> Sequence[Change]:
             if view.get(key) is None:
-                raise _not_found(namespace, stream, name)
+                raise subscription_not_found(namespace, stream, name)
             return [Change(topic=SUBSCRIPTION_DELETED, key=key, body=body, namespace=namespace)]
 
         await self._writer.write(decide, origin, deadline_ns=deadline_ns)
@@ -204,11 +213,18 @@ class Subscriptions:
             del stream.feeds[name]
             self._checkpoints.forget(feed)
             self._dead_letters.forget(feed)
-            feed.end(_not_found(namespace, stream_name, name))
-        elif record.topic == SUBSCRIPTION_CREATED:
-            entity = self._fold.subscription(namespace, stream_name, name)
-            if entity is not None and (feed is None or feed.created_revision != entity.created_revision):
-                self._recover(stream, entity, None)
+            feed.end(subscription_not_found(namespace, stream_name, name))
+        entity = self._fold.subscription(namespace, stream_name, name)
+        if record.topic == SUBSCRIPTION_UPDATED and feed is not None and entity is not None:
+            self._dead_letters.forget(feed)
+            feed.configure(entity.settings, self._bury(entity.settings))
+            self._webhooks.change(feed, entity.settings.webhook)
+        elif (
+            record.topic == SUBSCRIPTION_CREATED
+            and entity is not None
+            and (feed is None or feed.created_revision != entity.created_revision)
+        ):
+            self._recover(stream, entity, None)
 
     # Using.
 
@@ -216,7 +232,7 @@ class Subscriptions:
         """A subscription by name. SubscriptionNotFound."""
         feed = stream.feeds.get(name)
         if feed is None:
-            raise _not_found(stream.namespace, stream.name, name)
+            raise subscription_not_found(stream.namespace, stream.name, name)
         return feed
 
     async def fetch(self, feed: Feed, *, max_events: int, max_bytes: int, wait_ns: int, client: str) -> list[bytes]:
@@ -302,7 +318,7 @@ class Subscriptions:
         entity = self._fold.get(feed.key)
         if not isinstance(entity, SubscriptionEntity):
             _, namespace, stream, name = feed.key.split("/", 3)
-            raise _not_found(namespace, stream, name)
+            raise subscription_not_found(namespace, stream, name)
         return self.state(entity)
 
     async def set_aside(
@@ -328,5 +344,6 @@ class Subscriptions:
         return shown
 
 
-def _not_found(namespace: str, stream: str, name: str) -> SubscriptionNotFound:
+def subscription_not_found(namespace: str, stream: str, name: str) -> SubscriptionNotFound:
+    """No such subscription."""
     return SubscriptionNotFound(f"no subscription {name} of stream {stream} in {namespace}", name=name)

@@ -105,6 +105,24 @@ class WebhookConsumer:
         if self._is_joined:
             self.feed.wake()
 
+    def configure(self, url: URL, settings: WebhookSettings) -> None:
+        """Send what comes next there, as to an endpoint of which nothing is known. One that was paused is tried at once."""
+        if settings == self._settings:
+            return
+        self._url, self._settings = url, settings
+        self.health = EndpointHealth(settings.concurrency, self._rng)
+        self._disarm()
+        if not self._is_joined:
+            self.start()
+        self._go_on()
+
+    def leave(self) -> None:
+        """The subscription has no webhook any more: others may have its events."""
+        self._is_stopping = True
+        if self._is_joined:
+            self.feed.leave(self.id, clean=True)
+        self.end(None)
+
     # The consumer.
 
     @property

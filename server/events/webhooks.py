@@ -83,6 +83,19 @@ class Webhooks:
         self._by_key[feed.key] = webhook
         webhook.start()
 
+    def change(self, feed: Feed, settings: WebhookSettings | None) -> None:
+        """The subscription has this webhook now, or none. Requests that are open go on."""
+        webhook = self._by_key.get(feed.key)
+        if webhook is None:
+            if settings is not None:
+                self.begin(feed, settings)
+            return
+        url = None if settings is None else parsed_url(settings.url)
+        if settings is None or url is None:
+            webhook.leave()
+        else:
+            webhook.configure(url, settings)
+
     def _ended(self, webhook: WebhookConsumer) -> None:
         self._acknowledged += webhook.acknowledged
         self._failed += webhook.failed

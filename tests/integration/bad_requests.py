@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -245,6 +246,15 @@ def bad_event_calls() -> Iterator[Bad]:
     yield stream("dedupe", *INVALID, "stream.dedupe_ids", stream__dedupe_ids=10_000_001)
     yield stream("derived", "FAILED_PRECONDITION", "NOT_SUPPORTED", stream__name="changes")
     yield stream("another one", "ALREADY_EXISTS", "STREAM_EXISTS", stream__name="kept", stream__max_records=7)
+    masks = {"update_mask": ["max_age", "colour"], "stream.sync": ["sync"], "stream.dedupe_ids": ["dedupe_ids"]}
+    for field, paths in masks.items():
+        kept = streams(namespace="default", name="kept", sync=common_pb2.SYNC_MEMORY, dedupe_ids=3)
+        asked = events_pb2.UpdateStreamRequest(stream=kept, update_mask=FieldMask(paths=paths))
+        yield Bad(f"update {field}", "EventService/UpdateStream", asked, *INVALID, field)
+    nobody = events_pb2.UpdateSubscriptionRequest(namespace="default", name="nobody", config=subscriptions())
+    yield Bad("unknown", "EventService/UpdateSubscription", nobody, "NOT_FOUND", "SUBSCRIPTION_NOT_FOUND")
+    nothing = events_pb2.UpdateSubscriptionRequest(namespace="default", name="nobody")
+    yield Bad("no config", "EventService/UpdateSubscription", nothing, *INVALID, "config")
     for name, text in HOSTILE_FILTERS.items():
         yield subscribe(f"filter {name}", "config.filters", subscriptions(filters=[text]))
     yield subscribe("filters", "config.filters", subscriptions(filters=[f"a{n}" for n in range(65)]))

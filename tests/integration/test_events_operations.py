@@ -14,8 +14,8 @@ from integration.processes import Server, serving, trunkline
 from integration.waiting import until
 
 from trunkline.api.v1 import events_pb2
-from trunkline.client import BackoffOptions, ClientOptions, Delivery, Event, Trunkline, connect
-from trunkline.core.errors import PositionOutOfRange, SubscriptionNotFound
+from trunkline.client import BackoffOptions, ClientOptions, Delivery, Event, SubscriptionOptions, Trunkline, connect
+from trunkline.core.errors import InvalidArgument, PositionOutOfRange, SubscriptionNotFound
 
 OPTIONS = ClientOptions(backoff=BackoffOptions(initial_backoff_s=0.05, max_backoff_s=0.5))
 
@@ -173,6 +173,39 @@ async def test_acknowledgements_are_told_apart_and_kept_before_they_are_answered
             assert [delivery.offset for delivery in again] == [1, 3]
 
 
+async def test_a_stream_and_a_subscription_change_beneath_their_consumers_and_a_kill_keeps_it(tmp_path: Path) -> None:
+    with serving(tmp_path) as first:
+        async with connect(first.address, options=OPTIONS) as client:
+            await client.publish([Event(type="order.placed", id=f"e{n}") for n in range(4)])
+            options: SubscriptionOptions = {"start": "earliest", "max_in_flight": 1, "filters": ["order.>"]}
+            async with client.subscribe("billing", **options) as subscription:
+                (delivery,) = await take(subscription, 1)
+                await client.update_subscription("billing", max_in_flight=3, backoff_s=[0.5])
+                more = await take(subscription, 2)
+                assert [one.offset for one in (delivery, *more)] == [0, 1, 2]
+                delivery.ack()
+                assert (await take(subscription, 1))[0].offset == 3
+            with pytest.raises(InvalidArgument, match="ordering"):
+                await client.update_subscription("billing", ordering="keyed")
+            (changed,) = run(first, "default", "subscriptions", "update", "billing", "--max-deliveries", "4")
+            assert changed == {"updated": "billing"}
+            (stream,) = run(first, "default", "streams", "update", "events", "--max-age", "3600", "--max-records", "50")
+            assert (stream["max_age"], stream["max_records"]) == ("3600s", "50")
+            (stream,) = run(first, "default", "streams", "update", "events", "--max-age", "0")
+            assert ("max_age" in stream, stream["max_records"]) == (False, "50")
+        first.kill()
+    with serving(tmp_path) as second:
+        async with connect(second.address, options=OPTIONS) as client:
+            (shown,) = run(second, "default", "subscriptions", "list")
+            config = shown["config"]
+            assert (config["max_in_flight"], config["max_deliveries"], config["backoff"]) == (3, 4, ["0.500s"])
+            assert config["filters"] == ["order.>"]
+            (stream,) = [one for one in run(second, "default", "streams", "list") if one["name"] == "events"]
+            assert (stream.get("max_age"), stream["max_records"]) == (None, "50")
+            async with client.subscribe("billing") as subscription:  # however it is configured
+                assert {one.offset for one in await take(subscription, 3)} == {1, 2, 3}
+
+
 async def test_a_copy_begins_where_the_other_stands_or_where_it_is_told_to(server: Server) -> None:
     async with connect(server.address, namespace="copied", options=OPTIONS) as client:
         await client.publish([Event(type="order.placed", id=f"e{n}") for n in range(5)])
@@ -263,6 +296,10 @@ async def test_explain_says_why_nothing_comes(server: Server) -> None:
         (("tail", "--where", '{"exact": {"A": "b"}}'), "attribute_filters[0].exact"),
         (("subscriptions", "create", "x", "--dead-letter-stream", "events"), "dead_letter_stream"),
         (("subscriptions", "create", "x", "--backoff", "100000"), "backoff[0]"),
+        (("subscriptions", "update", "x"), "nothing to change"),
+        (("streams", "update", "x"), "nothing to change"),
+        (("webhooks", "update", "x"), "nothing to change"),
+        (("webhooks", "update", "x", "--timeout", "3"), "with a webhook"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(server: Server, arguments: tuple[str, ...], words: str) -> None:
