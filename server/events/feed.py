@@ -11,7 +11,6 @@ from typing import Any
 from trunkline.core.clock import Clock
 from trunkline.core.errors import SubscriptionMoved, TrunklineError
 
-from . import bounds
 from .audience import Audience
 from .consumer import Consumer
 from .delivery import NEVER, Delivery
@@ -163,7 +162,7 @@ class Feed(Audience):
         for key, position in state.wanted_lanes()[:PUMP_LANES]:
             offsets: list[int] = []
             for _ in range(PUMP_BLOCKS):
-                if position >= state.next_offset or len(offsets) >= bounds.READMIT_MAX:
+                if position >= state.next_offset or len(offsets) >= state.limits.look_ahead.readmit_max:
                     break
                 block = dispatcher.block_at(position)
                 if block is None:

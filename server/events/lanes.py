@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
-from . import bounds
 from .order import NO_KEY, Parked
 
 ONE_LANE = 1
@@ -28,6 +27,7 @@ class Lanes:
         "_one",
         "_open",
         "_parked",
+        "_parked_max",
         "_readmitted",
         "_released",
         "_watched",
@@ -36,7 +36,7 @@ class Lanes:
         "wanted",
     )
 
-    def __init__(self, open_: Container[int], *, one: bool) -> None:
+    def __init__(self, open_: Container[int], *, one: bool, parked_max: int) -> None:
         """`open_` are the events that are delivered or wait to be delivered again."""
         self.ready: deque[int] = deque()
         self.held = 0
@@ -51,6 +51,7 @@ class Lanes:
         self._released: set[int] = set()
         self._readmitted: set[int] = set()
         self._parked: dict[int, int] = {}
+        self._parked_max = parked_max
         self._watched: dict[int, tuple[int, int]] = {}  # by key: what was out at the last look, and since when
 
     @property
@@ -168,7 +169,7 @@ class Lanes:
     def _park(self, key: int) -> Parked | None:
         """Let go of what a lane holds, but for what was released; None if that cannot be."""
         lane = self._lanes[key]
-        if lane[0] not in self._open or (len(self._parked) >= bounds.PARKED_MAX and key not in self._parked):
+        if lane[0] not in self._open or (len(self._parked) >= self._parked_max and key not in self._parked):
             return None
         let_go = [offset for offset in islice(lane, 1, None) if offset not in self._released]
         if let_go:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import bounds
 from .delivery import Entry
 from .lanes import Lanes
 from .order import NO_KEY, Ordering
@@ -17,23 +16,23 @@ class ParkedPlaces(Places):
 
     def make_way(self) -> None:
         """Let the floor pass what is stuck, if it keeps the subscription from looking further."""
-        while self.next_offset - self.floor >= bounds.LOOK_AHEAD_MAX:
+        while self.next_offset - self.floor >= self.limits.look_ahead.look_ahead_max:
             found = self._order.detach()
             if found is None:
                 return
             self._let_go(*found)
 
     def park_stuck(self, now_ns: int) -> None:
-        """Park lanes that have been stuck for too long; looks every STUCK_LOOK_NS."""
+        """Park lanes that have been stuck for too long; looks every `stuck_look_ns`."""
         if now_ns < self._stuck_look_ns or not isinstance(self._order, Lanes):
             return
-        self._stuck_look_ns = now_ns + bounds.STUCK_LOOK_NS
-        for key, offsets in self._order.park_stuck(now_ns, bounds.STUCK_NS):
+        self._stuck_look_ns = now_ns + self.limits.look_ahead.stuck_look_ns
+        for key, offsets in self._order.park_stuck(now_ns, self.limits.look_ahead.stuck_ns):
             self._let_go(key, offsets)
 
     def _let_go(self, key: int, offsets: Sequence[int]) -> None:
         self._changes += 1
-        self._held_max = bounds.READY_MAX  # what had stopped is out of the way
+        self._held_max = self.limits.look_ahead.ready_max  # what had stopped is out of the way
         for offset in offsets:
             entry = self._held_back.pop(offset, None)
             if entry is not None:

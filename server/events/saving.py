@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from .bounds import RESERVE_MAX, RESERVE_MIN
+from .bounds import LookAhead
 from .delivery import Entry
 from .progress import OpenDelivery, Progress
 
@@ -23,9 +23,9 @@ class Saving(NamedTuple):
     delivered: int
 
 
-def reserve(delivered: int) -> int:
+def reserve(delivered: int, ahead: LookAhead) -> int:
     """How far to count ahead: twice what was delivered since the last checkpoint, so that a fast one is not held up."""
-    return max(RESERVE_MIN, min(RESERVE_MAX, 2 * delivered))
+    return max(ahead.reserve_min, min(ahead.reserve_max, 2 * delivered))
 
 
 def open_deliveries(

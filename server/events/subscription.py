@@ -212,7 +212,7 @@ class SubscriptionState(ParkedPlaces):
 
     # Delivering.
 
-    def take(self, now_ns: int, *, limit: int = bounds.READY_MAX) -> list[Delivery]:
+    def take(self, now_ns: int, *, limit: int = bounds.DEFAULT.ready_max) -> list[Delivery]:
         """Hand out what may be sent now: what waits first, then what is new, to consumers in turn by their credit."""
         out: list[Delivery] = []
         if not self.can_deliver:
@@ -230,7 +230,9 @@ class SubscriptionState(ParkedPlaces):
         if out:
             self._moved(now_ns)
         self._delivered_unsaved += len(out)
-        self._low = self.limits.durable and self.reserved_to - self.delivered_to < bounds.RESERVE_MIN // 2
+        self._low = (
+            self.limits.durable and self.reserved_to - self.delivered_to < self.limits.look_ahead.reserve_min // 2
+        )
         return out
 
     def _next(self, now_ns: int) -> Entry | None:
@@ -330,7 +332,7 @@ class SubscriptionState(ParkedPlaces):
         furthest = max(self._order.ready[-1] + 1 if self._order.ready else 0, self.delivered_to)
         if self.held:
             furthest = self.next_offset
-        return max(self.reserved_to, furthest + reserve(self._delivered_unsaved))
+        return max(self.reserved_to, furthest + reserve(self._delivered_unsaved, self.limits.look_ahead))
 
     def _untried(self, floor: int, behind: Progress | None) -> bytes:
         """What lies below delivered_to and was never delivered: only lanes hold such."""

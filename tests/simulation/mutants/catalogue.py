@@ -285,7 +285,7 @@ MUTANTS = (
     Mutant(
         "a key's events do not wait for one another",
         f"{EVENTS}.places",
-        "        return Lanes(self._open, one=ordering is Ordering.SEQUENTIAL)\n",
+        "        return Lanes(self._open, one=ordering is Ordering.SEQUENTIAL, parked_max=parked_max)\n",
         "        return AnyOrder(self._open)\n",
     ),
     Mutant(
