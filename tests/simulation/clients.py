@@ -31,6 +31,8 @@ OPTIONS = ClientOptions(
     timeout_s=8.0, drain_limit_s=3.0, backoff=BackoffOptions(initial_backoff_s=0.2, max_backoff_s=3.0)
 )
 NAMESPACE = "default"
+DEAD_LETTERS = "dead"
+"""The stream that takes them."""
 
 
 class Addresses:

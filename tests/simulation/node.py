@@ -16,6 +16,7 @@ from simulation.wire import Operation
 
 from trunkline.core.errors import StreamClosed, TrunklineError
 from trunkline.server.admin.about import About
+from trunkline.server.events.bounds import DEFAULT, LookAhead
 from trunkline.server.events.streams import Promise
 from trunkline.server.journal.files.disk import File, Lock
 from trunkline.server.journal.files.segment_engine import SegmentEngine
@@ -82,6 +83,7 @@ class Node:
         self, name: str, seed: int, network: Network, disk: SimDisk, config: PlaneConfig, *,
         note: Callable[..., None], watch_disk: WatchDisk,
         probe: Any = None,
+        look_ahead: LookAhead = DEFAULT,
     ) -> None:  # fmt: skip
         self.name = name
         self.address = f"{name}:7400"
@@ -101,10 +103,16 @@ class Node:
         self._note = note
         self._watch_disk = watch_disk
         self._probe = probe
+        self._look_ahead = look_ahead
         self._for_good = False
         self._stop = asyncio.Event()
         self._is_serving = asyncio.Event()
         self._incarnations = 0
+
+    @property
+    def life(self) -> int:
+        """Counts its incarnations."""
+        return self._incarnations
 
     async def keep_running(self) -> None:
         """Start it, and again after each end, until cancelled or `stop` with `for_good`."""
@@ -191,6 +199,7 @@ class Node:
             loopback_is_open=True,
             promise=Promise(),
             probe=self._probe,
+            look_ahead=self._look_ahead,
         )
         await plane.open()
         self._server = Server(self._network, host)

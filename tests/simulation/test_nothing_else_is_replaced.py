@@ -9,7 +9,7 @@ from pathlib import Path
 PROGRAM = """
 import importlib.util, sys, types
 sys.path[:0] = ["tests", "."]
-import simulation.world  # imports all of it
+import simulation.scenes  # imports all of it
 def attributes():
     return {
         (name, key): id(value)
@@ -27,7 +27,7 @@ def attributes():
         if isinstance(value, (types.FunctionType, property, staticmethod, classmethod))
     }
 before = attributes()
-outcome = simulation.world.simulate(0)
+outcome = simulation.scenes.simulate(0)
 assert not outcome.broken, outcome.broken
 after = attributes()
 changed = [key for key in before if after.get(key) != before[key]]

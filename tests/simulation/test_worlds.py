@@ -12,7 +12,8 @@ from collections import Counter
 
 import pytest
 from simulation.faults import CELLS, CELLS_PER_SEED, planned
-from simulation.world import Outcome, simulate
+from simulation.scenes import simulate
+from simulation.world import Outcome
 
 SEEDS_DEFAULT = 200
 TRACE_LINES = 60
@@ -56,7 +57,7 @@ def test_a_seed_repeats_exactly() -> None:
     """In this process, and in another one with other hashes and addresses."""
     here = simulate(7).digest
     assert simulate(7).digest == here
-    program = "from simulation.world import simulate; print(simulate(7).digest)"
+    program = "from simulation.scenes import simulate; print(simulate(7).digest)"
     environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(["tests", "."])}
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert told.stdout.strip() == here

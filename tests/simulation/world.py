@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import guarantees
 from simulation import virtual
 from simulation.chance import between, rng_of
-from simulation.clients import Client, Heard, Part, Place
-from simulation.faults import FAULTS, Cell, planned
+from simulation.clients import DEAD_LETTERS, NAMESPACE, Client, Heard, Part, Place
+from simulation.errors import listening
+from simulation.faults import FAULTS, Cell
 from simulation.history import History
-from simulation.judge import judge
 from simulation.network import Network
 from simulation.node import FOLDER, Node
-from simulation.people import people
-from simulation.plane_config import config
+from simulation.scene import Scene
 from simulation.sim_disk import DiskFaults, SimDisk
-from simulation.truth import read_back
+from simulation.truth import Journal, read_back
 from simulation.virtual import Host
 from simulation.wire import Operation, Wire
-
-from trunkline.core.errors import TrunklineError
 
 REACH_WITHIN_S = 60.0
 """A planned cell that is not reached by then is a failure of the simulation."""
@@ -68,9 +64,10 @@ START = Mark(0.0, 0, {})
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, plan: list[Cell] | None = None) -> None:
+    def __init__(self, seed: int, scene: Scene, plan: list[Cell] | None = None) -> None:
         self.seed = seed
-        self.plan = planned(seed) if plan is None else plan
+        self.scene = scene
+        self.plan = scene.planned(seed) if plan is None else plan
         self.rng = rng_of(seed, "world")
         self.history = History()
         self.network = Network(rng_of(seed, "network"))
@@ -79,8 +76,10 @@ class World:
         self.network.on_arrived.append(self.wire.arrived)
         self.network.on_taken.append(self.wire.taken)
         self.node = Node(
-            "hub", seed, self.network, self.disk, config(seed), note=self._note, watch_disk=self._disk_operation
-        )
+            "hub", seed, self.network, self.disk, scene.config(seed), note=self._note,
+            watch_disk=self._disk_operation, look_ahead=scene.look_ahead(seed),
+        )  # fmt: skip
+        self.seen = scene.observe(self)
         self.stalls: list[tuple[float, float]] = []
         """Of the server."""
         self.downs: list[tuple[float, float]] = []
@@ -128,6 +127,8 @@ class World:
             return self._begin("checkpoint", None)
         if part.startswith("streams/trunkline.control"):
             return self._begin("control append", None)
+        if part.startswith(f"streams/{NAMESPACE}%2F{DEAD_LETTERS}/"):
+            return self._begin("dead letter append", None)
         return self._begin("event append", None) if part.startswith("streams/") else None
 
     # Who lives here.
@@ -175,7 +176,7 @@ class World:
         loop.set_exception_handler(self._unexpected)
         keeping = loop.create_task(self.node.keep_running())
         await self.node.serving()
-        for name, part in people(self).items():
+        for name, part in self.scene.people(self).items():
             self._role(name, part)
         sampling = loop.create_task(self._sample())
         await asyncio.sleep(between(self.rng, 1.0, 4.0))
@@ -189,8 +190,16 @@ class World:
         keeping.cancel()
         await asyncio.wait([keeping, sampling])
         journal = await read_back(self.disk)
-        broken = judge(self, journal)
+        broken = self._judge(journal)
         return Outcome(self.seed, broken, self.unreached, self.history.digest, self.history.lines)
+
+    def _judge(self, journal: Journal) -> list[str]:
+        """Every broken promise, in words."""
+        broken = list(self.history.broken)
+        broken += [f"no unexpected error: the server crashed: {crash}" for crash in self.node.crashes]
+        for name, check in self.scene.checks.items():
+            broken += [f"{name}: {what}" for what in check(self, journal)]
+        return broken
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.history.breaks("no unexpected error", f"{context.get('message')}: {context.get('exception')!r}")
@@ -242,6 +251,8 @@ class World:
             if (plane := self.node.plane) is not None:
                 ends = {stream.name: stream.history.next_offset for stream in plane.events.streams.opened()}
                 self._marks.append(Mark(loop.time(), fold_revision(plane), ends))
+                for name in self.scene.under_way(self):
+                    self._begin(name, None)
             old = self._mark(FRESH_WITHIN_S)
             for client in self.clients:
                 view = client.view
@@ -293,7 +304,7 @@ class World:
             for name, feed in stream.feeds.items():
                 if feed.state.floor < end:
                     left.append(f"G12 {name} has done all up to {end}, is at {feed.state.floor}")
-        return left
+        return left + self.scene.unsettled(self)
 
     async def _end(self) -> None:
         """Publishers leave first, so that consumers can come to the end; then everybody."""
@@ -332,7 +343,7 @@ class World:
             for heard in self.heard:
                 if self._listens(heard) and end and (not heard.offsets or max(heard.offsets) < end - 1):
                     left.append(f"listener {heard.name} has heard all up to {end}: {heard.offsets[-1:]}")
-        return left
+        return left + self.scene.unsettled(self)
 
     def _listens(self, heard: Heard) -> bool:
         return heard is next((h for h in reversed(self.heard) if h.name == heard.name), None)
@@ -344,39 +355,11 @@ def fold_revision(plane: Any) -> int:
     return revision
 
 
-class Errors(logging.Handler):
-    """Takes what the shipped code logs about errors that are none of ours."""
-
-    def __init__(self, history: History) -> None:
-        super().__init__(logging.ERROR)
-        self._history = history
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None and not isinstance(error, TrunklineError):
-            self._history.breaks("no unexpected error", f"{record.getMessage()}: {error!r}")
-
-
-@contextlib.contextmanager
-def listening(history: History) -> Iterator[None]:
-    """Errors in the log break a promise, too."""
-    handler, logger = Errors(history), logging.getLogger("trunkline")
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
-
-
-def simulate(seed: int, plan: list[Cell] | None = None) -> Outcome:
+def live(seed: int, scene: Scene, plan: list[Cell] | None = None) -> Outcome:
     """Run the world of a seed."""
 
     async def main() -> Outcome:
-        world = World(seed, plan)
+        world = World(seed, scene, plan)
         with listening(world.history):
             return await world.live()
 

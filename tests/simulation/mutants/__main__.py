@@ -113,7 +113,7 @@ def say(line: str) -> None:
 
 
 def _live_world() -> Callable[[int], list[str]]:
-    simulate = importlib.import_module("simulation.world").simulate
+    simulate = importlib.import_module("simulation.scenes").simulate
     return lambda seed: list(simulate(seed).broken)
 
 
