@@ -42,7 +42,7 @@ class LookAhead:
     """By how many offsets a checkpoint's delivered_to runs ahead of what is delivered."""
 
     def __post_init__(self) -> None:
-        assert self.ready_max <= self.look_ahead_max
+        assert self.readmit_max <= self.ready_max <= self.look_ahead_max
         assert self.reserve_min <= self.reserve_max
 
 

@@ -153,6 +153,15 @@ class Lanes:
         self._loose.add(self._entered[0])
         return Parked(NO_KEY, [])
 
+    def park_longest(self) -> Parked | None:
+        """Park the lane that holds the most, so that something is let go of. None if that cannot be."""
+        by_length = sorted(self._lanes, key=lambda key: len(self._lanes[key]), reverse=True)
+        for key in () if self._one else by_length:
+            behind = islice(self._lanes[key], 1, None)
+            if any(offset not in self._released for offset in behind) and (found := self._park(key)) is not None:
+                return found
+        return None
+
     def park_stuck(self, now_ns: int, stuck_ns: int) -> list[Parked]:
         """Park lanes in which the same event has been out for so long, as far as looks like this one saw it."""
         watched, self._watched = self._watched, {}

@@ -15,11 +15,18 @@ class ParkedPlaces(Places):
     """Places whose lanes are parked when they are stuck. A parked event is nowhere but in the stream."""
 
     def make_way(self) -> None:
-        """Let the floor pass what is stuck, if it keeps the subscription from looking further."""
-        while self.next_offset - self.floor >= self.limits.look_ahead.look_ahead_max:
+        """Let the floor pass what is stuck, and let go of what is held, if that keeps the subscription from looking further."""
+        ahead = self.limits.look_ahead.look_ahead_max
+        while self.next_offset - self.floor >= ahead:
             found = self._order.detach()
             if found is None:
-                return
+                break
+            self._let_go(*found)
+        # What was readmitted lies below the floor, which says nothing of it.
+        while self.held >= ahead and isinstance(self._order, Lanes):
+            found = self._order.park_longest()
+            if found is None:
+                break
             self._let_go(*found)
 
     def park_stuck(self, now_ns: int) -> None:

@@ -65,6 +65,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             look_ahead=LookAhead(
                 look_ahead_max=ahead_max,
                 ready_max=min(ahead_max, LookAhead().ready_max),
+                readmit_max=min(ahead_max, LookAhead().readmit_max),
                 parked_max=parked_max,
                 stuck_ns=40 * MS,
                 stuck_look_ns=10 * MS,

@@ -134,6 +134,29 @@ def test_a_lane_that_is_stuck_for_a_minute_is_parked_however_short_it_is() -> No
     virtual(main)
 
 
+def test_lanes_that_are_stuck_again_with_what_was_readmitted_hold_nobody() -> None:
+    """What was readmitted lies below the floor: it fills what may be held, and the floor tells nothing of it."""
+
+    async def main() -> None:
+        world = World(look_ahead=LookAhead(look_ahead_max=500, ready_max=100, readmit_max=100))
+        async with world.running():
+            client = await opened(world)
+            await publish(world, lambda n: f"stuck-{n % 10}" if n % 2 == 0 else f"k{n % 50}")
+            worker = Worker(world, client, set(range(0, 20, 2)))  # the first two events of five lanes
+            await worker.work()
+            state = feed_of(world).state
+            assert (state.parked, state.floor) == (5, EVENTS)
+            await client.ack(*range(0, 10, 2))
+            await worker.work()  # each lane has come to its second event, and holds a hundred behind it
+            await publish(world, lambda n: f"k{n % 50}", first=EVENTS, count=1_000)
+            began = asyncio.get_running_loop().time()
+            await worker.work()
+            assert set(range(EVENTS, EVENTS + 1_000)) <= set(worker.done)
+            assert asyncio.get_running_loop().time() - began < 10, "they waited for the look at what is stuck"
+
+    virtual(main)
+
+
 def test_more_stuck_keys_than_may_be_parked_stop_the_subscription_and_it_says_so() -> None:
     async def main() -> None:
         world = low(parked_max=2)
