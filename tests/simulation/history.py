@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from guarantees import Seen
 
+from trunkline.api.v1 import schedules_pb2
 from trunkline.api.v1.events_pb2 import CloudEvent
 from trunkline.core.selector import Selector
 
@@ -39,6 +40,13 @@ class AckedRemoval(NamedTuple):
 
     lease_id: int
     revision: int
+
+
+class Scheduled(NamedTuple):
+    """A schedule, and when its making was answered."""
+
+    at_s: float
+    schedule: schedules_pb2.Schedule
 
 
 class AckedDrain(NamedTuple):
@@ -95,6 +103,10 @@ class History:
         self.heard: dict[int, list[float]] = defaultdict(list)
         """By lease, when a keep-alive came to the server's machine."""
         self.ttl_s: dict[int, float] = {}
+        self.scheduled: dict[str, Scheduled] = {}
+        """By name, every schedule whose making was answered."""
+        self.unscheduled: dict[str, float] = {}
+        """By name, when somebody began to delete it."""
         self.died: dict[str, float] = {}
         """By instance key, when its holder was killed."""
         self.watches: list[Watched] = []

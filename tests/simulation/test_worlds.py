@@ -19,16 +19,16 @@ SEEDS_DEFAULT = 200
 TRACE_LINES = 60
 
 
-def seeds() -> list[int]:
+def seeds(default: int = SEEDS_DEFAULT) -> list[int]:
     one = os.environ.get("SIMULATION_SEED")
-    return [int(one)] if one else list(range(int(os.environ.get("SIMULATION_SEEDS", SEEDS_DEFAULT))))
+    return [int(one)] if one else list(range(int(os.environ.get("SIMULATION_SEEDS", default))))
 
 
-def report(outcome: Outcome) -> str:
+def report(outcome: Outcome, module: str = "tests/simulation/test_worlds.py") -> str:
     return "\n".join(
         [
             f"seed {outcome.seed} broke {len(outcome.broken)} promises; to repeat:",
-            f"  SIMULATION_SEED={outcome.seed} .venv/bin/pytest tests/simulation/test_worlds.py -k keeps_its_promises",
+            f"  SIMULATION_SEED={outcome.seed} .venv/bin/pytest {module} -k keeps_its_promises",
             *(f"  {what}" for what in outcome.broken[:20]),
             *(f"  never came about: {fault} during {operation}" for fault, operation in outcome.unreached),
             f"the last {TRACE_LINES} things that happened:",

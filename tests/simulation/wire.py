@@ -8,12 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
-from simulation.history import AckedDrain, AckedEvent, AckedRegistration, AckedRemoval, Delivered, History
+from simulation.history import (
+    AckedDrain,
+    AckedEvent,
+    AckedRegistration,
+    AckedRemoval,
+    Delivered,
+    History,
+    Scheduled,
+)
 from simulation.network import Pipe
 from simulation.server import ServerCall
 from simulation.virtual import Host
 
-from trunkline.api.v1 import events_pb2, registry_pb2
+from trunkline.api.v1 import events_pb2, registry_pb2, schedules_pb2
 from trunkline.api.v1.discovery_pb2 import WatchRequest
 from trunkline.core.token import ControlToken
 
@@ -63,6 +71,10 @@ UNARY: dict[str, tuple[str, type[Message], type[Message]]] = {
     "Drain": ("drain", registry_pb2.DrainRequest, registry_pb2.DrainResponse),
     "Publish": ("publish", events_pb2.PublishRequest, events_pb2.PublishResponse),
     "Fetch": ("fetch", events_pb2.FetchRequest, events_pb2.FetchResponse),
+    "SeekSubscription": ("seek", events_pb2.SeekSubscriptionRequest, events_pb2.SeekSubscriptionResponse),
+    "RedeliverEvents": ("redeliver", events_pb2.RedeliverEventsRequest, events_pb2.RedeliverEventsResponse),
+    "CreateSchedule": ("schedule", schedules_pb2.CreateScheduleRequest, schedules_pb2.CreateScheduleResponse),
+    "DeleteSchedule": ("unschedule", schedules_pb2.DeleteScheduleRequest, schedules_pb2.DeleteScheduleResponse),
 }
 
 
@@ -217,6 +229,9 @@ class Wire:
             history.removals.append(AckedRemoval(request.registration.lease_id, answer.header.revision))
         elif name == "Drain":
             history.drains.append(AckedDrain(request.registration.lease_id, answer.drained_revision))
+        elif name == "CreateSchedule":
+            made = answer.schedule.schedule
+            history.scheduled.setdefault(made.name, Scheduled(now_s, made))
         elif name == "Publish":
             self._published(now_s, request, answer)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import guarantees
 from simulation import virtual
 from simulation.chance import between, rng_of
-from simulation.clients import DEAD_LETTERS, NAMESPACE, Client, Heard, Part, Place
+from simulation.clients import DEAD_LETTERS, JOBS, NAMESPACE, Client, Heard, Part, Place
 from simulation.errors import listening
 from simulation.faults import FAULTS, Cell
 from simulation.history import History
@@ -82,12 +82,13 @@ class World:
         self.seen = scene.observe(self)
         self.stalls: list[tuple[float, float]] = []
         """Of the server."""
+        self.clock_steps: list[tuple[float, int]] = [(0.0, 0)]
+        """When the clock on the server's wall was set, and how many nanoseconds it has been ahead since."""
         self.downs: list[tuple[float, float]] = []
         """When the server was down or its disk failed: from, until."""
         self.heard: list[Heard] = []
         self.unreached: list[Cell] = []
-        self.calm = False
-        """No more faults."""
+        self.calm_since_s: float | None = None
         self.set_aside: dict[str, set[int]] = {}
         """By subscription, at the end."""
         self.calm_revision: int | None = None
@@ -127,11 +128,16 @@ class World:
             return self._begin("checkpoint", None)
         if part.startswith("streams/trunkline.control"):
             return self._begin("control append", None)
-        if part.startswith(f"streams/{NAMESPACE}%2F{DEAD_LETTERS}/"):
-            return self._begin("dead letter append", None)
-        return self._begin("event append", None) if part.startswith("streams/") else None
+        stream = part.removeprefix("streams/").partition("/")[0].removeprefix(f"{NAMESPACE}%2F")
+        append = {DEAD_LETTERS: "dead letter append", JOBS: "scheduled append"}.get(stream, "event append")
+        return self._begin(append, None) if part.startswith("streams/") else None
 
     # Who lives here.
+
+    @property
+    def calm(self) -> bool:
+        """No more faults."""
+        return self.calm_since_s is not None
 
     def guests(self) -> list[str]:
         """Instances that come and go, and are there."""
@@ -263,6 +269,22 @@ class World:
                 ):
                     self.history.breaks("G10 watcher fresh in time", what)
 
+    def is_sound(self, from_s: float, until_s: float) -> bool:
+        """Whether there was no trouble in this time."""
+        return not any(began_s < until_s and ended_s > from_s for began_s, ended_s in self.downs)
+
+    def limit_s(self, from_s: float, within_s: float, after_trouble_s: float) -> float:
+        """When something must have happened that takes so long, or, where trouble puts it off, so long after that."""
+        limit_s = from_s + within_s
+        for began_s, ended_s in sorted(self.downs):
+            if began_s < limit_s and ended_s + after_trouble_s > from_s:
+                limit_s = max(limit_s, ended_s + after_trouble_s)
+        return limit_s
+
+    def appended_by_s(self, stream: str, offset: int) -> float | None:
+        """When it was first seen that the stream had an event there, or has none."""
+        return next((mark.at_s for mark in self._marks if mark.ends.get(stream, 0) > offset), None)
+
     def _mark(self, ago_s: float) -> Mark:
         """How far the server was so many seconds ago."""
         limit_s = asyncio.get_running_loop().time() - ago_s
@@ -274,7 +296,7 @@ class World:
         """Everything is sound: wait until all that was promised with time is so."""
         self.network.heal()
         self.disk.faults = DiskFaults(latency_ns=self.disk.faults.latency_ns)
-        self.calm = True
+        self.calm_since_s = asyncio.get_running_loop().time()
         self.history.note("calm")
         deadline_s = asyncio.get_running_loop().time() + SETTLE_S
         await asyncio.sleep(8.0)
