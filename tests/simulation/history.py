@@ -49,6 +49,28 @@ class Scheduled(NamedTuple):
     schedule: schedules_pb2.Schedule
 
 
+@dataclass(eq=False)
+class Sought:
+    """A subscription was to be moved."""
+
+    asked_s: float
+    subscription: str
+    offset: int | None
+    """Where to; None for the stream's end."""
+    answered: bool = False
+
+
+@dataclass(eq=False)
+class Redelivery:
+    """Events were to be delivered again."""
+
+    asked_s: float
+    subscription: str
+    offsets: tuple[int, ...]
+    again: tuple[int, ...] = ()
+    """What the answer says will be delivered again."""
+
+
 class AckedDrain(NamedTuple):
     """A Drain that was answered."""
 
@@ -60,6 +82,7 @@ class Delivered(NamedTuple):
     """A delivery that came to a client."""
 
     at_s: float
+    stream: str
     subscription: str
     consumer: str
     incarnation: int
@@ -107,6 +130,9 @@ class History:
         """By name, every schedule whose making was answered."""
         self.unscheduled: dict[str, float] = {}
         """By name, when somebody began to delete it."""
+        self.seeks: list[Sought] = []
+        """In the order in which they came to the server's machine."""
+        self.redeliveries: list[Redelivery] = []
         self.died: dict[str, float] = {}
         """By instance key, when its holder was killed."""
         self.watches: list[Watched] = []

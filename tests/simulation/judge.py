@@ -248,7 +248,7 @@ def _limit(world: World, from_s: float, within_s: float) -> float:
 
 def _deliveries_right(world: World, journal: Journal) -> Iterator[str]:
     for delivered in world.history.deliveries:
-        if journal.events.get(delivered.offset) != delivered.event:
+        if journal.streams.get(delivered.stream, {}).get(delivered.offset) != delivered.event:
             yield f"{delivered.subscription or 'a listener'} was given {delivered.event.id} as {delivered.offset}"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trunkline.server.events.bounds import DEFAULT, LookAhead
+from trunkline.server.events.webhooks import ClosableSender
 from trunkline.server.plane import PlaneConfig
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Scene:
     """By promise."""
     look_ahead: Callable[[int], LookAhead] = lambda seed: DEFAULT
     """The subscriptions', by seed."""
+    sender: Callable[[World], ClosableSender] | None = None
+    """What the server's webhooks send with."""
     observe: Callable[[World], Any] = lambda world: None
     """Called at the beginning; what it gives is the world's `seen`."""
     under_way: Callable[[World], Iterable[str]] = lambda world: ()

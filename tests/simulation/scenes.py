@@ -6,6 +6,7 @@ from simulation import judge, plane_config
 from simulation.faults import Cell, planned
 from simulation.handling import judges, plan
 from simulation.handling import people as handling
+from simulation.handling.endpoint import Endpoint
 from simulation.people import people
 from simulation.scene import Scene
 from simulation.world import Outcome, live
@@ -19,6 +20,7 @@ HANDLING = Scene(
     planned=plan.cells,
     checks=judges.CHECKS,
     look_ahead=plan.look_ahead,
+    sender=Endpoint,
     observe=handling.observe,
     under_way=handling.under_way,
     unsettled=handling.unsettled,

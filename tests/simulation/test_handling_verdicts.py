@@ -98,3 +98,13 @@ def test_no_lane_waits() -> None:
     assert not list(verdicts.broke_no_lane_waits({0: 1.0}, {0: 2.9}, limit_s))
     assert len(list(verdicts.broke_no_lane_waits({0: 1.0}, {0: 3.1}, limit_s))) == 1
     assert len(list(verdicts.broke_no_lane_waits({0: 1.0}, {}, limit_s))) == 1
+
+
+def test_expired() -> None:
+    assert not list(verdicts.broke_expired([sent(1, 0), sent(1, 1)], {0: 1_000_000_000}))
+    assert len(list(verdicts.broke_expired([sent(2, 0)], {0: 1_000_000_000}))) == 1
+
+
+def test_asked_again() -> None:
+    assert not list(verdicts.broke_asked_again([sent(1, 0), sent(3, 0)], [0], 2.0))
+    assert len(list(verdicts.broke_asked_again([sent(1, 0)], [0], 2.0))) == 1

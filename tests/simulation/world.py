@@ -75,9 +75,11 @@ class World:
         self.wire = Wire(self.history)
         self.network.on_arrived.append(self.wire.arrived)
         self.network.on_taken.append(self.wire.taken)
+        self.endpoint = None if scene.sender is None else scene.sender(self)
+        """What the server's webhooks send to."""
         self.node = Node(
             "hub", seed, self.network, self.disk, scene.config(seed), note=self._note,
-            watch_disk=self._disk_operation, look_ahead=scene.look_ahead(seed),
+            watch_disk=self._disk_operation, look_ahead=scene.look_ahead(seed), sender=self.endpoint,
         )  # fmt: skip
         self.seen = scene.observe(self)
         self.stalls: list[tuple[float, float]] = []

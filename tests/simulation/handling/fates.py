@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
+from simulation.chance import between, happens
 from simulation.clients import DEAD_LETTERS, Client
 
+from trunkline.api import convert
 from trunkline.api.v1.events_pb2 import CloudEvent
 from trunkline.client._event import Event
 from trunkline.core.clock import Rng
@@ -29,6 +32,11 @@ DOOMED: Final = ("doomed", "silent")
 """Fates by which all attempts are used up."""
 
 
+EXPIRES_PERCENT: Final = 20
+EXPIRES_S: Final = (0.1, 4.0)
+"""Of so many events in a hundred the time is up so soon."""
+
+
 class Taken(NamedTuple):
     """A subscription as it is made, so that judges can hold it to that."""
 
@@ -38,16 +46,31 @@ class Taken(NamedTuple):
     ordering: Literal["parallel", "keyed"] = "parallel"
     backoff_s: tuple[float, ...] = ()
     dead_letter_stream: str = DEAD_LETTERS
+    fate: str = ""
+    """Of the events that it takes; empty takes all."""
+
+    def takes(self, event: CloudEvent) -> bool:
+        """Whether it is one of them."""
+        return not self.fate or fate_of(event) == self.fate
 
 
 CLINIC: Final = Taken("clinic", max_deliveries=3, ack_deadline_s=1.0, backoff_s=(0.05, 0.3))
 LANES: Final = Taken("lanes", max_deliveries=3, ack_deadline_s=1.0, ordering="keyed")
-TAKEN: Final = (CLINIC, LANES)
+CHOSEN: Final = Taken("chosen", max_deliveries=3, ack_deadline_s=1.0, backoff_s=(0.5, 1.5), fate="fine")
+"""Filters by attribute, and puts events off until their time is up."""
+TAKEN: Final = (CLINIC, LANES, CHOSEN)
+HOOK: Final = Taken("hook", max_deliveries=4, ack_deadline_s=1.0)
+"""Goes to a webhook."""
+MOVED: Final = Taken("moved", max_deliveries=100, ack_deadline_s=1.0)
+"""Is sought to other places."""
 
 
-def event_of(client: Client, number: int) -> Event:
-    """The next event of a publisher."""
-    attributes = {"fate": _drawn(client.rng, FATES)}
+def event_of(client: Client, number: int, wall_ns: int) -> Event:
+    """The next event of a publisher. `wall_ns` is what the server's clock shows."""
+    attributes: dict[str, str | datetime] = {"fate": _drawn(client.rng, FATES)}
+    if happens(client.rng, EXPIRES_PERCENT):
+        now = datetime.fromtimestamp(wall_ns // 1_000_000 / 1_000, UTC)
+        attributes["expirytime"] = now + timedelta(seconds=between(client.rng, *EXPIRES_S))
     return Event(
         id=f"{client.name}-{number}",
         type="order.placed",
@@ -74,6 +97,13 @@ def text_of(event: CloudEvent, name: str) -> str:
 def fate_of(event: CloudEvent) -> str:
     """What the consumers of CLINIC do with it."""
     return text_of(event, "fate")
+
+
+def expires_ns(event: CloudEvent) -> int | None:
+    """When its time is up; None if never."""
+    if "expirytime" not in event.attributes:
+        return None
+    return convert.time_ns_from(event.attributes["expirytime"].ce_timestamp)
 
 
 def key_of(event: CloudEvent) -> str:

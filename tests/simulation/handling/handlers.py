@@ -20,14 +20,14 @@ HOLD_S = (5.0, 12.0)
 """How long a stuck handler takes."""
 
 
-def publisher(*, every_s: tuple[float, float]) -> Part:
-    """Publishes events with fates."""
+def publisher(*, every_s: tuple[float, float], wall_ns: Callable[[], int]) -> Part:
+    """Publishes events with fates. `wall_ns` is the server's clock."""
 
     async def part(client: Client) -> None:
         number = 0
         while await client.rest(*every_s):
             count = choose(client.rng, (1, 2, 5))
-            events = [event_of(client, number + place) for place in range(count)]
+            events = [event_of(client, number + place, wall_ns()) for place in range(count)]
             number += count
             try:
                 await client.trunkline.publish(events)
@@ -53,6 +53,7 @@ def handler(taken: Taken, handle: Handler, *, stays_s: tuple[float, float] | Non
             ack_deadline_s=taken.ack_deadline_s,
             backoff_s=taken.backoff_s,
             dead_letter_stream=taken.dead_letter_stream,
+            attribute_filters=[{"exact": {"fate": taken.fate}}] if taken.fate else [],
         )
         await consume_until_leaving(client, subscription, lambda delivery: handle(client, delivery))
 
@@ -87,6 +88,19 @@ def by_fate(calm: Callable[[], bool]) -> Handler:
             delivery.nack(delay_s, f"doomed: {delivery.event.id}")
         else:
             _ack(client, CLINIC, delivery)
+
+    return handle
+
+
+def when_it_likes(taken: Taken, calm: Callable[[], bool]) -> Handler:
+    """Puts off every third event, for as long as the subscription says."""
+
+    async def handle(client: Client, delivery: Delivery) -> None:
+        await asyncio.sleep(between(client.rng, 0.0, 0.02))
+        if not calm() and happens(client.rng, 33):
+            delivery.nack(None, "not now")
+        else:
+            _ack(client, taken, delivery)
 
     return handle
 

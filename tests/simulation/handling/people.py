@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.clients import Part
 from simulation.handling.delivery_log import DeliveryLog
-from simulation.handling.fates import CLINIC, LANES
-from simulation.handling.handlers import by_fate, by_key, handler, publisher
+from simulation.handling.endpoint import webhook_owner
+from simulation.handling.fates import CHOSEN, CLINIC, LANES, MOVED, Taken
+from simulation.handling.handlers import by_fate, by_key, handler, publisher, when_it_likes
+from simulation.handling.operators import operator
 from simulation.handling.plan import PARKED
 from simulation.handling.schedulers import scheduler
 
@@ -28,12 +30,20 @@ def people(world: World) -> dict[str, Callable[[], Part]]:
     roles: dict[str, Callable[[], Part]] = {}
     roles["publish-later"] = lambda: scheduler(world.node.clock.time_ns)
     for number in range(2):
-        roles[f"publish-{number}"] = lambda: publisher(every_s=(0.1, 0.8))
+        roles[f"publish-{number}"] = lambda: publisher(every_s=(0.1, 0.8), wall_ns=world.node.clock.time_ns)
         roles[f"clinic-{number}"] = lambda: handler(CLINIC, by_fate(lambda: world.calm))
         roles[f"lane-{number}"] = lambda: handler(LANES, by_key(lambda: _has_been_calm(world)))
+    for taken in (CHOSEN, MOVED):
+        roles[taken.name] = _handler(world, taken)
+    roles["hook"] = webhook_owner
+    roles["operator"] = lambda: operator(lambda: world.calm)
     roles["clinic-guest"] = lambda: handler(CLINIC, by_fate(lambda: world.calm), stays_s=GUESTS_STAY_S)
     roles["lane-guest"] = lambda: handler(LANES, by_key(lambda: _has_been_calm(world)), stays_s=GUESTS_STAY_S)
     return roles
+
+
+def _handler(world: World, taken: Taken) -> Callable[[], Part]:
+    return lambda: handler(taken, when_it_likes(taken, lambda: world.calm))
 
 
 def _has_been_calm(world: World) -> bool:

@@ -16,7 +16,7 @@ PARKED = "parked lane"
 """While lanes of a subscription are parked."""
 RETRY_S_MAX = 2.0
 """Between two attempts to publish what is due."""
-CLIENT_OPERATIONS = ("publish", "subscribe", "ack", "schedule")
+CLIENT_OPERATIONS = ("publish", "subscribe", "ack", "schedule", "seek", "redeliver")
 SERVER_OPERATIONS = (
     "event append", "dead letter append", "scheduled append", "control append", "checkpoint", PARKED, "start",
 )  # fmt: skip

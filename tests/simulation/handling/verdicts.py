@@ -84,6 +84,20 @@ def broke_owed_dead_letter(wanted: Iterable[int], handled: Set[int], given_up: S
             yield f"{offset} was neither handled nor given up"
 
 
+def broke_expired(sent: Iterable[Sent], expires_ns: Mapping[int, int]) -> Iterator[str]:
+    """Nothing is delivered after its time is up."""
+    for one in sent:
+        late_ns = one.wall_ns - expires_ns.get(one.offset, one.wall_ns)
+        if late_ns > RACE_S * 1e9:
+            yield f"{one.offset} was delivered {late_ns / 1e9:.3f} s after its time"
+
+
+def broke_asked_again(sent: Iterable[Sent], wanted: Iterable[int], asked_s: float) -> Iterator[str]:
+    """What was to be delivered (again) is, after that was asked for."""
+    came = {one.offset for one in sent if one.at_s >= asked_s}
+    yield from (f"{offset} did not come, asked for at {asked_s:.3f} s" for offset in wanted if offset not in came)
+
+
 def broke_deserved(letters: Iterable[Letter], *, max_deliveries: int, fates: Mapping[int, str]) -> Iterator[str]:
     """A dead letter says why, and that is true: all attempts were used up, or a consumer has terminated it."""
     for letter in letters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulation.mutants.handling import HANDLING_MUTANTS
-from simulation.mutants.mutant import CLIENT, DISCOVERY, EVENTS, JOURNAL, PAIR, REGISTRY, SCHEDULES, Mutant
+from simulation.mutants.mutant import CLIENT, DISCOVERY, EVENTS, JOURNAL, PAIR, REGISTRY, Mutant
 
 MUTANTS = (
     # The journal.
@@ -285,22 +285,6 @@ MUTANTS = (
         "is_new = bool(ready) and ready[0] < self.reserved_to\n",
         "is_new = bool(ready)\n",
         test="tests/simulation/test_events_crash_points.py",
-    ),
-    # Schedules.
-    Mutant(
-        "a start does not look for what schedules had published",
-        f"{SCHEDULES}.firing",
-        "        await _look_up(stream, batch)\n",
-        "",
-        test="tests/unit/schedules/test_firing.py",
-    ),
-    Mutant(
-        "a schedule publishes every time that it has missed",
-        f"{SCHEDULES}.planner",
-        "        due_ms = self._times.latest(self.fired.handled_ms, now_ms)\n",
-        "        due_ms = self._times.after(self.fired.handled_ms)\n"
-        "        due_ms = None if due_ms is None or due_ms > now_ms else due_ms\n",
-        test="tests/property/test_schedule_planner.py",
     ),
     Mutant(
         "the checkpoints' stream is not recovered",

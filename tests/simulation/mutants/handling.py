@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from simulation.mutants.mutant import CLIENT, EVENTS, HANDLING, Mutant
+from simulation.mutants.mutant import CLIENT, EVENTS, HANDLING, SCHEDULES, Mutant
 
 _Mutant = partial(Mutant, world=HANDLING)
 
@@ -109,5 +109,69 @@ HANDLING_MUTANTS = (
         "        return order.is_readmitted(offset) or ",
         "        return False and ",
         faults=("kill", "power cut"),
+    ),
+    # Moves, filters, times.
+    _Mutant(
+        "events are delivered after their time",
+        f"{EVENTS}.feed",
+        "            if block.expiries and block.expiries.get(offset, NEVER) <= time_ns:\n",
+        "            if False:\n",
+    ),
+    _Mutant(
+        "a filter on attributes is forgotten",
+        f"{EVENTS}.feed",
+        "dispatcher.matcher.join(settings.filters, settings.attribute_filters)",
+        "dispatcher.matcher.join(settings.filters)",
+    ),
+    _Mutant(
+        "a move is answered before it is durable",
+        f"{EVENTS}.operations",
+        "    await checkpoints.write_now([feed])\n    return old_floor\n",
+        "    return old_floor\n",
+        faults=("kill", "power cut"),
+    ),
+    _Mutant(
+        "what is delivered again is taken for what was settled on a lost connection",
+        f"{CLIENT}._ledger",
+        "            if not self._durable or attempt > known.attempt:\n",
+        "            if True:\n",
+        faults=("reset", "partition", "kill"),
+    ),
+    # Schedules.
+    _Mutant(
+        "a start does not look for what schedules had published",
+        f"{SCHEDULES}.firing",
+        "        await _look_up(stream, batch)\n",
+        "",
+        faults=("kill", "restart", "power cut"),
+    ),
+    _Mutant(
+        "a schedule publishes every time that it has missed",
+        f"{SCHEDULES}.planner",
+        "        due_ms = self._times.latest(self.fired.handled_ms, now_ms)\n",
+        "        due_ms = self._times.after(self.fired.handled_ms)\n"
+        "        due_ms = None if due_ms is None or due_ms > now_ms else due_ms\n",
+        test="tests/property/test_schedule_planner.py",
+    ),
+    _Mutant(
+        "a clock that was set forward is noticed when something is due by the old one",
+        f"{SCHEDULES}.firing",
+        "            wait_s = min(wait_s, max(0, first_ms * _MS - self._clock.time_ns()) / 1e9)\n",
+        "            wait_s = max(0, first_ms * _MS - self._clock.time_ns()) / 1e9\n",
+        faults=("clock step",),
+    ),
+    _Mutant(
+        "a schedule goes by the clock and not by how far it has come",
+        f"{SCHEDULES}.planner",
+        "        due_ms = self._times.latest(self.fired.handled_ms, now_ms)\n",
+        "        due_ms = self._times.latest(min(self.fired.handled_ms, now_ms - 1_000), now_ms)\n",
+        faults=("clock step",),
+    ),
+    _Mutant(
+        "what was missed is passed over, wanted or not",
+        f"{SCHEDULES}.planner",
+        "        if due_ms is not None and self.entity.spec.skips and now_ms",
+        "        if due_ms is not None and now_ms",
+        faults=("clock step", "stall", "isolation"),
     ),
 )
