@@ -174,4 +174,23 @@ HANDLING_MUTANTS = (
         "        if due_ms is not None and now_ms",
         faults=("clock step", "stall", "isolation"),
     ),
+    # Webhooks.
+    _Mutant(
+        "what an endpoint has refused is done",
+        f"{EVENTS}.webhook_consumer",
+        "        if outcome.verdict is Verdict.DONE:\n",
+        "        if outcome.verdict is not Verdict.BACK:\n",
+    ),
+    _Mutant(
+        "a request that nobody answered counts as no attempt",
+        f"{EVENTS}.webhook_consumer",
+        "        if outcome.verdict is Verdict.AGAIN:\n",
+        "        if False:\n",
+    ),
+    _Mutant(
+        "an endpoint is sent more at a time than it wants",
+        f"{EVENTS}.webhook_health",
+        "self._allowed = min(self._concurrency, self._allowed + 1)",
+        "self._allowed = self._allowed + 1",
+    ),
 )
