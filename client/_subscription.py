@@ -26,7 +26,7 @@ from ._consumer import consume
 from ._delivery import Delivery, Said
 from ._event import event_from
 from ._fork import ForkGuard
-from ._ledger import Ledger, Verdict
+from ._ledger import FIRST, LastWord, Ledger, Verdict
 from ._place import Place
 from ._resume import Mark, ResumePoint
 
@@ -36,8 +36,8 @@ GAPS_KEPT = 16
 GONE_WITHIN_S = 2.0
 """How long leaving `async with` waits for the control plane to know."""
 LOST_WORDS_KNOWN_S = 30.0
-"""After a reconnect, an event that comes again although it was acknowledged on the old connection is acknowledged again
-for so long, and not handed on: its acknowledgement was lost on the way."""
+"""After a reconnect, an event that comes again although it was settled on the old connection is settled again in the same
+way for so long, and not handed on: the word of it was lost on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,10 @@ class Subscription:
         if place is not self._place or self._closed:
             return
         if outcome != Acknowledgement.OUTCOME_PROGRESS:
-            self._ledger.settle(delivery.offset, again=outcome == Acknowledgement.OUTCOME_NACK)
+            word = FIRST
+            if delivery.attempt > 1 or outcome == Acknowledgement.OUTCOME_TERM:
+                word = LastWord(delivery.attempt, reason if outcome == Acknowledgement.OUTCOME_TERM else None)
+            self._ledger.settle(delivery.offset, again=outcome == Acknowledgement.OUTCOME_NACK, word=word)
             self._give_credit(delivery.offset)
         self._said.add(outcome, delivery.offset, delay_ms=delay_ms, reason=reason)
         self._speaker.wake()
@@ -296,7 +299,7 @@ class Subscription:
     def delivered(self, message: events_pb2.Delivery) -> None:
         """A delivery came."""
         offset = message.offset
-        verdict = self._verdict_on(offset)
+        verdict = self._verdict_on(offset, message.attempt)
         self._charged.add(offset)
         if verdict is Verdict.DONE:
             self._give_credit(offset)
@@ -315,15 +318,17 @@ class Subscription:
         )
         self._arrived.set()
 
-    def _verdict_on(self, offset: int) -> Verdict:
+    def _verdict_on(self, offset: int, attempt: int) -> Verdict:
         if self._ledger.knows_lost and asyncio.get_running_loop().time() - self._opened_at_s > LOST_WORDS_KNOWN_S:
             self._ledger.forget_lost()
         if not self._spec.acknowledge and offset < self._received_to:
             return Verdict.DONE
         self._received_to = offset + 1
-        verdict = self._ledger.receive(offset)
+        verdict = self._ledger.receive(offset, attempt)
         if verdict is Verdict.DONE:
-            self._said.add(Acknowledgement.OUTCOME_ACK, offset, delay_ms=None, reason="")
+            why_ended = self._ledger.last_word(offset).why_ended
+            outcome = Acknowledgement.OUTCOME_ACK if why_ended is None else Acknowledgement.OUTCOME_TERM
+            self._said.add(outcome, offset, delay_ms=None, reason=why_ended or "")
         return verdict
 
     def noticed(self, notice: SubscriptionNotice) -> None:

@@ -33,6 +33,7 @@ from .chain.readiness import Readiness
 from .discovery.discovery import Discovery, DiscoveryConfig
 from .discovery.history import History, HistoryConfig
 from .discovery.service import DiscoveryService
+from .events.bounds import DEFAULT, LookAhead
 from .events.bus import BusConfig, EventBus
 from .events.changes import Changes
 from .events.fold import EventsFold
@@ -40,6 +41,8 @@ from .events.publishing import Publishing
 from .events.service import EventService
 from .events.streams import Promise
 from .events.tasks import Tasks
+from .events.webhook_settings import WebhooksConfig
+from .events.webhooks import ClosableSender
 from .journal.control.fold import Folds
 from .journal.control.node import Control, ControlConfig
 from .journal.control.sequencer import Group, Origin
@@ -97,7 +100,10 @@ class ControlPlane:
         loopback_is_open: bool,
         promise: Promise,
         probe: Probe | None = None,
+        sender: Callable[[WebhooksConfig], ClosableSender] | None = None,
+        look_ahead: LookAhead = DEFAULT,
     ) -> None:
+        """`probe`, `sender` and `look_ahead` are handed in by a simulation alone: see Prober and EventBus."""
         self.engine = engine
         self.config = config
         self.readiness = Readiness()
@@ -109,6 +115,8 @@ class ControlPlane:
         self._loopback_is_open = loopback_is_open
         self._promise = promise
         self._probe = probe
+        self._sender = sender
+        self._look_ahead = look_ahead
         self._registry_fold = RegistryFold(config.registry.tombstones)
         self._events_fold = EventsFold()
         self._tokens_fold = TokensFold()
@@ -181,6 +189,8 @@ class ControlPlane:
             background,
             promise=self._promise,
             changes=self.changes,
+            sender=self._sender,
+            look_ahead=self._look_ahead,
         )
 
     def register(self, registrar: Registrar) -> list[str]:

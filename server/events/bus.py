@@ -17,6 +17,7 @@ from trunkline.server.journal.engine import Engine
 from trunkline.server.journal.log import LogConfig
 
 from .attention import Attention
+from .bounds import DEFAULT, LookAhead
 from .changes import Changes
 from .checkpoint import SUBSCRIPTIONS, Checkpoints
 from .dead_letters import DeadLetters
@@ -67,10 +68,11 @@ class EventBus:
         promise: Promise,
         changes: Changes | None = None,
         sender: Callable[[WebhooksConfig], ClosableSender] | None = None,
+        look_ahead: LookAhead = DEFAULT,
     ) -> None:
         """With `changes` every namespace has the derived stream; tell it and `on_records` of every group.
 
-        `sender` makes what webhooks send with, if it is not to be the HTTP client.
+        `sender` makes what webhooks send with, if it is not to be the HTTP client. `look_ahead` is of durable subscriptions.
         """
         self.fold = fold
         self.tasks = tasks
@@ -92,6 +94,7 @@ class EventBus:
         self.attention = Attention(clock)
         self.dead_letters = DeadLetters(self.streams, clock)
         self._config = config
+        self._look_ahead = look_ahead
         self._promise = promise
         self._checkpoints: Checkpoints | None = None
         self._subscriptions: Subscriptions | None = None
@@ -132,6 +135,7 @@ class EventBus:
             self.attention,
             self._config.subscriptions,
             self.webhooks,
+            self._look_ahead,
         )
         saved = await self._checkpoints.load()
         await self.streams.start()

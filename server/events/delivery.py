@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from .bounds import DEFAULT, LookAhead
 from .order import Ordering
 
 NEVER = 1 << 63
@@ -24,6 +25,7 @@ class Limits:
     """How long an event waits before its second, third, ... delivery; the last stands for all further ones."""
     durable: bool = True
     """Without it there are no checkpoints, and none is waited for."""
+    look_ahead: LookAhead = DEFAULT
 
     def backoff_after_ns(self, attempts: int) -> int:
         """How long an event waits that was delivered so often."""

@@ -60,9 +60,9 @@ def _stopped(feed: Feed, moment: Moment) -> Iterator[Response.Finding]:
         text = f"{state.in_flight} deliveries stand open, max_in_flight is {state.limits.max_in_flight}: {by}"
         yield _finding(Cause.CAUSE_IN_FLIGHT_LIMIT, text)
     ahead = state.next_offset - state.floor
-    if ahead < bounds.LOOK_AHEAD_MAX or state.ready_now:
+    if ahead < state.limits.look_ahead.look_ahead_max or state.ready_now:
         return
-    if state.parked >= bounds.PARKED_MAX:
+    if state.parked >= state.limits.look_ahead.parked_max:
         text = f"{state.parked} keys are stuck, and the events of no further key can be passed over"
         yield _finding(Cause.CAUSE_PARKED_LIMIT, text, offset=state.floor)
     else:

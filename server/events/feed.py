@@ -11,7 +11,6 @@ from typing import Any
 from trunkline.core.clock import Clock
 from trunkline.core.errors import SubscriptionMoved, TrunklineError
 
-from . import bounds
 from .audience import Audience
 from .consumer import Consumer
 from .delivery import NEVER, Delivery
@@ -79,7 +78,9 @@ class Feed(Audience):
         self._group = matcher.join(settings.filters, settings.attribute_filters)
         matcher.leave(group)
         self.settings, self._bury = settings, bury
-        self.state.configure(settings.limits(durable=self.state.limits.durable), self._clock.now_ns())
+        old = self.state.limits
+        limits = settings.limits(durable=old.durable, look_ahead=old.look_ahead)
+        self.state.configure(limits, self._clock.now_ns())
         self._bury_aside()
         self.wake()
 
@@ -173,7 +174,7 @@ class Feed(Audience):
         for key, position in state.wanted_lanes()[:PUMP_LANES]:
             offsets: list[int] = []
             for _ in range(PUMP_BLOCKS):
-                if position >= state.next_offset or len(offsets) >= bounds.READMIT_MAX:
+                if position >= state.next_offset or len(offsets) >= state.limits.look_ahead.readmit_max:
                     break
                 block = dispatcher.block_at(position)
                 if block is None:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
-from . import bounds
 from .order import NO_KEY, Parked
 
 ONE_LANE = 1
@@ -28,6 +27,7 @@ class Lanes:
         "_one",
         "_open",
         "_parked",
+        "_parked_max",
         "_readmitted",
         "_released",
         "_watched",
@@ -36,7 +36,7 @@ class Lanes:
         "wanted",
     )
 
-    def __init__(self, open_: Container[int], *, one: bool) -> None:
+    def __init__(self, open_: Container[int], *, one: bool, parked_max: int) -> None:
         """`open_` are the events that are delivered or wait to be delivered again."""
         self.ready: deque[int] = deque()
         self.held = 0
@@ -51,6 +51,7 @@ class Lanes:
         self._released: set[int] = set()
         self._readmitted: set[int] = set()
         self._parked: dict[int, int] = {}
+        self._parked_max = parked_max
         self._watched: dict[int, tuple[int, int]] = {}  # by key: what was out at the last look, and since when
 
     @property
@@ -152,6 +153,15 @@ class Lanes:
         self._loose.add(self._entered[0])
         return Parked(NO_KEY, [])
 
+    def park_longest(self) -> Parked | None:
+        """Park the lane that holds the most, so that something is let go of. None if that cannot be."""
+        by_length = sorted(self._lanes, key=lambda key: len(self._lanes[key]), reverse=True)
+        for key in () if self._one else by_length:
+            behind = islice(self._lanes[key], 1, None)
+            if any(offset not in self._released for offset in behind) and (found := self._park(key)) is not None:
+                return found
+        return None
+
     def park_stuck(self, now_ns: int, stuck_ns: int) -> list[Parked]:
         """Park lanes in which the same event has been out for so long, as far as looks like this one saw it."""
         watched, self._watched = self._watched, {}
@@ -168,7 +178,7 @@ class Lanes:
     def _park(self, key: int) -> Parked | None:
         """Let go of what a lane holds, but for what was released; None if that cannot be."""
         lane = self._lanes[key]
-        if lane[0] not in self._open or (len(self._parked) >= bounds.PARKED_MAX and key not in self._parked):
+        if lane[0] not in self._open or (len(self._parked) >= self._parked_max and key not in self._parked):
             return None
         let_go = [offset for offset in islice(lane, 1, None) if offset not in self._released]
         if let_go:
@@ -219,11 +229,11 @@ class Lanes:
         return bool(self._readmitted)
 
     def following(self, lane_max: int, limit: int, *, told: Container[int]) -> list[int]:
-        """What comes next in lanes that were readmitted and was not told: so many of a lane, and of all."""
+        """What is among the next `lane_max` of a lane that was readmitted and was not told; no more than `limit`."""
         found: list[int] = []
         for _, behind in self._readmitted_behind():
-            of_lane = islice((offset for offset in behind if offset not in told), min(lane_max, limit - len(found)))
-            found += of_lane
+            of_lane = [offset for offset in islice(behind, lane_max) if offset not in told]
+            found += of_lane[: max(0, limit - len(found))]
         return found
 
     def to_come(self, is_told: Callable[[int], bool]) -> dict[int, int]:

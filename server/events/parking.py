@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from . import bounds
 from .delivery import Entry
 from .lanes import Lanes
 from .order import NO_KEY, Ordering
@@ -16,27 +15,33 @@ class ParkedPlaces(Places):
     """Places whose lanes are parked when they are stuck. A parked event is nowhere but in the stream."""
 
     def make_way(self) -> None:
-        """Let the floor pass what is stuck, if it keeps the subscription from looking further."""
-        while self.next_offset - self.floor >= bounds.LOOK_AHEAD_MAX:
+        """Let the floor pass what is stuck, and let go of what is held, if that keeps the subscription from looking further."""
+        ahead = self.limits.look_ahead.look_ahead_max
+        while self.next_offset - self.floor >= ahead:
             found = self._order.detach()
             if found is None:
-                return
+                break
+            self._let_go(*found)
+        # What was readmitted lies below the floor, which says nothing of it.
+        while self.held >= ahead and isinstance(self._order, Lanes):
+            found = self._order.park_longest()
+            if found is None:
+                break
             self._let_go(*found)
 
     def park_stuck(self, now_ns: int) -> None:
-        """Park lanes that have been stuck for too long; looks every STUCK_LOOK_NS."""
+        """Park lanes that have been stuck for too long; looks every `stuck_look_ns`."""
         if now_ns < self._stuck_look_ns or not isinstance(self._order, Lanes):
             return
-        self._stuck_look_ns = now_ns + bounds.STUCK_LOOK_NS
-        for key, offsets in self._order.park_stuck(now_ns, bounds.STUCK_NS):
+        self._stuck_look_ns = now_ns + self.limits.look_ahead.stuck_look_ns
+        for key, offsets in self._order.park_stuck(now_ns, self.limits.look_ahead.stuck_ns):
             self._let_go(key, offsets)
 
     def _let_go(self, key: int, offsets: Sequence[int]) -> None:
         self._changes += 1
-        self._held_max = bounds.READY_MAX  # what had stopped is out of the way
-        if (
-            self._recovered is not None and key in self._order.parked
-        ):  # what lies further on has not been looked at since the restart
+        self._held_max = self.limits.look_ahead.ready_max  # what had stopped is out of the way
+        if self._recovered is not None and key in self._order.parked:
+            # What lies further on has not been looked at since the restart.
             self._tried_below[key] = max(self._tried_below.get(key, 0), self._recovered.tried_below)
         for offset in offsets:
             entry = self._held_back.pop(offset, None)
@@ -80,9 +85,11 @@ class ParkedPlaces(Places):
 
     def following(self) -> list[int]:
         """Events of parked lanes that were taken in again and come next: a checkpoint has to count them, some at a time."""
-        if not isinstance(self._order, Lanes):
+        ahead = self.limits.look_ahead
+        limit = ahead.ready_max - len(self._held_back)  # a checkpoint names each
+        if not isinstance(self._order, Lanes) or limit <= 0:
             return []
-        return self._order.following(bounds.COUNT_AHEAD_MIN, bounds.READY_MAX, told=self._held_back)
+        return self._order.following(ahead.count_ahead_min, limit, told=self._held_back)
 
     def count_following(self, counted: Mapping[int, int]) -> None:
         """A checkpoint that counts these attempts is durable: those that are still held wait for nothing but their turn."""

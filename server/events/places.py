@@ -50,7 +50,7 @@ class Places:
         self._parked_before: frozenset[int] = frozenset()
         """Keys that the checkpoint says are parked from which it was recovered."""
         self._stuck_look_ns = 0
-        self._held_max = bounds.READY_MAX
+        self._held_max = self.limits.look_ahead.ready_max
         self._held_max_ns = 0
         """When that was changed."""
         self._moved_ns = 0
@@ -63,7 +63,8 @@ class Places:
         ordering = self.limits.ordering
         if ordering is Ordering.PARALLEL:
             return AnyOrder(self._open)
-        return Lanes(self._open, one=ordering is Ordering.SEQUENTIAL)
+        parked_max = self.limits.look_ahead.parked_max
+        return Lanes(self._open, one=ordering is Ordering.SEQUENTIAL, parked_max=parked_max)
 
     @property
     def floor(self) -> int:
@@ -107,7 +108,10 @@ class Places:
     def wants(self) -> bool:
         """Whether to look at more of the stream. One lane needs no more than a few; among many, others may be free."""
         known = self.ready if self.limits.ordering is Ordering.SEQUENTIAL else len(self._order.ready)
-        if known >= bounds.READY_MAX or self.next_offset - self.floor >= bounds.LOOK_AHEAD_MAX:
+        if (
+            known >= self.limits.look_ahead.ready_max
+            or self.next_offset - self.floor >= self.limits.look_ahead.look_ahead_max
+        ):
             return False
         return self.limits.ordering is not Ordering.KEYED or self.held < self._held_max
 
@@ -116,20 +120,26 @@ class Places:
         if not self._moved_ns:
             self._moved_ns = now_ns
         elif self._stalls_ns() <= now_ns:
-            self._held_max = min(4 * self._held_max, bounds.LOOK_AHEAD_MAX)
+            self._held_max = min(4 * self._held_max, self.limits.look_ahead.look_ahead_max)
             self._moved_ns = self._held_max_ns = now_ns
 
     def _moved(self, now_ns: int) -> None:
         """Something was delivered."""
         self._moved_ns = now_ns
-        if now_ns - self._held_max_ns >= bounds.STALL_OVER_NS and self._held_max > bounds.READY_MAX:
-            self._held_max = max(self._held_max // 4, bounds.READY_MAX)
+        if (
+            now_ns - self._held_max_ns >= self.limits.look_ahead.stall_over_ns
+            and self._held_max > self.limits.look_ahead.ready_max
+        ):
+            self._held_max = max(self._held_max // 4, self.limits.look_ahead.ready_max)
             self._held_max_ns = now_ns
 
     def _stalls_ns(self) -> int:
         """When to look further if nothing is delivered until then; NEVER if that is not what it waits for."""
-        waits = self.limits.ordering is Ordering.KEYED and self._held_max <= self.held < bounds.LOOK_AHEAD_MAX
-        return self._moved_ns + bounds.STALL_NS if waits else NEVER
+        waits = (
+            self.limits.ordering is Ordering.KEYED
+            and self._held_max <= self.held < self.limits.look_ahead.look_ahead_max
+        )
+        return self._moved_ns + self.limits.look_ahead.stall_ns if waits else NEVER
 
     def offer(
         self, offsets: Sequence[int], scanned_to: int, *, time_ns: int, keys: Iterable[int] = repeat(NO_KEY)

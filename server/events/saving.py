@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from . import bounds
+from .bounds import LookAhead
 from .delivery import Entry
 from .progress import OpenDelivery, Progress
 
@@ -23,14 +23,14 @@ class Saving(NamedTuple):
     delivered: int
 
 
-def reserve(delivered: int) -> int:
+def reserve(delivered: int, ahead: LookAhead) -> int:
     """How far to count ahead: twice what was delivered since the last checkpoint, so that a fast one is not held up."""
-    return max(bounds.RESERVE_MIN, min(bounds.RESERVE_MAX, 2 * delivered))
+    return max(ahead.reserve_min, min(ahead.reserve_max, 2 * delivered))
 
 
-def count_ahead(delivered: int, *, asked: int) -> int:
+def count_ahead(delivered: int, ahead: LookAhead, *, asked: int) -> int:
     """How many redeliveries to count ahead: all that consumers ask for, and twice what was delivered likewise."""
-    return max(bounds.COUNT_AHEAD_MIN, min(bounds.READY_MAX, max(2 * delivered, asked)))
+    return max(ahead.count_ahead_min, min(ahead.ready_max, max(2 * delivered, asked)))
 
 
 def open_deliveries(

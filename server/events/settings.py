@@ -15,6 +15,7 @@ from trunkline.core.model import Sync
 from trunkline.server.journal.log import Retention
 
 from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
+from .bounds import DEFAULT, LookAhead
 from .delivery import Limits
 from .keys import ATTRIBUTE_NAME, ATTRIBUTE_NAME_RULE
 from .order import Ordering
@@ -159,7 +160,7 @@ class SubscriptionSettings:
         value = 0 if self.ordering is Ordering.PARALLEL else int(self.ordering)
         return events_pb2.SubscriptionConfig.Ordering.ValueType(value)
 
-    def limits(self, *, durable: bool) -> Limits:
+    def limits(self, *, durable: bool, look_ahead: LookAhead = DEFAULT) -> Limits:
         """For the state machine."""
         deadline_ms = self.ack_deadline_ms if self.webhook is None else self.webhook.deadline_ms
         return Limits(
@@ -169,6 +170,7 @@ class SubscriptionSettings:
             ordering=self.ordering,
             backoff_ns=tuple(delay * _MS for delay in self.backoff_ms),
             durable=durable,
+            look_ahead=look_ahead,
         )
 
 

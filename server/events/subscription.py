@@ -220,7 +220,7 @@ class SubscriptionState(ParkedPlaces):
 
     # Delivering.
 
-    def take(self, now_ns: int, *, limit: int = bounds.READY_MAX) -> list[Delivery]:
+    def take(self, now_ns: int, *, limit: int = bounds.DEFAULT.ready_max) -> list[Delivery]:
         """Hand out what may be sent now: what waits first, then what is new, to consumers in turn by their credit."""
         out: list[Delivery] = []
         if not self.can_deliver:
@@ -240,7 +240,9 @@ class SubscriptionState(ParkedPlaces):
         if out:
             self._moved(now_ns)
         self._delivered_unsaved += len(out)
-        self._low = self.limits.durable and self.reserved_to - self.delivered_to < bounds.RESERVE_MIN // 2
+        self._low = (
+            self.limits.durable and self.reserved_to - self.delivered_to < self.limits.look_ahead.reserve_min // 2
+        )
         return out
 
     def _next(self, now_ns: int) -> Entry | None:
@@ -340,12 +342,13 @@ class SubscriptionState(ParkedPlaces):
             return max(self.delivered_to, self.reserved_to)
         ahead = self._ahead(self.limits.max_in_flight - self.in_flight)
         soon = max(islice(self._order.ready, ahead), default=0)
-        return max(self.reserved_to, max(soon + 1, self.delivered_to) + reserve(self._delivered_unsaved))
+        furthest = max(soon + 1, self.delivered_to)
+        return max(self.reserved_to, furthest + reserve(self._delivered_unsaved, self.limits.look_ahead))
 
     def _ahead(self, room: int) -> int:
         """How many events to count before they are delivered."""
         delivered = max(self._delivered_saved, self._delivered_unsaved)
-        return count_ahead(delivered, asked=min(room, self.consumers.asked))
+        return count_ahead(delivered, self.limits.look_ahead, asked=min(room, self.consumers.asked))
 
     def _untried(self, floor: int, behind: Progress | None) -> bytes:
         """What lies below delivered_to and was never delivered: only lanes hold such."""

@@ -16,6 +16,7 @@ from trunkline.core.records import Change, Record
 from trunkline.server.journal.control.fold import View
 from trunkline.server.journal.control.sequencer import Origin
 
+from .bounds import LookAhead
 from .checkpoint import Checkpoints
 from .consumer import PullConsumer
 from .dead_letters import DeadLetters
@@ -66,6 +67,7 @@ class Subscriptions:
         clock: Clock,
         config: SubscriptionsConfig,
         webhooks: Webhooks,
+        look_ahead: LookAhead,
     ) -> None:
         self.pulls = 0
         self._webhooks = webhooks
@@ -76,6 +78,7 @@ class Subscriptions:
         self._writer = writer
         self._clock = clock
         self._config = config
+        self._look_ahead = look_ahead
 
     # Recovery.
 
@@ -102,7 +105,7 @@ class Subscriptions:
             gap = (progress.incarnation, progress.floor)
             progress = progress.moved_to(incarnation, stream.moved(progress.incarnation, NEVER))
         state = SubscriptionState.recover(
-            entity.settings.limits(durable=True),
+            entity.settings.limits(durable=True, look_ahead=self._look_ahead),
             progress,
             end=stream.dispatcher.end,
             now_ns=self._clock.now_ns(),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trunkline.client import Event
 from trunkline.client._backoff import Backoff, BackoffOptions
 from trunkline.client._event import event_from, event_to
-from trunkline.client._ledger import Ledger, Verdict
+from trunkline.client._ledger import LastWord, Ledger, Verdict
 from trunkline.client._resume import Mark, ResumePoint
 from trunkline.core.clock import Rng
 from trunkline.core.errors import InvalidArgument
@@ -139,9 +139,15 @@ def test_a_durable_ledger_knows_what_was_on_its_way() -> None:
     assert ledger.receive(1) is Verdict.NEW, "on the same connection the server knows better"
     ledger.settle(1, again=False)
     ledger.reconnected()
-    assert ledger.receive(1) is Verdict.DONE
+    assert ledger.receive(1, attempt=2) is Verdict.DONE
+    assert ledger.last_word(1) == LastWord(attempt=1)
     ledger.forget_lost()
-    assert ledger.receive(1) is Verdict.NEW
+    assert ledger.receive(1, attempt=3) is Verdict.NEW
+    ledger.settle(1, again=False, word=LastWord(attempt=3, why_ended="no"))
+    ledger.reconnected()
+    assert ledger.receive(1, attempt=4) is Verdict.DONE
+    assert ledger.last_word(1).why_ended == "no"
+    assert ledger.receive(1, attempt=1) is Verdict.NEW, "attempts are counted anew: somebody wants it delivered again"
     assert not ledger.settle(2, again=False)
 
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from reference.subscription import SlowSubscription, Where
-from trunkline.server.events import bounds
+from trunkline.server.events.bounds import LookAhead
 from trunkline.server.events.delivery import Limits, Settled
 from trunkline.server.events.order import Ordering
 from trunkline.server.events.saving import Saving
@@ -23,11 +23,6 @@ MS = 1_000_000
 EPOCH_NS = 1_700_000_000_000_000_000
 CONSUMERS = (1, 2, 3)
 OPEN = (Where.NEW, Where.OUT, Where.BACK)
-BOUNDS = {
-    name: getattr(bounds, name)
-    for name in ("LOOK_AHEAD_MAX", "PARKED_MAX", "STUCK_NS", "STUCK_LOOK_NS", "COUNT_AHEAD_MIN", "READY_MAX")
-}
-"""Set low in these histories."""
 
 
 class SubscriptionMachine(RuleBasedStateMachine):
@@ -62,9 +57,6 @@ class SubscriptionMachine(RuleBasedStateMachine):
         parked_max: int,
         counted_max: int,
     ) -> None:
-        bounds.COUNT_AHEAD_MIN, bounds.READY_MAX = counted_max, max(16, counted_max)
-        bounds.LOOK_AHEAD_MAX, bounds.PARKED_MAX = ahead_max, parked_max
-        bounds.STUCK_NS, bounds.STUCK_LOOK_NS = 40 * MS, 10 * MS
         self.now_ns = 5 * MS
         self.limits = Limits(
             ack_deadline_ns=deadline_ms * MS,
@@ -72,6 +64,15 @@ class SubscriptionMachine(RuleBasedStateMachine):
             max_in_flight=max_in_flight,
             ordering=ordering,
             durable=durable,
+            look_ahead=LookAhead(
+                look_ahead_max=ahead_max,
+                ready_max=min(ahead_max, max(16, counted_max)),
+                count_ahead_min=min(ahead_max, counted_max),
+                readmit_max=min(ahead_max, 16),
+                parked_max=parked_max,
+                stuck_ns=40 * MS,
+                stuck_look_ns=10 * MS,
+            ),
         )
         self.state = SubscriptionState(self.limits, incarnation=7, position=position)
         self.slow = SlowSubscription(deadline_ms * MS, max_deliveries, max_in_flight)
@@ -118,7 +119,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     @rule()
     def make_way(self) -> None:
         self.state.make_way()
-        self.detached |= bounds.LOOK_AHEAD_MAX < 100_000
+        self.detached |= self.limits.look_ahead.look_ahead_max < 100_000
         self.ever_parked |= self.parked(self.state).keys()
 
     def parked(self, state: SubscriptionState) -> dict[int, int]:
@@ -291,10 +292,6 @@ class SubscriptionMachine(RuleBasedStateMachine):
         return SubscriptionState.recover(
             self.limits, self.durable, end=self.end, now_ns=self.now_ns, time_ns=self.time_ns
         )
-
-    def teardown(self) -> None:
-        for name, value in BOUNDS.items():
-            setattr(bounds, name, value)
 
     def look_again(self, state: SubscriptionState, clean: bool) -> None:
         """What a recovered state says must be no better than what happened, and the slow one goes on from there."""

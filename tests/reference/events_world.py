@@ -10,6 +10,7 @@ from typing import Any
 from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.core.clock import Rng
 from trunkline.core.model import Sync
+from trunkline.server.events.bounds import DEFAULT, LookAhead
 from trunkline.server.events.bus import BusConfig, EventBus
 from trunkline.server.events.fold import EventsFold
 from trunkline.server.events.publishing import Publishing
@@ -131,11 +132,19 @@ class Client:
 class World:
     """One control plane with nothing but an event bus. Its engine outlives restarts."""
 
-    def __init__(self, *, seed: int = 1, offers: Sync = Sync.FSYNCED, sender: Any = None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        offers: Sync = Sync.FSYNCED,
+        sender: Any = None,
+        look_ahead: LookAhead = DEFAULT,
+    ) -> None:
         self.clock = LoopClock()
         self.rng = Rng(seed)
         self.offers = offers
         self.sender = sender
+        self.look_ahead = look_ahead
         self.delivered: list[events_pb2.Delivery] = []
         self.engine = MemoryEngine(self.clock, self.rng, offers=offers)
         self.fold: EventsFold
@@ -159,6 +168,7 @@ class World:
             Tasks(),
             promise=Promise(sync=self.offers),
             sender=None if self.sender is None else lambda _config: self.sender,
+            look_ahead=self.look_ahead,
         )
         self.control.sequencer.on_group(lambda group: self.bus.on_records(group.applied))
         self.publishing = Publishing(self.bus.streams, self.header)

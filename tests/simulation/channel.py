@@ -248,10 +248,13 @@ class Call:
         self._channel._calls.pop(self, None)
         if self._call.done() and not self._call.cancelled():
             call = self._call.result()
-            call.settled()
             if code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
                 with contextlib.suppress(Broken):
-                    call.to_server.send(Cancelled)
+                    call.to_server.send(
+                        Cancelled
+                    )  # if the connection breaks before that arrives, the server knows by it
+            else:
+                call.settled()
         current = asyncio.current_task() if asyncio._get_running_loop() else None
         for task in self._tasks:
             if task is not current:

@@ -22,6 +22,7 @@ from trunkline.client._delivery import Delivery
 from trunkline.client._edge import Edge
 from trunkline.client._event import Event
 from trunkline.client._options import ClientOptions
+from trunkline.client._subscription import Subscription
 from trunkline.client._view import View
 from trunkline.core.errors import InstanceAlive, LeaseNotFound, TrunklineError
 from trunkline.core.model import RegisteredInstance
@@ -31,6 +32,10 @@ OPTIONS = ClientOptions(
     timeout_s=8.0, drain_limit_s=3.0, backoff=BackoffOptions(initial_backoff_s=0.2, max_backoff_s=3.0)
 )
 NAMESPACE = "default"
+DEAD_LETTERS = "dead"
+"""The stream that takes them."""
+JOBS = "jobs"
+"""The stream that schedules publish to."""
 
 
 class Addresses:
@@ -288,16 +293,23 @@ def consumer(
                 delivery.ack()
                 client.history.handled[name].add((delivery.incarnation, delivery.offset))
 
-        consuming = asyncio.get_running_loop().create_task(subscription.consume(handle, concurrency=8))
-        leaving = asyncio.get_running_loop().create_task(client.leaving.wait())
-        try:
-            await asyncio.wait([consuming, leaving], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-        subscription.close()
-        await consuming
+        await consume_until_leaving(client, subscription, handle)
 
     return part
+
+
+async def consume_until_leaving(
+    client: Client, subscription: Subscription, handle: Callable[[Delivery], Awaitable[None]]
+) -> None:
+    """Handle deliveries until the subscription ends or the client is to leave."""
+    consuming = asyncio.get_running_loop().create_task(subscription.consume(handle, concurrency=8))
+    leaving = asyncio.get_running_loop().create_task(client.leaving.wait())
+    try:
+        await asyncio.wait([consuming, leaving], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+    subscription.close()
+    await consuming
 
 
 def puller(name: str) -> Part:

@@ -7,7 +7,7 @@ plan them all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from simulation.chance import between
@@ -122,6 +122,13 @@ async def client_kill(world: World, operation: Operation) -> None:
     await world.kill_client(operation.host)
 
 
+async def clock_step(world: World, operation: Operation) -> None:
+    """The clock on the server's wall is set: back by seconds, or forward by up to more than a minute."""
+    step_s = between(world.rng, -6.0, 0.0) if world.rng.below(2) else between(world.rng, 0.0, 80.0)
+    world.node.clock.ahead_ns += int(step_s * 1e9)
+    world.clock_steps.append((asyncio.get_running_loop().time(), world.node.clock.ahead_ns))
+
+
 SERVER_FAULTS: dict[str, Fault] = {
     "kill": kill,
     "power cut": power_cut,
@@ -139,7 +146,8 @@ CLIENT_FAULTS: dict[str, Fault] = {
     "client kill": client_kill,
     "client stall": client_stall,
 }
-FAULTS = SERVER_FAULTS | CLIENT_FAULTS
+CLOCK_FAULTS: dict[str, Fault] = {"clock step": clock_step}
+FAULTS = SERVER_FAULTS | CLIENT_FAULTS | CLOCK_FAULTS
 CELLS: tuple[Cell, ...] = (
     *((fault, operation) for operation in CLIENT_OPERATIONS + SERVER_OPERATIONS for fault in SERVER_FAULTS),
     *((fault, operation) for operation in CLIENT_OPERATIONS for fault in CLIENT_FAULTS),
@@ -150,6 +158,6 @@ STRIDE = 67
 """Prime to the number of cells: the cells of one seed have little in common."""
 
 
-def planned(seed: int) -> list[Cell]:
+def planned(seed: int, cells: Sequence[Cell] = CELLS) -> list[Cell]:
     """What a seed is to see; as many seeds in a row as there are cells plan each of them CELLS_PER_SEED times."""
-    return [CELLS[(seed * CELLS_PER_SEED + place) * STRIDE % len(CELLS)] for place in range(CELLS_PER_SEED)]
+    return [cells[(seed * CELLS_PER_SEED + place) * STRIDE % len(cells)] for place in range(CELLS_PER_SEED)]

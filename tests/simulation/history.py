@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from guarantees import Seen
 
+from trunkline.api.v1 import schedules_pb2
 from trunkline.api.v1.events_pb2 import CloudEvent
 from trunkline.core.selector import Selector
 
@@ -41,6 +42,35 @@ class AckedRemoval(NamedTuple):
     revision: int
 
 
+class Scheduled(NamedTuple):
+    """A schedule, and when its making was answered."""
+
+    at_s: float
+    schedule: schedules_pb2.Schedule
+
+
+@dataclass(eq=False)
+class Sought:
+    """A subscription was to be moved."""
+
+    asked_s: float
+    subscription: str
+    offset: int | None
+    """Where to; None for the stream's end."""
+    answered: bool = False
+
+
+@dataclass(eq=False)
+class Redelivery:
+    """Events were to be delivered again."""
+
+    asked_s: float
+    subscription: str
+    offsets: tuple[int, ...]
+    again: tuple[int, ...] = ()
+    """What the answer says will be delivered again."""
+
+
 class AckedDrain(NamedTuple):
     """A Drain that was answered."""
 
@@ -52,6 +82,7 @@ class Delivered(NamedTuple):
     """A delivery that came to a client."""
 
     at_s: float
+    stream: str
     subscription: str
     consumer: str
     incarnation: int
@@ -95,6 +126,13 @@ class History:
         self.heard: dict[int, list[float]] = defaultdict(list)
         """By lease, when a keep-alive came to the server's machine."""
         self.ttl_s: dict[int, float] = {}
+        self.scheduled: dict[str, Scheduled] = {}
+        """By name, every schedule whose making was answered."""
+        self.unscheduled: dict[str, float] = {}
+        """By name, when somebody began to delete it."""
+        self.seeks: list[Sought] = []
+        """In the order in which they came to the server's machine."""
+        self.redeliveries: list[Redelivery] = []
         self.died: dict[str, float] = {}
         """By instance key, when its holder was killed."""
         self.watches: list[Watched] = []

@@ -37,15 +37,6 @@ WRITE_S = 4.0
 """How long before its record a lapse may have been decided."""
 
 
-def judge(world: World, journal: Journal) -> list[str]:
-    """Every broken promise, in words."""
-    broken = list(world.history.broken)
-    broken += [f"no unexpected error: the server crashed: {crash}" for crash in world.node.crashes]
-    for name, check in CHECKS.items():
-        broken += [f"{name}: {what}" for what in check(world, journal)]
-    return broken
-
-
 def _nothing_skipped(world: World, journal: Journal) -> Iterator[str]:
     """With one writer nothing is ever skipped."""
     for revision in journal.skipped:
@@ -257,7 +248,7 @@ def _limit(world: World, from_s: float, within_s: float) -> float:
 
 def _deliveries_right(world: World, journal: Journal) -> Iterator[str]:
     for delivered in world.history.deliveries:
-        if journal.events.get(delivered.offset) != delivered.event:
+        if journal.streams.get(delivered.stream, {}).get(delivered.offset) != delivered.event:
             yield f"{delivered.subscription or 'a listener'} was given {delivered.event.id} as {delivered.offset}"
 
 

@@ -51,6 +51,8 @@ class Pipe:
         """Put a message on its way. Order is kept: it never overtakes the one before."""
         if self.broken:
             raise Broken
+        for listener in self.network.on_sent:
+            listener(self, message)
         loop = asyncio.get_running_loop()
         self.unread += 1
         # Timers of the same time fire in any order.
@@ -178,6 +180,8 @@ class Network:
         self.rng = rng
         self.keepalive_s = keepalive_s
         self.messages = 0
+        self.on_sent: list[Callable[[Pipe, Any], None]] = []
+        """Told of every message that is put on its way."""
         self.on_arrived: list[Callable[[Pipe, Any], None]] = []
         """Told of every message that comes to a host."""
         self.on_taken: list[Callable[[Pipe, Any, float], None]] = []

@@ -16,7 +16,10 @@ from simulation.wire import Operation
 
 from trunkline.core.errors import StreamClosed, TrunklineError
 from trunkline.server.admin.about import About
+from trunkline.server.events.bounds import DEFAULT, LookAhead
 from trunkline.server.events.streams import Promise
+from trunkline.server.events.webhook_settings import WebhooksConfig
+from trunkline.server.events.webhooks import ClosableSender
 from trunkline.server.journal.files.disk import File, Lock
 from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.plane import ControlPlane, PlaneConfig
@@ -82,6 +85,7 @@ class Node:
         self, name: str, seed: int, network: Network, disk: SimDisk, config: PlaneConfig, *,
         note: Callable[..., None], watch_disk: WatchDisk,
         probe: Any = None,
+        look_ahead: LookAhead = DEFAULT, sender: ClosableSender | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.address = f"{name}:7400"
@@ -101,10 +105,17 @@ class Node:
         self._note = note
         self._watch_disk = watch_disk
         self._probe = probe
+        self._look_ahead = look_ahead
+        self._sender = sender
         self._for_good = False
         self._stop = asyncio.Event()
         self._is_serving = asyncio.Event()
         self._incarnations = 0
+
+    @property
+    def life(self) -> int:
+        """Counts its incarnations."""
+        return self._incarnations
 
     async def keep_running(self) -> None:
         """Start it, and again after each end, until cancelled or `stop` with `for_good`."""
@@ -191,12 +202,18 @@ class Node:
             loopback_is_open=True,
             promise=Promise(),
             probe=self._probe,
+            look_ahead=self._look_ahead,
+            sender=None if self._sender is None else self._send_with,
         )
         await plane.open()
         self._server = Server(self._network, host)
         plane.register(self._server)
         self._stop.clear()
         return plane
+
+    def _send_with(self, config: WebhooksConfig) -> ClosableSender:
+        assert self._sender is not None
+        return self._sender
 
     async def kill(self, *, power: bool = False) -> None:
         """SIGKILL; with `power` the machine loses what was not synced, too."""

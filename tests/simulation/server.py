@@ -232,7 +232,7 @@ class ServerCall:
             callback(self)
 
     def settled(self) -> None:
-        """The client knows how it ended."""
+        """Both sides know that it is over."""
         self._link.on_break.pop(self.lost, None)
 
     def lost(self) -> None:
@@ -243,6 +243,7 @@ class ServerCall:
 
     def cancel(self) -> None:
         """The client has cancelled."""
+        self.settled()
         if self.task is not None:
             self.task.cancel()
 

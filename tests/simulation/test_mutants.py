@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from simulation.mutants.__main__ import changed, path_of
-from simulation.mutants.catalogue import MUTANTS, Mutant
+from simulation.mutants.catalogue import MUTANTS
+from simulation.mutants.mutant import Mutant
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

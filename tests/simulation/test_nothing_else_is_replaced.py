@@ -9,7 +9,7 @@ from pathlib import Path
 PROGRAM = """
 import importlib.util, sys, types
 sys.path[:0] = ["tests", "."]
-import simulation.world  # imports all of it
+import simulation.scenes  # imports all of it
 def attributes():
     return {
         (name, key): id(value)
@@ -27,8 +27,9 @@ def attributes():
         if isinstance(value, (types.FunctionType, property, staticmethod, classmethod))
     }
 before = attributes()
-outcome = simulation.world.simulate(0)
-assert not outcome.broken, outcome.broken
+for simulate in (simulation.scenes.simulate, simulation.scenes.simulate_handling):
+    outcome = simulate(0)
+    assert not outcome.broken, outcome.broken
 after = attributes()
 changed = [key for key in before if after.get(key) != before[key]]
 print("changed", changed)

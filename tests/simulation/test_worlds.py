@@ -12,22 +12,23 @@ from collections import Counter
 
 import pytest
 from simulation.faults import CELLS, CELLS_PER_SEED, planned
-from simulation.world import Outcome, simulate
+from simulation.scenes import simulate
+from simulation.world import Outcome
 
 SEEDS_DEFAULT = 200
 TRACE_LINES = 60
 
 
-def seeds() -> list[int]:
+def seeds(default: int = SEEDS_DEFAULT) -> list[int]:
     one = os.environ.get("SIMULATION_SEED")
-    return [int(one)] if one else list(range(int(os.environ.get("SIMULATION_SEEDS", SEEDS_DEFAULT))))
+    return [int(one)] if one else list(range(int(os.environ.get("SIMULATION_SEEDS", default))))
 
 
-def report(outcome: Outcome) -> str:
+def report(outcome: Outcome, module: str = "tests/simulation/test_worlds.py") -> str:
     return "\n".join(
         [
             f"seed {outcome.seed} broke {len(outcome.broken)} promises; to repeat:",
-            f"  SIMULATION_SEED={outcome.seed} .venv/bin/pytest tests/simulation/test_worlds.py -k keeps_its_promises",
+            f"  SIMULATION_SEED={outcome.seed} .venv/bin/pytest {module} -k keeps_its_promises",
             *(f"  {what}" for what in outcome.broken[:20]),
             *(f"  never came about: {fault} during {operation}" for fault, operation in outcome.unreached),
             f"the last {TRACE_LINES} things that happened:",
@@ -56,7 +57,7 @@ def test_a_seed_repeats_exactly() -> None:
     """In this process, and in another one with other hashes and addresses."""
     here = simulate(7).digest
     assert simulate(7).digest == here
-    program = "from simulation.world import simulate; print(simulate(7).digest)"
+    program = "from simulation.scenes import simulate; print(simulate(7).digest)"
     environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(["tests", "."])}
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert told.stdout.strip() == here

@@ -8,6 +8,7 @@ from typing import Any
 
 from guarantees import Truth
 from simulation.chance import rng_of
+from simulation.clients import NAMESPACE
 from simulation.node import FOLDER
 from simulation.sim_disk import SimDisk
 from simulation.virtual import LoopClock
@@ -23,6 +24,7 @@ from trunkline.server.journal.log import Log, LogConfig
 from trunkline.server.registry.reduce import TOPICS, reduce
 
 NODE_STARTED = "node.started"
+EVENTS = "events"
 READ_BYTES = 1 << 20
 
 
@@ -44,8 +46,15 @@ class Journal:
     before: dict[int, Entry | None] = field(default_factory=dict)
     """By revision, what the record's instance was before it."""
     skipped: list[int] = field(default_factory=list)
-    events: dict[int, CloudEvent] = field(default_factory=dict)
-    """By offset, of the stream `events`."""
+    streams: dict[str, dict[int, CloudEvent]] = field(default_factory=lambda: {EVENTS: {}})
+    """By name and offset, what the streams of the namespace hold."""
+    times_ns: dict[str, dict[int, int]] = field(default_factory=dict)
+    """When that was appended, by the server's clock."""
+
+    @property
+    def events(self) -> dict[int, CloudEvent]:
+        """By offset, of the stream `events`."""
+        return self.streams[EVENTS]
 
     def watch_truth(self, namespace: str, service: str, selector: Selector) -> Truth:
         """What a watch should show at the end of each group."""
@@ -100,12 +109,20 @@ async def read_back(disk: SimDisk) -> Journal:
     await engine.open()
     journal = Journal()
     _fold(journal, await _blocks(await engine.open_log("trunkline.control", LogConfig(sync=Sync.FSYNCED))))
-    if "default/events" in await engine.list_logs():
-        for block in await _blocks(await engine.open_log("default/events", LogConfig(sync=Sync.FSYNCED))):
-            for index in range(block.count):
-                journal.events[block.base_offset + index] = CloudEvent.FromString(bytes(block.body(index)))
+    for name in await engine.list_logs():
+        namespace, _, stream = name.partition("/")
+        if stream and namespace == NAMESPACE:
+            await _read_stream(journal, stream, await engine.open_log(name, LogConfig(sync=Sync.FSYNCED)))
     await engine.close()
     return journal
+
+
+async def _read_stream(journal: Journal, name: str, log: Log) -> None:
+    events, times_ns = journal.streams.setdefault(name, {}), journal.times_ns.setdefault(name, {})
+    for block in await _blocks(log):
+        for index in range(block.count):
+            events[block.base_offset + index] = CloudEvent.FromString(bytes(block.body(index)))
+            times_ns[block.base_offset + index] = block.time_ns
 
 
 async def _blocks(log: Log) -> list[Block]:

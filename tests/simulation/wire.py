@@ -8,12 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
-from simulation.history import AckedDrain, AckedEvent, AckedRegistration, AckedRemoval, Delivered, History
+from simulation.history import (
+    AckedDrain,
+    AckedEvent,
+    AckedRegistration,
+    AckedRemoval,
+    Delivered,
+    History,
+    Redelivery,
+    Scheduled,
+    Sought,
+)
 from simulation.network import Pipe
 from simulation.server import ServerCall
 from simulation.virtual import Host
 
-from trunkline.api.v1 import events_pb2, registry_pb2
+from trunkline.api.v1 import events_pb2, registry_pb2, schedules_pb2
 from trunkline.api.v1.discovery_pb2 import WatchRequest
 from trunkline.core.token import ControlToken
 
@@ -49,6 +59,7 @@ class _Seen:
     consumer: str
     """The client, and which of its calls this is."""
     request: Any = None
+    asked: Sought | Redelivery | None = None
     operations: list[Operation] = field(default_factory=list)
     sent: dict[int, Any] = field(default_factory=dict)
     opened: dict[int, events_pb2.OpenSubscription] = field(default_factory=dict)
@@ -63,6 +74,10 @@ UNARY: dict[str, tuple[str, type[Message], type[Message]]] = {
     "Drain": ("drain", registry_pb2.DrainRequest, registry_pb2.DrainResponse),
     "Publish": ("publish", events_pb2.PublishRequest, events_pb2.PublishResponse),
     "Fetch": ("fetch", events_pb2.FetchRequest, events_pb2.FetchResponse),
+    "SeekSubscription": ("seek", events_pb2.SeekSubscriptionRequest, events_pb2.SeekSubscriptionResponse),
+    "RedeliverEvents": ("redeliver", events_pb2.RedeliverEventsRequest, events_pb2.RedeliverEventsResponse),
+    "CreateSchedule": ("schedule", schedules_pb2.CreateScheduleRequest, schedules_pb2.CreateScheduleResponse),
+    "DeleteSchedule": ("unschedule", schedules_pb2.DeleteScheduleRequest, schedules_pb2.DeleteScheduleResponse),
 }
 
 
@@ -133,6 +148,7 @@ class Wire:
             seen.request = request.FromString(data)
             if name == "Publish":
                 self._sent(seen.request.events)
+            seen.asked = self._asked(name, seen.request)
             self._begin(operation, call)
         elif name == "PublishStream":
             publish = events_pb2.PublishStreamRequest.FromString(data)
@@ -145,6 +161,18 @@ class Wire:
             self._watch_request(call, seen, WatchRequest.FromString(data))
         elif name == "Subscribe":
             self._subscribe_request(call, seen, events_pb2.SubscribeRequest.FromString(data))
+
+    def _asked(self, name: str, request: Any) -> Sought | Redelivery | None:
+        """What an operator wants; whether it is answered is seen later."""
+        now_s = asyncio.get_running_loop().time()
+        if name == "SeekSubscription":
+            offset = {"earliest": 0, "offset": request.to.offset}.get(request.to.WhichOneof("start"))
+            self.history.seeks.append(Sought(now_s, request.subscription, offset))
+            return self.history.seeks[-1]
+        if name == "RedeliverEvents":
+            self.history.redeliveries.append(Redelivery(now_s, request.subscription, tuple(request.offsets)))
+            return self.history.redeliveries[-1]
+        return None
 
     def _sent(self, events: Iterable[events_pb2.CloudEvent]) -> None:
         for event in events:
@@ -198,6 +226,10 @@ class Wire:
         elif name in UNARY:
             reply: Any = UNARY[name][2].FromString(data)
             self._answered(name, now_s, seen.request, reply)
+            if isinstance(seen.asked, Sought):
+                seen.asked.answered = True
+            elif isinstance(seen.asked, Redelivery):
+                seen.asked.again = tuple(set(seen.asked.offsets) - {*reply.not_kept, *reply.not_done})
             if name == "Drain" and reply.complete:
                 self._judge_drain(seen, reply)
 
@@ -217,6 +249,9 @@ class Wire:
             history.removals.append(AckedRemoval(request.registration.lease_id, answer.header.revision))
         elif name == "Drain":
             history.drains.append(AckedDrain(request.registration.lease_id, answer.drained_revision))
+        elif name == "CreateSchedule":
+            made = answer.schedule.schedule
+            history.scheduled.setdefault(made.name, Scheduled(now_s, made))
         elif name == "Publish":
             self._published(now_s, request, answer)
 
@@ -241,6 +276,7 @@ class Wire:
             self.history.deliveries.append(
                 Delivered(
                     now_s,
+                    opened.stream or "events",
                     opened.name,
                     seen.consumer,
                     seen.incarnations.get(delivery.subscription_id, 0),

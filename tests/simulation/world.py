@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import guarantees
 from simulation import virtual
 from simulation.chance import between, rng_of
-from simulation.clients import Client, Heard, Part, Place
-from simulation.faults import FAULTS, Cell, planned
+from simulation.clients import DEAD_LETTERS, JOBS, NAMESPACE, Client, Heard, Part, Place
+from simulation.errors import listening
+from simulation.faults import FAULTS, Cell
 from simulation.history import History
-from simulation.judge import judge
 from simulation.network import Network
 from simulation.node import FOLDER, Node
-from simulation.people import people
-from simulation.plane_config import config
+from simulation.scene import Scene
 from simulation.sim_disk import DiskFaults, SimDisk
-from simulation.truth import read_back
+from simulation.truth import Journal, read_back
 from simulation.virtual import Host
 from simulation.wire import Operation, Wire
-
-from trunkline.core.errors import TrunklineError
 
 REACH_WITHIN_S = 60.0
 """A planned cell that is not reached by then is a failure of the simulation."""
@@ -68,9 +64,10 @@ START = Mark(0.0, 0, {})
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, plan: list[Cell] | None = None) -> None:
+    def __init__(self, seed: int, scene: Scene, plan: list[Cell] | None = None) -> None:
         self.seed = seed
-        self.plan = planned(seed) if plan is None else plan
+        self.scene = scene
+        self.plan = scene.planned(seed) if plan is None else plan
         self.rng = rng_of(seed, "world")
         self.history = History()
         self.network = Network(rng_of(seed, "network"))
@@ -78,17 +75,22 @@ class World:
         self.wire = Wire(self.history)
         self.network.on_arrived.append(self.wire.arrived)
         self.network.on_taken.append(self.wire.taken)
+        self.endpoint = None if scene.sender is None else scene.sender(self)
+        """What the server's webhooks send to."""
         self.node = Node(
-            "hub", seed, self.network, self.disk, config(seed), note=self._note, watch_disk=self._disk_operation
-        )
+            "hub", seed, self.network, self.disk, scene.config(seed), note=self._note,
+            watch_disk=self._disk_operation, look_ahead=scene.look_ahead(seed), sender=self.endpoint,
+        )  # fmt: skip
+        self.seen = scene.observe(self)
         self.stalls: list[tuple[float, float]] = []
         """Of the server."""
+        self.clock_steps: list[tuple[float, int]] = [(0.0, 0)]
+        """When the clock on the server's wall was set, and how many nanoseconds it has been ahead since."""
         self.downs: list[tuple[float, float]] = []
         """When the server was down or its disk failed: from, until."""
         self.heard: list[Heard] = []
         self.unreached: list[Cell] = []
-        self.calm = False
-        """No more faults."""
+        self.calm_since_s: float | None = None
         self.set_aside: dict[str, set[int]] = {}
         """By subscription, at the end."""
         self.calm_revision: int | None = None
@@ -128,9 +130,16 @@ class World:
             return self._begin("checkpoint", None)
         if part.startswith("streams/trunkline.control"):
             return self._begin("control append", None)
-        return self._begin("event append", None) if part.startswith("streams/") else None
+        stream = part.removeprefix("streams/").partition("/")[0].removeprefix(f"{NAMESPACE}%2F")
+        append = {DEAD_LETTERS: "dead letter append", JOBS: "scheduled append"}.get(stream, "event append")
+        return self._begin(append, None) if part.startswith("streams/") else None
 
     # Who lives here.
+
+    @property
+    def calm(self) -> bool:
+        """No more faults."""
+        return self.calm_since_s is not None
 
     def guests(self) -> list[str]:
         """Instances that come and go, and are there."""
@@ -175,7 +184,7 @@ class World:
         loop.set_exception_handler(self._unexpected)
         keeping = loop.create_task(self.node.keep_running())
         await self.node.serving()
-        for name, part in people(self).items():
+        for name, part in self.scene.people(self).items():
             self._role(name, part)
         sampling = loop.create_task(self._sample())
         await asyncio.sleep(between(self.rng, 1.0, 4.0))
@@ -189,8 +198,16 @@ class World:
         keeping.cancel()
         await asyncio.wait([keeping, sampling])
         journal = await read_back(self.disk)
-        broken = judge(self, journal)
+        broken = self._judge(journal)
         return Outcome(self.seed, broken, self.unreached, self.history.digest, self.history.lines)
+
+    def _judge(self, journal: Journal) -> list[str]:
+        """Every broken promise, in words."""
+        broken = list(self.history.broken)
+        broken += [f"no unexpected error: the server crashed: {crash}" for crash in self.node.crashes]
+        for name, check in self.scene.checks.items():
+            broken += [f"{name}: {what}" for what in check(self, journal)]
+        return broken
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.history.breaks("no unexpected error", f"{context.get('message')}: {context.get('exception')!r}")
@@ -242,6 +259,8 @@ class World:
             if (plane := self.node.plane) is not None:
                 ends = {stream.name: stream.history.next_offset for stream in plane.events.streams.opened()}
                 self._marks.append(Mark(loop.time(), fold_revision(plane), ends))
+                for name in self.scene.under_way(self):
+                    self._begin(name, None)
             old = self._mark(FRESH_WITHIN_S)
             for client in self.clients:
                 view = client.view
@@ -251,6 +270,22 @@ class World:
                     client.name, view.revision, knows_it_is_stale=client.host.stalled_s > 0, durable=old.revision
                 ):
                     self.history.breaks("G10 watcher fresh in time", what)
+
+    def is_sound(self, from_s: float, until_s: float) -> bool:
+        """Whether there was no trouble in this time."""
+        return not any(began_s < until_s and ended_s > from_s for began_s, ended_s in self.downs)
+
+    def limit_s(self, from_s: float, within_s: float, after_trouble_s: float) -> float:
+        """When something must have happened that takes so long, or, where trouble puts it off, so long after that."""
+        limit_s = from_s + within_s
+        for began_s, ended_s in sorted(self.downs):
+            if began_s < limit_s and ended_s + after_trouble_s > from_s:
+                limit_s = max(limit_s, ended_s + after_trouble_s)
+        return limit_s
+
+    def appended_by_s(self, stream: str, offset: int) -> float | None:
+        """When it was first seen that the stream had an event there, or has none."""
+        return next((mark.at_s for mark in self._marks if mark.ends.get(stream, 0) > offset), None)
 
     def _mark(self, ago_s: float) -> Mark:
         """How far the server was so many seconds ago."""
@@ -263,7 +298,7 @@ class World:
         """Everything is sound: wait until all that was promised with time is so."""
         self.network.heal()
         self.disk.faults = DiskFaults(latency_ns=self.disk.faults.latency_ns)
-        self.calm = True
+        self.calm_since_s = asyncio.get_running_loop().time()
         self.history.note("calm")
         deadline_s = asyncio.get_running_loop().time() + SETTLE_S
         await asyncio.sleep(8.0)
@@ -293,7 +328,7 @@ class World:
             for name, feed in stream.feeds.items():
                 if feed.state.floor < end:
                     left.append(f"G12 {name} has done all up to {end}, is at {feed.state.floor}")
-        return left
+        return left + self.scene.unsettled(self)
 
     async def _end(self) -> None:
         """Publishers leave first, so that consumers can come to the end; then everybody."""
@@ -332,7 +367,7 @@ class World:
             for heard in self.heard:
                 if self._listens(heard) and end and (not heard.offsets or max(heard.offsets) < end - 1):
                     left.append(f"listener {heard.name} has heard all up to {end}: {heard.offsets[-1:]}")
-        return left
+        return left + self.scene.unsettled(self)
 
     def _listens(self, heard: Heard) -> bool:
         return heard is next((h for h in reversed(self.heard) if h.name == heard.name), None)
@@ -344,39 +379,11 @@ def fold_revision(plane: Any) -> int:
     return revision
 
 
-class Errors(logging.Handler):
-    """Takes what the shipped code logs about errors that are none of ours."""
-
-    def __init__(self, history: History) -> None:
-        super().__init__(logging.ERROR)
-        self._history = history
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None and not isinstance(error, TrunklineError):
-            self._history.breaks("no unexpected error", f"{record.getMessage()}: {error!r}")
-
-
-@contextlib.contextmanager
-def listening(history: History) -> Iterator[None]:
-    """Errors in the log break a promise, too."""
-    handler, logger = Errors(history), logging.getLogger("trunkline")
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
-
-
-def simulate(seed: int, plan: list[Cell] | None = None) -> Outcome:
+def live(seed: int, scene: Scene, plan: list[Cell] | None = None) -> Outcome:
     """Run the world of a seed."""
 
     async def main() -> Outcome:
-        world = World(seed, plan)
+        world = World(seed, scene, plan)
         with listening(world.history):
             return await world.live()
 

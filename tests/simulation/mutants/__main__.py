@@ -22,7 +22,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 import pytest
-from simulation.mutants.catalogue import MUTANTS, Mutant
+from simulation.mutants.catalogue import MUTANTS
+from simulation.mutants.mutant import EVERYBODY, HANDLING, PAIR, Mutant
 
 SEEDS_MAX = 500
 LIMIT_S = 1_200.0
@@ -85,7 +86,7 @@ def hunt(mutant: Mutant, seeds: int) -> int:
     sys.meta_path.insert(0, _Finder(mutant, path))
     if mutant.test:
         return _fails(mutant)
-    live = _live_pair() if mutant.pair else _live_world()
+    live = WORLDS[mutant.world]()
     assert mutant.module in sys.modules, f"{mutant.module} is not used in a world"
     for seed in order(mutant, seeds):
         say(f"{BEGUN} {seed}")
@@ -102,7 +103,8 @@ def hunt(mutant: Mutant, seeds: int) -> int:
 
 def order(mutant: Mutant, seeds: int) -> list[int]:
     """The seeds, those first that plan what the mistake needs to show. After the mutant is in place: it imports."""
-    planned = importlib.import_module("simulation.faults").planned
+    scenes = importlib.import_module("simulation.scenes")
+    planned = (scenes.HANDLING if mutant.world == HANDLING else scenes.EVERYBODY).planned
     return sorted(range(seeds), key=lambda seed: not any(fault in mutant.faults for fault, _ in planned(seed)))
 
 
@@ -112,13 +114,21 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _live_world() -> Callable[[int], list[str]]:
-    simulate = importlib.import_module("simulation.world").simulate
+def _everybody() -> Callable[[int], list[str]]:
+    simulate = importlib.import_module("simulation.scenes").simulate
     return lambda seed: list(simulate(seed).broken)
 
 
-def _live_pair() -> Callable[[int], list[str]]:
+def _handling() -> Callable[[int], list[str]]:
+    simulate = importlib.import_module("simulation.scenes").simulate_handling
+    return lambda seed: list(simulate(seed).broken)
+
+
+def _pair() -> Callable[[int], list[str]]:
     return importlib.import_module("simulation.pair").simulate_pair  # type: ignore[no-any-return]
+
+
+WORLDS = {EVERYBODY: _everybody, HANDLING: _handling, PAIR: _pair}
 
 
 def _fails(mutant: Mutant) -> int:

@@ -2,30 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Mutant(NamedTuple):
-    """`old` stands exactly once in the source of `module`."""
-
-    name: str
-    module: str
-    old: str
-    new: str
-    faults: tuple[str, ...] = ()
-    """What must go wrong for the mistake to show: seeds that plan one of these come first."""
-    pair: bool = False
-    """In the worlds of two control planes on one journal."""
-    test: str = ""
-    """Where worlds can hardly show it: the test that must fail instead, from the repository's root."""
-
-
-JOURNAL = "trunkline.server.journal"
-REGISTRY = "trunkline.server.registry"
-DISCOVERY = "trunkline.server.discovery"
-EVENTS = "trunkline.server.events"
-SCHEDULES = "trunkline.server.schedules"
-CLIENT = "trunkline.client"
+from simulation.mutants.handling import HANDLING_MUTANTS
+from simulation.mutants.mutant import CLIENT, DISCOVERY, EVENTS, JOURNAL, PAIR, REGISTRY, Mutant
 
 MUTANTS = (
     # The journal.
@@ -112,21 +90,21 @@ MUTANTS = (
         f"{JOURNAL}.control.admission",
         "        if epoch != self.epochs.get(writer, 0):\n            return False\n",
         "",
-        pair=True,
+        world=PAIR,
     ),
     Mutant(
         "an append that comes twice counts twice",
         f"{JOURNAL}.control.admission",
         "        if sequence <= self.sequences.get(writer, 0):\n            return False\n",
         "",
-        pair=True,
+        world=PAIR,
     ),
     Mutant(
         "what a record expects is not looked at",
         f"{JOURNAL}.control.admission",
         "        if self.last.get(record.key) != record.expects:\n            return False\n",
         "",
-        pair=True,
+        world=PAIR,
     ),
     # Publishing.
     Mutant(
@@ -285,7 +263,7 @@ MUTANTS = (
     Mutant(
         "a key's events do not wait for one another",
         f"{EVENTS}.places",
-        "        return Lanes(self._open, one=ordering is Ordering.SEQUENTIAL)\n",
+        "        return Lanes(self._open, one=ordering is Ordering.SEQUENTIAL, parked_max=parked_max)\n",
         "        return AnyOrder(self._open)\n",
     ),
     Mutant(
@@ -293,27 +271,6 @@ MUTANTS = (
         f"{EVENTS}.lanes",
         "            self.held -= 1\n            return lane[0]\n",
         "            self.held -= 1\n            lane.rotate(1)\n            return lane[0]\n",
-    ),
-    Mutant(
-        "a restart forgets which lanes are parked",
-        f"{EVENTS}.subscription",
-        "        state._restore_parked(progress.parked)\n",
-        "",
-        test="tests/unit/events/test_parking.py",
-    ),
-    Mutant(
-        "a parked lane is read from behind what it held",
-        f"{EVENTS}.lanes",
-        "            self._parked[key] = min(let_go)\n",
-        "            self._parked[key] = max(let_go)\n",
-        test="tests/unit/events/test_parking.py",
-    ),
-    Mutant(
-        "a restart does not look for the dead letters that were published before it",
-        f"{EVENTS}.dead_letters",
-        "            if aside.offset < feed.maybe_lettered_below\n",
-        "            if aside.offset < 0\n",
-        test="tests/unit/events/test_dead_letters.py",
     ),
     Mutant(
         "a subscription that is moved believes a checkpoint of the place before",
@@ -328,22 +285,6 @@ MUTANTS = (
         "is_new = bool(ready) and ready[0] < self.reserved_to\n",
         "is_new = bool(ready)\n",
         test="tests/simulation/test_events_crash_points.py",
-    ),
-    # Schedules.
-    Mutant(
-        "a start does not look for what schedules had published",
-        f"{SCHEDULES}.firing",
-        "        await _look_up(stream, batch)\n",
-        "",
-        test="tests/unit/schedules/test_firing.py",
-    ),
-    Mutant(
-        "a schedule publishes every time that it has missed",
-        f"{SCHEDULES}.planner",
-        "        due_ms = self._times.latest(self.fired.handled_ms, now_ms)\n",
-        "        due_ms = self._times.after(self.fired.handled_ms)\n"
-        "        due_ms = None if due_ms is None or due_ms > now_ms else due_ms\n",
-        test="tests/property/test_schedule_planner.py",
     ),
     Mutant(
         "the checkpoints' stream is not recovered",
@@ -393,4 +334,5 @@ MUTANTS = (
         "        if False:\n",
         test="tests/unit/client/test_requests.py",
     ),
+    *HANDLING_MUTANTS,
 )

@@ -104,6 +104,43 @@ async def test_a_lost_acknowledgement_is_said_again_and_costs_no_credit() -> Non
     assert one.in_hand == 0
 
 
+async def test_a_lost_termination_is_said_again_as_what_it_was() -> None:
+    one = subscription()
+    one.opening(1)
+    one.noticed(OPENED)
+    deliver(one, 0)
+    delivery = await one.next()
+    assert delivery is not None
+    delivery.term("no such address")
+    assert said(one) == ({"TERM": [0]}, 1)
+    one.opening(2)
+    one.noticed(OPENED)
+    deliver(one, 0, attempt=2)
+    acknowledgements, _ = one.outgoing(1)
+    assert [(word.outcome, word.reason) for word in acknowledgements] == [
+        (Acknowledgement.OUTCOME_TERM, "no such address")
+    ]
+
+
+async def test_what_is_delivered_anew_on_request_after_a_reconnect_is_handed_on() -> None:
+    """A redrive, a release and a seek count attempts anew; a word that was lost is asked for by the next attempt."""
+    one = subscription()
+    one.opening(1)
+    one.noticed(OPENED)
+    deliver(one, 0)
+    delivery = await one.next()
+    assert delivery is not None
+    delivery.ack()
+    said(one)
+    one.opening(2)
+    one.noticed(OPENED)
+    deliver(one, 0, attempt=1)
+    assert said(one) == ({}, 0)
+    again = await one.next()
+    assert again is not None
+    assert (again.offset, again.attempt) == (0, 1)
+
+
 async def test_words_that_waited_go_first_after_a_reconnect() -> None:
     one = subscription()
     one.opening(1)

@@ -14,7 +14,7 @@ from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import OutcomeUnknown
 from trunkline.server.events import bounds
-from trunkline.server.events.bounds import HELD_MAX, LOOK_AHEAD_MAX
+from trunkline.server.events.bounds import HELD_MAX, LookAhead
 from trunkline.server.events.checkpoint import SUBSCRIPTIONS, encode
 from trunkline.server.events.progress import OpenDelivery, Progress, SetAside
 from trunkline.server.journal.batch import BLOCK_RECORDS_MAX, BODY_BYTES_MAX
@@ -87,7 +87,7 @@ def test_the_longest_checkpoint_fits_into_a_record() -> None:
     longest = Progress(
         incarnation=(1 << 64) - 1,
         floor=offset,
-        done=b"\xff" * (LOOK_AHEAD_MAX // 8 + BLOCK_RECORDS_MAX // 8),
+        done=b"\xff" * (LookAhead().look_ahead_max // 8 + BLOCK_RECORDS_MAX // 8),
         delivered_to=offset,
         set_aside=tuple(SetAside(offset + i, 100, "x" * 1_024, time_ns) for i in range(HELD_MAX)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trunkline.server.events import bounds
+from trunkline.server.events.bounds import DEFAULT as AHEAD
 from trunkline.server.events.delivery import Delivery, Limits, Settled
 from trunkline.server.events.order import Ordering
 from trunkline.server.events.progress import Progress
@@ -44,10 +44,10 @@ def test_crashes_do_not_use_up_the_deliveries_of_events_that_nobody_saw() -> Non
     for _ in range(8):
         _, progress = fetch(state, 2)
         state = recovered(progress)
-    assert len(state.set_aside) < 8 * bounds.COUNT_AHEAD_MIN
+    assert len(state.set_aside) < 8 * AHEAD.count_ahead_min
     assert state.waiting == EVENTS - len(state.set_aside)
     _, progress = fetch(state, 2)
-    assert len(progress.open) <= 3 * bounds.COUNT_AHEAD_MIN, "a checkpoint speaks of each event that waits"
+    assert len(progress.open) <= 3 * AHEAD.count_ahead_min, "a checkpoint speaks of each event that waits"
 
 
 def test_redeliveries_wait_for_few_checkpoints_when_many_are_taken() -> None:
@@ -74,7 +74,7 @@ def test_a_lane_that_was_parked_comes_back_many_events_a_checkpoint() -> None:
     state.offer(range(EVENTS), EVENTS, time_ns=0, keys=[7] * EVENTS)
     checkpoint(state)
     state.take(0)
-    for now_ns in (0, bounds.STUCK_NS, 2 * bounds.STUCK_NS):
+    for now_ns in (0, AHEAD.stuck_ns, 2 * AHEAD.stuck_ns):
         state.park_stuck(now_ns)
     assert (state.parked, state.held) == (1, 0)
     checkpoint(state)
@@ -82,7 +82,7 @@ def test_a_lane_that_was_parked_comes_back_many_events_a_checkpoint() -> None:
     order, waits = [0], 0
     while len(order) < EVENTS:
         for key, position in state.wanted_lanes():
-            end = min(position + bounds.READMIT_MAX, EVENTS)
+            end = min(position + AHEAD.readmit_max, EVENTS)
             state.readmit(key, range(position, end), end, time_ns=0)
         if state.blocked:
             waits += 1
@@ -91,4 +91,4 @@ def test_a_lane_that_was_parked_comes_back_many_events_a_checkpoint() -> None:
             assert state.ack(delivery.offset, 1) is Settled.DONE
             order.append(delivery.offset)
     assert order == list(range(EVENTS))
-    assert waits <= 2 * EVENTS / bounds.COUNT_AHEAD_MIN, f"{waits} checkpoints before {EVENTS} events"
+    assert waits <= 2 * EVENTS / AHEAD.count_ahead_min, f"{waits} checkpoints before {EVENTS} events"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from trunkline.api.v1 import events_pb2
 from trunkline.core.hashing import xxh64
-from trunkline.server.events.bounds import READY_MAX
+from trunkline.server.events.bounds import LookAhead
 from trunkline.server.events.change_events import ChangeBlock, DerivedEvent
 from trunkline.server.events.delivery import Limits
 from trunkline.server.events.event_block import EventBlock
@@ -206,7 +206,8 @@ def test_one_that_is_released_before_it_is_looked_at_again_is_not_lost_in_a_cras
 def test_one_lane_looks_no_further_ahead_than_it_has_to() -> None:
     for ordering, wants in ((Ordering.SEQUENTIAL, False), (Ordering.KEYED, True)):
         made = SubscriptionState(Limits(ordering=ordering), incarnation=1, position=0)
-        made.offer(range(READY_MAX), READY_MAX, time_ns=EPOCH, keys=[1] * READY_MAX)
+        many = LookAhead().ready_max
+        made.offer(range(many), many, time_ns=EPOCH, keys=[1] * many)
         assert made.wants() is wants
 
 

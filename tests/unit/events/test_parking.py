@@ -11,7 +11,7 @@ import pytest
 from reference.events_world import BY, Ack, Client, World, event, publish_request
 from reference.registry_world import virtual
 from trunkline.api.v1 import events_pb2
-from trunkline.server.events import bounds
+from trunkline.server.events.bounds import LookAhead
 from trunkline.server.events.explain import Cause, explain
 from trunkline.server.events.feed import Feed
 
@@ -21,11 +21,8 @@ CONFIG = events_pb2.SubscriptionConfig(
 EVENTS = 3_000
 
 
-@pytest.fixture(autouse=True)
-def low_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "LOOK_AHEAD_MAX", 500)
-    monkeypatch.setattr(bounds, "READY_MAX", 100)
-    monkeypatch.setattr(bounds, "READMIT_MAX", 16)
+def low(**more: int) -> World:
+    return World(look_ahead=LookAhead(look_ahead_max=500, ready_max=100, readmit_max=16, **more))
 
 
 def feed_of(world: World) -> Feed:
@@ -79,7 +76,7 @@ async def opened(world: World) -> Client:
 @pytest.mark.parametrize("crash", [None, True, False])
 def test_a_stuck_key_holds_nobody_and_comes_in_order_later(crash: bool | None) -> None:
     async def main() -> None:
-        world = World()
+        world = low()
         hots = [n for n in range(EVENTS) if n % 2 == 0]
         async with world.running(crash=crash is True):
             client = await opened(world)
@@ -112,7 +109,7 @@ def test_a_stuck_key_holds_nobody_and_comes_in_order_later(crash: bool | None) -
 
 def test_a_lane_that_is_stuck_for_a_minute_is_parked_however_short_it_is() -> None:
     async def main() -> None:
-        world = World()
+        world = low()
         async with world.running() as bus:
             client = await opened(world)
             await publish(world, lambda n: "a" if n < 3 else "", count=100)
@@ -137,13 +134,32 @@ def test_a_lane_that_is_stuck_for_a_minute_is_parked_however_short_it_is() -> No
     virtual(main)
 
 
-def test_more_stuck_keys_than_may_be_parked_stop_the_subscription_and_it_says_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bounds, "PARKED_MAX", 2)
+def test_lanes_that_are_stuck_again_with_what_was_readmitted_hold_nobody() -> None:
+    """What was readmitted lies below the floor: it fills what may be held, and the floor tells nothing of it."""
 
     async def main() -> None:
-        world = World()
+        world = World(look_ahead=LookAhead(look_ahead_max=500, ready_max=100, readmit_max=100))
+        async with world.running():
+            client = await opened(world)
+            await publish(world, lambda n: f"stuck-{n % 10}" if n % 2 == 0 else f"k{n % 50}")
+            worker = Worker(world, client, set(range(0, 20, 2)))  # the first two events of five lanes
+            await worker.work()
+            state = feed_of(world).state
+            assert (state.parked, state.floor) == (5, EVENTS)
+            await client.ack(*range(0, 10, 2))
+            await worker.work()  # each lane has come to its second event, and holds a hundred behind it
+            await publish(world, lambda n: f"k{n % 50}", first=EVENTS, count=1_000)
+            began = asyncio.get_running_loop().time()
+            await worker.work()
+            assert set(range(EVENTS, EVENTS + 1_000)) <= set(worker.done)
+            assert asyncio.get_running_loop().time() - began < 10, "they waited for the look at what is stuck"
+
+    virtual(main)
+
+
+def test_more_stuck_keys_than_may_be_parked_stop_the_subscription_and_it_says_so() -> None:
+    async def main() -> None:
+        world = low(parked_max=2)
         async with world.running() as bus:
             client = await opened(world)
             await publish(world, lambda n: f"k{n % 4}")
@@ -167,7 +183,7 @@ def test_more_stuck_keys_than_may_be_parked_stop_the_subscription_and_it_says_so
 
 def test_in_parallel_one_that_is_put_off_for_long_keeps_nobody_from_going_on() -> None:
     async def main() -> None:
-        world = World()
+        world = low()
         config = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(earliest=True))
         async with world.running(crash=True):
             client = world.connect()
@@ -196,7 +212,7 @@ async def reopened(world: World) -> Client:
 
 def test_retention_takes_what_is_parked_and_the_lane_goes_on_behind_it() -> None:
     async def main() -> None:
-        world = World()
+        world = low()
         async with world.running():
             client = await opened(world)
             await publish(world, hot)
