@@ -53,6 +53,7 @@ def look_ahead(seed: int) -> LookAhead:
     return LookAhead(
         look_ahead_max=choose(rng, (8, 12, 40, 1_000)),
         ready_max=choose(rng, (4, 8)),
+        count_ahead_min=choose(rng, (1, 4)),
         stall_ns=50_000_000,
         stuck_ns=choose(rng, (1_500_000_000, 3_000_000_000)),
         stuck_look_ns=300_000_000,
