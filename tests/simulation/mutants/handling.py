@@ -40,7 +40,7 @@ HANDLING_MUTANTS = (
     _Mutant(
         "a later attempt is made before a checkpoint counts it",
         f"{EVENTS}.waiting",
-        "            if entry.attempts < entry.counted or not durable:\n",
+        "            if entry.attempts < entry.counted or not ahead:\n",
         "            if True:\n",
         faults=("kill", "power cut"),
     ),
@@ -109,6 +109,13 @@ HANDLING_MUTANTS = (
         "        return order.is_readmitted(offset) or ",
         "        return False and ",
         faults=("kill", "power cut"),
+    ),
+    _Mutant(
+        "what is counted ahead of a parked lane is not named in the checkpoint",
+        f"{EVENTS}.subscription",
+        ", *(Entry(offset, 0, 1) for offset in following))",
+        ")",
+        faults=("kill", "restart", "power cut"),
     ),
     # Moves, filters, times.
     _Mutant(
