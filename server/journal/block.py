@@ -15,6 +15,7 @@ from trunkline.core.collector import unseen
 from trunkline.core.errors import JournalCorrupt
 from trunkline.core.heads import read_record, write_heads
 from trunkline.core.records import Draft, Record
+from trunkline.core.sequences import NumberedRun
 
 from .batch import Batch as Batch
 from .block_layout import (
@@ -30,6 +31,7 @@ from .block_layout import (
     pack_header,
     padded,
 )
+from .numbered import read_numbered, write_numbered
 
 assert sys.byteorder == "little", "columns are written as they lie in memory"
 
@@ -56,6 +58,7 @@ class Block:
         "id_hashes",
         "incarnation",
         "key_hashes",
+        "numbered",
         "payload",
         "size",
         "time_ns",
@@ -76,6 +79,8 @@ class Block:
     """'Q': 0 for no key."""
     id_hashes: Column
     """'Q': two per record, zeros where records have no ids."""
+    numbered: tuple[NumberedRun, ...]
+    """Which of its events their producers numbered, in order."""
     payload: bytes | memoryview
     size: int
     """Bytes that this takes in memory, about."""
@@ -85,6 +90,7 @@ class Block:
         self.count = count
         self.time_ns = time_ns
         self.incarnation = incarnation
+        self.numbered = ()
         self._drafts: Sequence[Draft] = ()
         self._topics: tuple[str, ...] | bytes = ()
         self._heads: tuple[bytes, memoryview] | None = None
@@ -99,6 +105,7 @@ class Block:
         block.topic_ids = batch.topic_ids
         block.key_hashes = batch.key_hashes or zeros("Q", batch.count)
         block.id_hashes = batch.id_hashes or zeros("Q", 2 * batch.count)
+        block.numbered = batch.numbered
         block._topics = batch.topics
         block._drafts = batch.drafts
         block.size = batch.size
@@ -190,6 +197,8 @@ def encode_block(
         heads = b"".join(own)
         flags |= HEADS
         columns.insert(-1 if flags & TOPIC_IDS else len(columns), array("I", accumulate(map(len, own))).tobytes())
+    elif batch.numbered:
+        common = write_numbered(batch.numbered)
     topics = "\n".join(batch.topics).encode()
     index = b"".join([*columns, topics, common, heads])
     payload = bytes(batch.payload)  # no copy when it is bytes already; the checksum takes nothing else
@@ -250,12 +259,27 @@ def parse_block(data: bytes, at: int, header: Header) -> Block:
     return block
 
 
-def parse_id_hashes(data: bytes, at: int, header: Header) -> Column:
-    """The id hashes of the block at `at`. BlockDamaged when its index is cut short or has another checksum."""
+def parse_ids(data: bytes, at: int, header: Header) -> tuple[Column, tuple[NumberedRun, ...]]:
+    """The id hashes of the block at `at`, and what producers numbered in it.
+
+    BlockDamaged when its index is cut short or has another checksum.
+    """
     index = _checked_index(data, at, header)
+    common_at = header.columns_size + header.topics_size
+    numbered = _read_numbered(header, index[common_at : common_at + header.common_size])
     if not header.flags & IDS:
-        return zeros("Q", 2 * header.records)
-    return memoryview(index)[: 2 * header.records * _WIDTH["Q"]].cast("Q")
+        return zeros("Q", 2 * header.records), numbered
+    return memoryview(index)[: 2 * header.records * _WIDTH["Q"]].cast("Q"), numbered
+
+
+def _read_numbered(header: Header, common: bytes) -> tuple[NumberedRun, ...]:
+    """What stands in the common head of a block of events; that of other records has no such thing."""
+    if not common or header.flags & HEADS:
+        return ()
+    try:
+        return read_numbered(common, header.records)
+    except ValueError as error:
+        raise BlockDamaged(f"the common head: {error}") from error
 
 
 def _checked_index(data: bytes, at: int, header: Header) -> bytes:
@@ -291,6 +315,7 @@ def _parse_index(data: bytes, at: int, header: Header) -> Block:
     if header.flags & HEADS:
         block._heads = index[common_at:own_at], view[own_at:]
         block._head_ends = head_ends
+    block.numbered = _read_numbered(header, index[common_at:own_at])
     block.payload = memoryview(b"")
     block.size = header.size
     return block
