@@ -199,7 +199,7 @@ class ProducerFenced(TrunklineError):
 
 
 class UnknownProducer(TrunklineError):
-    """The stream does not know this epoch of the producer, or no longer: it has to begin a newer one, with sequence 1."""
+    """The stream does not know this epoch of the producer: sequence 1 is missing, or it was forgotten and needs a newer one."""
 
     code = "UNKNOWN_PRODUCER"
     status = "FAILED_PRECONDITION"
