@@ -19,9 +19,12 @@ FIRST_SEQUENCE = 1
 """Of each epoch."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NumberedRun:
-    """Events that a producer numbered without a gap: `count` records from index `first_record` on of a batch or block."""
+    """Events that a producer numbered without a gap: `count` records from index `first_record` on of a batch or block.
+
+    What is in it must not be changed. (To freeze it doubles what a small publish pays for being numbered.)
+    """
 
     first_record: int
     count: int
@@ -59,9 +62,9 @@ class NumberedRun:
         return NumberedRun(run.first_record, run.count + self.count, run.producer, run.epoch, run.first_sequence)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
-    """Where numbered events lie: `count` of them from an offset on."""
+    """Where numbered events lie: `count` of them from an offset on. What is in it must not be changed."""
 
     first_sequence: int
     offset: int

@@ -51,7 +51,7 @@ class NumberedPublish:
         self._scan = scan
         self._run = run
         self._expected_offset = expected_offset
-        self._compared: set[Place] = set()
+        self._compared: list[Place] = []
         """Durable ones whose events are those of the request."""
         self._waited_for_missing = False
 
@@ -64,6 +64,8 @@ class NumberedPublish:
         while True:
             try:
                 repeated = self._appends.producers.repeated(self._run)
+                if not repeated:
+                    return await self._publish_all()
                 if await self._are_repeats(repeated):
                     return await self._publish_rest(repeated)
             except (ProducerFenced, OutOfOrderSequence, PositionMismatch) as refusal:
@@ -89,18 +91,23 @@ class NumberedPublish:
             if any(run.producer == self._run.producer for run in one.batch.numbered)
         ]
 
+    async def _publish_all(self) -> Sequence[PublishedRange]:
+        pending = self._appends.append(Batch.of_scan(self._scan), self._expected_offset)
+        await asyncio.shield(pending.future)
+        return (PublishedRange(pending.offset, self._run.count, False),)
+
     async def _publish_rest(self, repeated: Sequence[Place]) -> Sequence[PublishedRange]:
         """Queue what is not repeated at once; then wait."""
         known = sum(place.count for place in repeated)
         ranges = [PublishedRange(place.offset, place.count, True) for place in repeated]
         waited = [
             one.future
-            for one in (self._appends.pending() if repeated else ())
+            for one in self._appends.pending()
             if any(place.offset < one.end_offset and one.offset < place.end_offset for place in repeated)
         ]
         if known < self._run.count:
-            keep = range(known, self._run.count) if known else None
-            pending = self._appends.append(Batch.of_scan(self._scan, keep), self._expected_offset)
+            rest = Batch.of_scan(self._scan, range(known, self._run.count))
+            pending = self._appends.append(rest, self._expected_offset)
             ranges.append(PublishedRange(pending.offset, self._run.count - known, False))
             waited.append(pending.future)
         for future in waited:
@@ -143,7 +150,7 @@ class NumberedPublish:
                     )
             at = end
         if not all_pending:
-            self._compared.add(place)
+            self._compared.append(place)
         return all_pending
 
     def _same_ids(self, place: Place, first: int, end: int, stored: Column, base_offset: int) -> bool:

@@ -42,7 +42,8 @@ class Numbered:
     """Offset by sequence."""
     unanswered: list[tuple[int, int]] = field(default_factory=list)
     """First sequence and count, in order, without gaps."""
-    fenced: bool = False
+    may_be_fenced: bool = False
+    """A newer epoch was tried, and what became of it is not known."""
 
     def id(self, sequence: int, tail: str = "") -> str:
         return f"{self.producer}|{self.epoch}|{sequence}{tail}"
@@ -65,9 +66,25 @@ class Producers:
         before = self.present.get(producer)
         if before is not None:
             self.zombies.append(before)
-        self.present[producer] = Numbered(producer, 1 if before is None else before.epoch + self.chance.randint(1, 3))
+        last = max((one.epoch for one in self.all if one.producer == producer), default=0)
+        self.present[producer] = Numbered(producer, last + self.chance.randint(1, 3))
         self.all.append(self.present[producer])
         return self.present[producer]
+
+    async def go_back(self, producer: str) -> None:
+        """The one before goes on when nothing was heard of its successor: it does, unless it was fenced."""
+        newer = self.present[producer]
+        before = [one for one in self.zombies if one.producer == producer]
+        if newer.acknowledged or not before:
+            return
+        older = before[-1]
+        older.may_be_fenced = True
+        known = len(older.acknowledged)
+        await self.send(older, requests=1, lose=0)
+        if len(older.acknowledged) > known:
+            self.zombies.remove(older)
+            self.present[producer] = older
+            self.reached.add("went back")
 
     def begin_all(self) -> None:
         """All of them begin anew, as they must when they were silent for longer than the stream remembers."""
@@ -92,6 +109,7 @@ class Producers:
             first = max(1, first - self.chance.randint(1, 5))
             one.unanswered = self._pieces(first, end)
         asked, one.unanswered = one.unanswered, []
+        asked = [request for request in asked for _ in range(2 if self.chance.random() < 0.1 else 1)]
         tasks = [asyncio.ensure_future(self._publish(one, *request)) for request in asked]
         missing = False
         for request, task in zip(asked, tasks, strict=True):
@@ -101,7 +119,8 @@ class Producers:
                 self.reached.add("lost an answer")
             arrived = await self._arrived(one, request, task)
             missing = missing or not arrived
-            if missing:  # also what was acknowledged behind it: the next repeat begins where the first is missing
+            if missing and one.unanswered[-1:] != [request]:
+                # Also what was acknowledged behind it: the next repeat begins where the first is missing.
                 one.unanswered.append(request)
 
     def _pieces(self, first: int, end: int) -> list[tuple[int, int]]:
@@ -125,6 +144,9 @@ class Producers:
             return False
         except PASSING as error:
             self.reached.add(error.code)
+            return False
+        except ProducerFenced:
+            assert one.may_be_fenced
             return False
         except (OutOfOrderSequence, UnknownProducer) as refusal:
             error = refusal
