@@ -65,13 +65,14 @@ class Stream:
     def __init__(self, count: int, producer: str) -> None:
         self.count = count
         self.producer = producer
+        self._run = asyncio.new_event_loop().run_until_complete
         random = Random(1)
         log = MemoryLog("bench/events", LogConfig(sync=Sync.MEMORY), incarnation=1)
         self.events = EventLog(
             log, SystemClock(), dedupe_window_ns=WINDOW_NS, dedupe_ids=DEDUPE_IDS, producers_max=10, seed=1
         )
-        filling = 0 if producer else DEDUPE_IDS // 10_000
-        asyncio.run(self._publish([ready(10_000, random) for _ in range(filling)]))
+        filling = DEDUPE_IDS // 10_000
+        self._run(self._publish([ready(10_000, random) for _ in range(filling)]))
         # More new ids than the window holds, so that all stay new when they come round again.
         self._requests = [ready(count, random) for _ in range(1 if producer else DEDUPE_IDS // count + 1_000)]
         self._next = 0
@@ -96,7 +97,7 @@ class Stream:
         calls = max(1, n // self.count)
         requests = self._taken(calls)
         begin = thread_time_ns()
-        asyncio.run(self._publish(requests))
+        self._run(self._publish(requests))
         return (thread_time_ns() - begin) * n // (calls * self.count)
 
 
