@@ -104,7 +104,8 @@ async def test_sigkill_in_full_flight(server: Server, namespace: str) -> None:
 async def refusal(call: Any) -> TrunklineError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    details = next(value for key, value in caught.value.trailing_metadata() if key == DETAILS_KEY)
+    trailing: Any = caught.value.trailing_metadata()
+    details = next(value for key, value in trailing if key == DETAILS_KEY)
     return error_from(caught.value.code().name, caught.value.details() or "", details)
 
 

@@ -148,15 +148,16 @@ class Producers:
         except ProducerFenced:
             assert one.may_be_fenced
             return False
-        except (OutOfOrderSequence, UnknownProducer) as refusal:
-            error = refusal
-        else:
-            self._acknowledged(one, request, answer)
-            return True
+        except (OutOfOrderSequence, UnknownProducer) as error:
+            self._missing(one, request, error)
+            return False
+        self._acknowledged(one, request, answer)
+        return True
+
+    def _missing(self, one: Numbered, request: tuple[int, int], error: TrunklineError) -> None:
         assert isinstance(error, OutOfOrderSequence) or not one.acknowledged, error
         assert int(error.fields["expected"]) < request[0]
         self.reached.add("refused behind a failure")
-        return False
 
     def _acknowledged(self, one: Numbered, request: tuple[int, int], answer: events_pb2.PublishResponse) -> None:
         offsets = [run.offset + index for run in answer.published for index in range(run.count)]
