@@ -92,6 +92,8 @@ class EventLog:
         self._window = self._new_window()
         self._producers = self._new_producers()
         self._pending: dict[int, PendingAppend] = {}
+        self.undecided: dict[str, list[asyncio.Future[None]]] = {}
+        """By producer: requests that are looked into and may be queued yet."""
         self._recovering = False
 
     async def rebuild(self) -> None:
@@ -207,6 +209,11 @@ class EventLog:
     def first_offset(self) -> int:
         """The first that is kept."""
         return self.log.first_offset
+
+    @property
+    def durable_end(self) -> int:
+        """Behind the last event that is durable."""
+        return self.log.next_offset
 
     def pending(self) -> Iterable[PendingAppend]:
         """What is not durable yet, in order."""

@@ -2,14 +2,15 @@
 
 As with ids, nothing awaits between looking a request up and queueing its append, what is on its way counts, a repeat of
 it is answered when it is durable and fails when it fails, and a refusal that rests on it waits for it. A repeat has to
-be one: its ids are compared with those that stand under its numbers.
+be one: its ids are compared with those that stand under its numbers. That may take a look at the disk; requests of the
+producer that come meanwhile wait for it when they lie behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from trunkline.core.errors import OutOfOrderSequence, PositionMismatch, ProducerFenced, SequenceReused
 from trunkline.core.sequences import NumberedRun, Place, Producers
@@ -36,6 +37,14 @@ class Appends(Protocol):
     def pending(self) -> Iterable[PendingAppend]:
         """What is not durable yet, in order."""
 
+    @property
+    def durable_end(self) -> int:
+        """Behind the last event that is durable."""
+
+    @property
+    def undecided(self) -> dict[str, list[asyncio.Future[None]]]:
+        """By producer: requests that are looked into and may be queued yet."""
+
     def mismatch_rests_on(self, expected_offset: int | None) -> Sequence[PendingAppend]:
         """What may fail, so that the offset is given once more."""
 
@@ -51,8 +60,10 @@ class NumberedPublish:
         self._scan = scan
         self._run = run
         self._expected_offset = expected_offset
-        self._compared: list[Place] = []
-        """Durable ones whose events are those of the request."""
+        self._compared: dict[int, int] = {}
+        """By the offset at which a place begins: up to where what is durable of it was compared."""
+        self._deciding: asyncio.Future[None] | None = None
+        """Those of the producer that came behind this one wait for it."""
         self._waited_for_missing = False
 
     async def publish(self) -> Sequence[PublishedRange]:
@@ -61,6 +72,12 @@ class NumberedPublish:
         Raises ProducerFenced, UnknownProducer, OutOfOrderSequence, DuplicateSequence, SequenceReused, LimitExceeded, and
         what appending raises.
         """
+        try:
+            return await self._publish()
+        finally:
+            self._decided()
+
+    async def _publish(self) -> Sequence[PublishedRange]:
         while True:
             try:
                 repeated = self._appends.producers.repeated(self._run)
@@ -72,24 +89,39 @@ class NumberedPublish:
                 rests_on = self._rests_on(refusal)
                 if not rests_on:
                     raise
-                await asyncio.wait([pending.future for pending in rests_on])
+                await asyncio.wait(rests_on)
 
-    def _rests_on(self, refusal: Exception) -> Sequence[PendingAppend]:
-        """What has to be durable before the refusal holds."""
+    def _rests_on(self, refusal: Exception) -> Sequence[asyncio.Future[Any]]:
+        """What has to be known before the refusal holds."""
         if isinstance(refusal, PositionMismatch):
-            return self._appends.mismatch_rests_on(self._expected_offset)
+            return [one.future for one in self._appends.mismatch_rests_on(self._expected_offset)]
+        undecided: Sequence[asyncio.Future[Any]] = ()
         if isinstance(refusal, OutOfOrderSequence):
-            # It holds whatever becomes of them; the number that is told does not. Once: others may come for ever.
+            # What becomes of those that are queued changes the number that is told, and of those before them, whether
+            # this one is next. Once: others may come for ever.
             if self._waited_for_missing:
                 return ()
             self._waited_for_missing = True
+            undecided = self._appends.undecided.get(self._run.producer, ())
         elif not self._appends.producers.epoch_is_unsettled(self._run.producer):
             return ()
-        return [
-            one
-            for one in self._appends.pending()
-            if any(run.producer == self._run.producer for run in one.batch.numbered)
-        ]
+        queued = [one for one in self._appends.pending() if one.is_of(self._run.producer)]
+        return [*undecided, *(one.future for one in queued)]
+
+    def _begin_to_decide(self) -> None:
+        if self._deciding is None:
+            self._deciding = asyncio.get_running_loop().create_future()
+            self._appends.undecided.setdefault(self._run.producer, []).append(self._deciding)
+
+    def _decided(self) -> None:
+        """It is queued, or will not be."""
+        if self._deciding is not None:
+            undecided = self._appends.undecided[self._run.producer]
+            undecided.remove(self._deciding)
+            if not undecided:
+                del self._appends.undecided[self._run.producer]
+            self._deciding.set_result(None)
+            self._deciding = None
 
     async def _publish_all(self) -> Sequence[PublishedRange]:
         pending = self._appends.append(Batch.of_scan(self._scan), self._expected_offset)
@@ -110,6 +142,7 @@ class NumberedPublish:
             pending = self._appends.append(rest, self._expected_offset)
             ranges.append(PublishedRange(pending.offset, self._run.count - known, False))
             waited.append(pending.future)
+        self._decided()
         for future in waited:
             await asyncio.shield(future)
         return ranges
@@ -119,39 +152,45 @@ class NumberedPublish:
 
         False: something was awaited, so that it may be otherwise now.
         """
-        went_on = True
+        nothing_awaited = True
         for place in repeated:
-            if place not in self._compared and not await self._is_repeat(place):
-                went_on = False
-        return went_on
+            begin = self._compared.get(place.offset, place.offset)
+            end = min(place.end_offset, self._appends.durable_end)
+            if begin < end:
+                self._begin_to_decide()
+                await self._compare_stored(place, begin, end)
+                self._compared[place.offset] = end
+                nothing_awaited = False
+        return nothing_awaited and await self._are_queued(repeated)
 
-    async def _is_repeat(self, place: Place) -> bool:
-        """Compare one place, pieces of which may be durable and others not. False as `_are_repeats`."""
-        at, all_pending = place.offset, True
-        while at < place.end_offset:
-            pending = next((one for one in self._appends.pending() if one.holds(at)), None)
-            if pending is not None:
-                end = min(pending.end_offset, place.end_offset)
-                if not self._same_ids(place, at, end, pending.batch.id_hashes, pending.offset):
-                    await asyncio.wait([pending.future])
+    async def _compare_stored(self, place: Place, at: int, end: int) -> None:
+        """Compare what is durable of a place. SequenceReused."""
+        while at < end:
+            block = await self._appends.block_at(at)
+            if block is None:
+                at = max(at + 1, self._appends.first_offset)
+                continue
+            stop = min(block.end_offset, end)
+            if not self._same_ids(place, at, stop, block.id_hashes, block.base_offset):
+                sequence = place.first_sequence + at - place.offset
+                raise SequenceReused(
+                    f"producer {self._run.producer} has published other events from sequence {sequence} on "
+                    f"in epoch {self._run.epoch}",
+                    sequence=str(sequence),
+                    offset=str(at),
+                )
+            at = stop
+
+    async def _are_queued(self, repeated: Sequence[Place]) -> bool:
+        """Compare what is not durable of some places. False when others are there, after they are durable or failed."""
+        for one in self._appends.pending():
+            for place in repeated:
+                first, end = max(place.offset, one.offset), min(place.end_offset, one.end_offset)
+                if first < end and not self._same_ids(place, first, end, one.batch.id_hashes, one.offset):
+                    self._begin_to_decide()
+                    await asyncio.wait([one.future])
                     return False
-            else:
-                all_pending = False
-                block = await self._appends.block_at(at)
-                end = max(at + 1, self._appends.first_offset) if block is None else block.end_offset
-                end = min(end, place.end_offset)
-                if block is not None and not self._same_ids(place, at, end, block.id_hashes, block.base_offset):
-                    sequence = place.first_sequence + at - place.offset
-                    raise SequenceReused(
-                        f"producer {self._run.producer} has published other events from sequence {sequence} on "
-                        f"in epoch {self._run.epoch}",
-                        sequence=str(sequence),
-                        offset=str(at),
-                    )
-            at = end
-        if not all_pending:
-            self._compared.append(place)
-        return all_pending
+        return True
 
     def _same_ids(self, place: Place, first: int, end: int, stored: Column, base_offset: int) -> bool:
         """Whether the events of a place with offsets [first, end) have the ids of those that are stored."""

@@ -43,6 +43,10 @@ class PendingAppend(NamedTuple):
         """Behind the last."""
         return self.offset + self.batch.count
 
+    def is_of(self, producer: str) -> bool:
+        """Whether the producer numbered events of it."""
+        return any(run.producer == producer for run in self.batch.numbered)
+
     def holds(self, offset: int) -> bool:
         """Whether an event of it has this offset."""
         return self.offset <= offset < self.end_offset

@@ -6,11 +6,12 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from integration.processes import Server, serving
+from integration.processes import Server, serving, trunkline
 from integration.waiting import until
 
 from trunkline.api.status import DETAILS_KEY, error_from
@@ -43,11 +44,11 @@ def namespace() -> str:
     return f"producers-{next(NAMESPACES)}"
 
 
-async def stored(trunkline: Trunkline, stream: str = "events") -> list[str]:
+async def stored(connection: Trunkline) -> list[str]:
     """The data of all events, in order."""
     found: list[str] = []
-    end = (await trunkline.publish(Event(type="end"), stream=stream)).offsets[0]
-    async for delivery in trunkline.subscribe(stream=stream, start="earliest", acknowledge=False):
+    end = (await connection.publish(Event(type="end"))).offsets[0]
+    async for delivery in connection.subscribe(start="earliest", acknowledge=False):
         if delivery.offset >= end:
             return found
         found.append(str(delivery.event.data))
@@ -57,15 +58,15 @@ async def stored(trunkline: Trunkline, stream: str = "events") -> list[str]:
 class Load:
     """A publisher that pipelines numbers until it is told to stop."""
 
-    def __init__(self, trunkline: Trunkline, name: str) -> None:
+    def __init__(self, connection: Trunkline, name: str) -> None:
         self.name = name
         self.answers: list[asyncio.Future[Any]] = []
         self.answered = 0
         self.stopped = False
-        self._trunkline = trunkline
+        self._connection = connection
 
     async def run(self) -> None:
-        async with self._trunkline.publisher(producer=self.name, timeout_s=60) as publisher:
+        async with self._connection.publisher(producer=self.name, timeout_s=60) as publisher:
             while not self.stopped:
                 for _ in range(5):
                     answer = await publisher.send(Event(type="tick", data=f"{self.name} {len(self.answers)}"))
@@ -79,8 +80,8 @@ class Load:
 
 @pytest.mark.timeout(180)
 async def test_sigkill_in_full_flight(server: Server, namespace: str) -> None:
-    async with connect(server.address, namespace=namespace) as trunkline:
-        loads = [Load(trunkline, f"p{number}") for number in range(PUBLISHERS)]
+    async with connect(server.address, namespace=namespace) as connection:
+        loads = [Load(connection, f"p{number}") for number in range(PUBLISHERS)]
         tasks = [asyncio.create_task(load.run()) for load in loads]
         for _ in range(KILLS):
             before = [load.answered for load in loads]
@@ -90,7 +91,7 @@ async def test_sigkill_in_full_flight(server: Server, namespace: str) -> None:
         for load in loads:
             load.stopped = True
         await asyncio.gather(*tasks)
-        found = await stored(trunkline)
+        found = await stored(connection)
         duplicates = 0
         for load in loads:
             mine = [index for index, text in enumerate(found) if text.split()[0] == load.name]
@@ -207,6 +208,26 @@ async def test_what_a_start_remembers(server: Server, namespace: str, clean: boo
         assert isinstance(await refusal(raw.call(1, "z", epoch=2)), ProducerFenced)
         assert isinstance(await refusal(raw.call(3, "z", producer="q")), OutOfOrderSequence)
         assert isinstance(await refusal(gone.call(2, "b")), UnknownProducer)
+
+
+async def test_what_a_restored_journal_remembers(tmp_path: Path) -> None:
+    backup = str(tmp_path / "backup")
+    with serving(tmp_path) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            raw = Raw(channel, "shop")
+            await raw.publish(1, "a", "b")
+            saved = await asyncio.to_thread(trunkline, "journal", "backup", str(tmp_path / "data"), backup)
+            assert saved.returncode == 0, saved.stderr
+            await raw.publish(3, "c")
+    (tmp_path / "restored").mkdir()
+    restored = await asyncio.to_thread(trunkline, "journal", "restore", backup, str(tmp_path / "restored" / "data"))
+    assert restored.returncode == 0, restored.stderr
+    with serving(tmp_path / "restored") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            raw = Raw(channel, "shop")
+            lost = await refusal(raw.call(4, "d"))
+            assert (type(lost), lost.fields) == (OutOfOrderSequence, {"expected": "3"})
+            assert await raw.publish(1, "a", "b", "c", "d") == [(0, 2, True), (2, 2, False)]
 
 
 async def test_a_stream_that_was_made_anew_knows_nobody(server: Server, namespace: str) -> None:

@@ -108,20 +108,18 @@ class Producers:
         if self.chance.random() < 0.3:
             first = max(1, first - self.chance.randint(1, 5))
             one.unanswered = self._pieces(first, end)
-        asked, one.unanswered = one.unanswered, []
-        asked = [request for request in asked for _ in range(2 if self.chance.random() < 0.1 else 1)]
+        asked = [request for request in one.unanswered for _ in range(2 if self.chance.random() < 0.1 else 1)]
         tasks = [asyncio.ensure_future(self._publish(one, *request)) for request in asked]
-        missing = False
+        first_missing = None
         for request, task in zip(asked, tasks, strict=True):
             if self.chance.random() < lose:
                 await asyncio.sleep(self.chance.choice([0, 0.001]))
                 task.cancel()
                 self.reached.add("lost an answer")
-            arrived = await self._arrived(one, request, task)
-            missing = missing or not arrived
-            if missing and one.unanswered[-1:] != [request]:
-                # Also what was acknowledged behind it: the next repeat begins where the first is missing.
-                one.unanswered.append(request)
+            if not await self._arrived(one, request, task) and first_missing is None:
+                first_missing = request
+        # What was acknowledged behind it, too: the next repeat begins where the first is missing.
+        one.unanswered = [] if first_missing is None else one.unanswered[one.unanswered.index(first_missing) :]
 
     def _pieces(self, first: int, end: int) -> list[tuple[int, int]]:
         pieces = []

@@ -58,6 +58,26 @@ def test_of_what_is_partly_a_repeat_the_rest_is_appended() -> None:
     in_loop(main)
 
 
+def test_what_comes_while_a_repeat_is_looked_into_waits_for_it() -> None:
+    async def main() -> None:
+        bench = Bench()
+        await bench.publish("a", "b", **numbered(1))
+        tasks = [bench.begin(*ids, **numbered(first)) for ids, first in (("bc", 2), ("d", 4), ("e", 5))]
+        await turns()
+        await bench.log.let_through()
+        assert [shown(await task) for task in tasks] == [
+            [(1, 1, True), (2, 1, False)],
+            [(3, 1, False)],
+            [(4, 1, False)],
+        ]
+        wrong, behind = bench.begin("?", "f", **numbered(5)), bench.begin("g", **numbered(7))
+        await refused(wrong, SequenceReused)
+        assert await refused(behind, OutOfOrderSequence) == {"expected": "6"}
+        assert not bench.events.undecided
+
+    in_loop(main)
+
+
 def test_a_gap_is_refused_and_nothing_is_appended() -> None:
     async def main() -> None:
         bench = Bench()
