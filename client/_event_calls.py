@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Unpack
 
+from trunkline.api.formats import FORMS
 from trunkline.api.v1 import events_pb2
+from trunkline.api.v1.rules_pb2 import FORMAT_ID
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Sync
 
@@ -57,6 +59,8 @@ class EventCalls(Connected):
         told by `epoch`: give a larger one at each start, or leave it to the clock.
         """
         self._check_open()
+        if producer is not None and not FORMS[FORMAT_ID].accepts(producer):
+            raise InvalidArgument.of("producer", FORMS[FORMAT_ID].rule, producer)
         if epoch is not None and (producer is None or not 0 <= epoch < 1 << 63):
             raise InvalidArgument.of("epoch", "between 0 and 2^63 - 1, with a producer", epoch)
         publisher = Publisher(

@@ -317,6 +317,11 @@ class SyncPublisher(SyncSender):
         """It takes no more."""
         return self._portal.run(lambda: self._async.closed)
 
+    @property
+    def epoch(self) -> int | None:
+        """The producer's; None without one, and before it is opened. It grows when the stream had forgotten the producer."""
+        return self._portal.run(lambda: self._async.epoch)
+
     def publish(self, events: Event | Iterable[Event]) -> Published:
         """Send and wait for the answer."""
         return self._portal.call(self._async.publish, events)

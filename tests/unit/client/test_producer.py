@@ -277,8 +277,11 @@ def test_a_deadline_ends_it() -> None:
     in_virtual_time(test)
 
 
-def test_an_epoch_is_a_producers() -> None:
+def test_names_and_epochs_that_no_stream_takes_are_refused_at_once() -> None:
     async def test(_: Plane, trunkline: Trunkline) -> None:
+        for name in ("", "a b", "p" * 129):
+            with pytest.raises(InvalidArgument, match="producer"):
+                trunkline.publisher(producer=name)
         for wrong in ({"epoch": 1}, {"producer": "p", "epoch": -1}, {"producer": "p", "epoch": 2**63}):
             with pytest.raises(InvalidArgument, match="epoch"):
                 trunkline.publisher(**wrong)
