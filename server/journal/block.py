@@ -51,6 +51,7 @@ class Block:
         "_drafts",
         "_head_ends",
         "_heads",
+        "_numbered",
         "_topics",
         "base_offset",
         "count",
@@ -58,7 +59,6 @@ class Block:
         "id_hashes",
         "incarnation",
         "key_hashes",
-        "numbered",
         "payload",
         "size",
         "time_ns",
@@ -79,8 +79,6 @@ class Block:
     """'Q': 0 for no key."""
     id_hashes: Column
     """'Q': two per record, zeros where records have no ids."""
-    numbered: tuple[NumberedRun, ...]
-    """Which of its events their producers numbered, in order."""
     payload: bytes | memoryview
     size: int
     """Bytes that this takes in memory, about."""
@@ -90,7 +88,7 @@ class Block:
         self.count = count
         self.time_ns = time_ns
         self.incarnation = incarnation
-        self.numbered = ()
+        self._numbered: tuple[NumberedRun, ...] | bytes = ()
         self._drafts: Sequence[Draft] = ()
         self._topics: tuple[str, ...] | bytes = ()
         self._heads: tuple[bytes, memoryview] | None = None
@@ -105,7 +103,7 @@ class Block:
         block.topic_ids = batch.topic_ids
         block.key_hashes = batch.key_hashes or zeros("Q", batch.count)
         block.id_hashes = batch.id_hashes or zeros("Q", 2 * batch.count)
-        block.numbered = batch.numbered
+        block._numbered = batch.numbered
         block._topics = batch.topics
         block._drafts = batch.drafts
         block.size = batch.size
@@ -125,6 +123,16 @@ class Block:
             except UnicodeDecodeError as error:
                 raise self._corrupt(error) from error
         return self._topics
+
+    @property
+    def numbered(self) -> tuple[NumberedRun, ...]:
+        """Which of its events their producers numbered, in order."""
+        if isinstance(self._numbered, bytes):
+            try:
+                self._numbered = read_numbered(self._numbered, self.count)
+            except ValueError as error:
+                raise self._corrupt(error) from error
+        return self._numbered
 
     def frame(self, index: int) -> memoryview:
         """Tag, length and body of one record."""
@@ -265,21 +273,16 @@ def parse_ids(data: bytes, at: int, header: Header) -> tuple[Column, tuple[Numbe
     BlockDamaged when its index is cut short or has another checksum.
     """
     index = _checked_index(data, at, header)
-    common_at = header.columns_size + header.topics_size
-    numbered = _read_numbered(header, index[common_at : common_at + header.common_size])
+    numbered: tuple[NumberedRun, ...] = ()
+    if header.common_size and not header.flags & HEADS:
+        common_at = header.columns_size + header.topics_size
+        try:
+            numbered = read_numbered(index[common_at : common_at + header.common_size], header.records)
+        except ValueError as error:
+            raise BlockDamaged(f"what producers numbered: {error}") from error
     if not header.flags & IDS:
         return zeros("Q", 2 * header.records), numbered
     return memoryview(index)[: 2 * header.records * _WIDTH["Q"]].cast("Q"), numbered
-
-
-def _read_numbered(header: Header, common: bytes) -> tuple[NumberedRun, ...]:
-    """What stands in the common head of a block of events; that of other records has no such thing."""
-    if not common or header.flags & HEADS:
-        return ()
-    try:
-        return read_numbered(common, header.records)
-    except ValueError as error:
-        raise BlockDamaged(f"the common head: {error}") from error
 
 
 def _checked_index(data: bytes, at: int, header: Header) -> bytes:
@@ -315,7 +318,8 @@ def _parse_index(data: bytes, at: int, header: Header) -> Block:
     if header.flags & HEADS:
         block._heads = index[common_at:own_at], view[own_at:]
         block._head_ends = head_ends
-    block.numbered = _read_numbered(header, index[common_at:own_at])
+    elif common_at < own_at:
+        block._numbered = index[common_at:own_at]
     block.payload = memoryview(b"")
     block.size = header.size
     return block

@@ -86,6 +86,7 @@ class NumberedPublish:
                 if await self._are_repeats(repeated):
                     return await self._publish_rest(repeated)
             except (ProducerFenced, OutOfOrderSequence, PositionMismatch) as refusal:
+                self._decided()
                 rests_on = self._rests_on(refusal)
                 if not rests_on:
                     raise

@@ -228,6 +228,23 @@ def test_another_event_under_the_number_of_one_on_its_way_waits_for_that() -> No
     in_loop(main)
 
 
+def test_nobody_waits_for_itself() -> None:
+    async def main() -> None:
+        bench = Bench()
+        await bench.publish("a", **numbered(1))
+        tasks = [bench.begin("b", **numbered(2)), bench.begin("c", **numbered(3))]
+        other = bench.begin("other", **numbered(3))
+        await turns()
+        await bench.log.fail(DiskFull("no space"))
+        for task in tasks:
+            await refused(task, DiskFull)
+        async with asyncio.timeout(1):
+            assert await refused(other, OutOfOrderSequence) == {"expected": "2"}
+        assert not bench.events.undecided
+
+    in_loop(main)
+
+
 def test_producers_are_learned_from_the_log() -> None:
     async def main() -> None:
         bench = Bench()
