@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import google_crc32c
 import pytest
 
 from reference.journal_batches import FakeScan, body_of, events_batch, scan_of
+from trunkline.api.journal.v1 import record_pb2
 from trunkline.core.errors import InvalidArgument, JournalCorrupt, JournalTooNew
 from trunkline.core.records import Draft, Version
 from trunkline.core.sequences import NumberedRun
@@ -149,6 +151,15 @@ def test_what_producers_numbered_is_told_by_the_block_and_by_its_index_alone() -
     assert parse_ids(data[: HEADER_BYTES + header.index_size], 0, header) == (batch.id_hashes, expected)
     assert list(not_numbered(expected, batch.count)) == [(0, 2), (9, 10)]
     assert_same(parsed(data), batch)
+
+
+def test_numbers_lie_where_the_layout_says() -> None:
+    data = encoded(numbered_batch(2, producer="p", epoch=3, first=9))
+    topics_size, common_size, heads_size = struct.unpack_from("<III", data, 68)
+    assert heads_size == 0
+    at = 88 + 2 * 16 + 2 * 4 + topics_size
+    [run] = record_pb2.RecordHead.FromString(data[at : at + common_size]).numbered
+    assert (run.first_record, run.count, run.producer, run.epoch, run.first_sequence) == (0, 2, "p", 3, 9)
 
 
 def test_numbers_cost_a_block_of_events_some_fifty_bytes() -> None:
