@@ -50,9 +50,15 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="wire",
-        what="scan publish requests, and events in JSON; look ids up in a full dedupe window; read what is saved of instances",
-        modules=("bench.micro.wire", "bench.micro.jsontext", "bench.micro.dedupe", "bench.micro.saved"),
-        peers="protobuf with a Python loop; json.loads; OrderedDict",
+        what="scan publish requests, and events in JSON; recognise repeats, by ids and by numbers; read what is saved",
+        modules=(
+            "bench.micro.wire",
+            "bench.micro.jsontext",
+            "bench.micro.dedupe",
+            "bench.micro.publish",
+            "bench.micro.saved",
+        ),
+        peers="protobuf with a Python loop; json.loads; OrderedDict; ids for numbers",
         sizes="1 and 1,000 events of 200 bytes; JSON of 150 bytes to 100 kB; 1,000,000 ids; an instance of 150 bytes",
     ),
     Benchmark(

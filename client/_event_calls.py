@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Unpack
 
+from trunkline.api.formats import FORMS
 from trunkline.api.v1 import events_pb2
+from trunkline.api.v1.rules_pb2 import FORMAT_ID
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Sync
 
@@ -48,10 +50,19 @@ class EventCalls(Connected):
 
     def publisher(
         self, *, stream: str = "events", require: Sync | None = None, in_flight_max: int = 10_000,
-        timeout_s: float | None = None, namespace: str | None = None,
+        timeout_s: float | None = None, namespace: str | None = None, producer: str | None = None, epoch: int | None = None,
     ) -> Publisher:  # fmt: skip
-        """For many events: answers are not waited for one by one. At most `in_flight_max` events are unanswered."""
+        """For many events: answers are not waited for one by one. At most `in_flight_max` events are unanswered.
+
+        With a `producer`, a name that belongs to one publisher of the stream at a time, its events are numbered: appended
+        once and in the order of the calls, whatever is repeated. The last to be opened fences those before it. That is
+        told by `epoch`: give a larger one at each start, or leave it to the clock.
+        """
         self._check_open()
+        if producer is not None and not FORMS[FORMAT_ID].accepts(producer):
+            raise InvalidArgument.of("producer", FORMS[FORMAT_ID].rule, producer)
+        if epoch is not None and (producer is None or not 0 <= epoch < 1 << 63):
+            raise InvalidArgument.of("epoch", "between 0 and 2^63 - 1, with a producer", epoch)
         publisher = Publisher(
             self._link,
             self._edge,
@@ -63,6 +74,8 @@ class EventCalls(Connected):
             require=require,
             in_flight_max=in_flight_max,
             timeout_s=self._options.timeout_s if timeout_s is None else timeout_s,
+            producer=producer,
+            epoch=epoch,
         )
         self._owned(publisher)
         return publisher

@@ -56,7 +56,9 @@ FACES = {
     ),
     "Fetched": Face("_pull", ("settle", "__len__", "__iter__", "__aenter__", "__aexit__")),
     "Publisher": Face(
-        "_publisher", ("in_flight", "closed", "publish", "flush", "close", "__aenter__", "__aexit__"), base="SyncSender"
+        "_publisher",
+        ("in_flight", "closed", "epoch", "publish", "flush", "close", "__aenter__", "__aexit__"),
+        base="SyncSender",
     ),
     "Choice": Face("_chooser", ("endpoint", "instance", "failed", "__enter__", "__exit__")),
     "Chooser": Face("_chooser", ("view", "choose", "close", "__aenter__", "__aexit__")),

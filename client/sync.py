@@ -301,7 +301,10 @@ class SyncFetched(SyncFace[Fetched]):
 class SyncPublisher(SyncSender):
     """Publishes to one stream without waiting for each answer. Use it with `with`; leaving waits for all answers.
 
-    Events of one publisher are appended in the order of the calls, as long as no request fails.
+    Events of one publisher are appended in the order of the calls, as long as no request fails. With a `producer` they are
+    numbered: none is appended before those of earlier calls, whatever fails, and the first request that fails for good
+    ends the publisher. What comes behind it fails with OutOfOrderSequence; all fail with ProducerFenced when another
+    publisher of the name has begun.
     """
 
     @property
@@ -313,6 +316,11 @@ class SyncPublisher(SyncSender):
     def closed(self) -> bool:
         """It takes no more."""
         return self._portal.run(lambda: self._async.closed)
+
+    @property
+    def epoch(self) -> int | None:
+        """The producer's; None without one, and before it is opened. It grows when the stream had forgotten the producer."""
+        return self._portal.run(lambda: self._async.epoch)
 
     def publish(self, events: Event | Iterable[Event]) -> Published:
         """Send and wait for the answer."""
@@ -590,8 +598,15 @@ class SyncTrunkline(SyncConnection):
         in_flight_max: int = 10000,
         timeout_s: float | None = None,
         namespace: str | None = None,
+        producer: str | None = None,
+        epoch: int | None = None,
     ) -> SyncPublisher:
-        """For many events: answers are not waited for one by one. At most `in_flight_max` events are unanswered."""
+        """For many events: answers are not waited for one by one. At most `in_flight_max` events are unanswered.
+
+        With a `producer`, a name that belongs to one publisher of the stream at a time, its events are numbered: appended
+        once and in the order of the calls, whatever is repeated. The last to be opened fences those before it. That is
+        told by `epoch`: give a larger one at each start, or leave it to the clock.
+        """
         return SyncPublisher(
             self._portal,
             self._portal.run(
@@ -601,6 +616,8 @@ class SyncTrunkline(SyncConnection):
                 in_flight_max=in_flight_max,
                 timeout_s=timeout_s,
                 namespace=namespace,
+                producer=producer,
+                epoch=epoch,
             ),
         )
 

@@ -191,6 +191,41 @@ class PositionMismatch(TrunklineError):
     status = "ABORTED"
 
 
+class ProducerFenced(TrunklineError):
+    """A newer epoch of the producer has published: this one may not any more; `fields` has `epoch`, the newer one."""
+
+    code = "PRODUCER_FENCED"
+    status = "FAILED_PRECONDITION"
+
+
+class UnknownProducer(TrunklineError):
+    """The stream does not know this epoch of the producer: sequence 1 is missing, or it was forgotten and needs a newer one."""
+
+    code = "UNKNOWN_PRODUCER"
+    status = "FAILED_PRECONDITION"
+
+
+class OutOfOrderSequence(TrunklineError):
+    """What the producer published before this is missing: repeat from `expected` on, which `fields` has."""
+
+    code = "OUT_OF_ORDER_SEQUENCE"
+    status = "FAILED_PRECONDITION"
+
+
+class DuplicateSequence(TrunklineError):
+    """The producer published this before, too long ago for its offsets to be remembered."""
+
+    code = "DUPLICATE_SEQUENCE"
+    status = "ALREADY_EXISTS"
+
+
+class SequenceReused(TrunklineError):
+    """The producer has published another event under this sequence: two programs share its epoch, or one counts wrong."""
+
+    code = "SEQUENCE_REUSED"
+    status = "ALREADY_EXISTS"
+
+
 class TokenMalformed(TrunklineError):
     """A resume token that was not made by Trunkline, or was damaged."""
 

@@ -25,6 +25,14 @@ class Scan:
     def expected_offset(self) -> int | None:
         """What the first event must get."""
     @property
+    def producer(self) -> str:
+        """Who numbered the events; empty when nobody did."""
+    @property
+    def producer_epoch(self) -> int: ...
+    @property
+    def first_sequence(self) -> int:
+        """Number of the first event, at least 1; 0 without a producer."""
+    @property
     def count(self) -> int:
         """How many events."""
     @property

@@ -26,6 +26,7 @@ cdef enum:
     _EVENTS_MAX = 10_000
     _LABEL_BYTES_MAX = 63
     _STREAM_BYTES_MAX = 128
+    _PRODUCER_BYTES_MAX = 128
     _SYNC_MAX = 3
     _TOPICS_AT_HAND = 32
     _COPIED_BYTES_MAX = 16 << 10  # a view takes 250 bytes, two objects that are collected, and keeps the whole request
@@ -34,6 +35,7 @@ cdef enum:
 EVENTS_MAX = _EVENTS_MAX
 STREAM_DEFAULT = "events"
 
+cdef uint64_t _SEQUENCE_MAX = 1ULL << 62
 cdef uint64_t _HIGH_SEED = 0x9E3779B97F4A7C15ULL
 cdef array.array _U16 = array.array("H")
 cdef array.array _U32 = array.array("I")
@@ -46,9 +48,14 @@ cdef struct Request:
     uint64_t sync
     uint64_t sequence
     uint64_t expected_offset
+    Span producer
+    uint64_t producer_epoch
+    uint64_t first_sequence
     bint has_sync
     bint has_sequence
     bint has_expected_offset
+    bint has_producer_epoch
+    bint has_first_sequence
     Py_ssize_t count
     Py_ssize_t payload    # bytes of all frames, each in its shortest form
     const uint8_t* first  # the first frame
@@ -70,6 +77,9 @@ cdef class Scan:
     cdef readonly int require_sync
     cdef readonly uint64_t sequence
     cdef readonly object expected_offset
+    cdef readonly str producer
+    cdef readonly uint64_t producer_epoch
+    cdef readonly uint64_t first_sequence
     cdef readonly Py_ssize_t count
     cdef readonly object payload
     cdef readonly array.array ends
@@ -121,6 +131,12 @@ cdef int _read_request(const uint8_t* at, const uint8_t* end, Request* request, 
             _read_number(&at, end, &request.sequence, &request.has_sequence, "sequence")
         elif tag == 0x28:
             _read_number(&at, end, &request.expected_offset, &request.has_expected_offset, "expected_offset")
+        elif tag == 0x32:
+            read_string(&at, end, &request.producer, REQUEST, "producer")
+        elif tag == 0x38:
+            _read_number(&at, end, &request.producer_epoch, &request.has_producer_epoch, "producer_epoch")
+        elif tag == 0x40:
+            _read_number(&at, end, &request.first_sequence, &request.has_first_sequence, "first_sequence")
         elif skip_value(&at, end, tag, DEPTH_MAX) < 0:
             return refuse_malformed(REQUEST)
     return 0
@@ -168,9 +184,43 @@ cdef int _check_request(Request* request) except -1:
         return refuse(REQUEST, "stream", "DNS labels separated by dots", shown(request.stream))
     if not 0 <= sync <= _SYNC_MAX:
         return refuse(REQUEST, "require_sync", "a known value", f"{sync}")
+    _check_numbers(request)
     if request.count == 0:
         return refuse(REQUEST, "events", "required", "none")
     return 0
+
+
+cdef int _check_numbers(Request* request) except -1:
+    """Hold what is said of a producer to the rules; nothing may be said without one."""
+    if request.producer.size == 0:
+        if request.producer_epoch:
+            return refuse(REQUEST, "producer_epoch", "only with a producer", f"{request.producer_epoch}")
+        if request.first_sequence:
+            return refuse(REQUEST, "first_sequence", "only with a producer", f"{request.first_sequence}")
+        return 0
+    if not _is_id(request.producer):
+        return refuse(
+            REQUEST, "producer", f"letters, digits and ._:@/-, at most {_PRODUCER_BYTES_MAX} characters",
+            shown(request.producer),
+        )
+    if not 1 <= request.first_sequence <= _SEQUENCE_MAX:
+        return refuse(
+            REQUEST, "first_sequence", f"between 1 and {_SEQUENCE_MAX} with a producer", f"{request.first_sequence}"
+        )
+    return 0
+
+
+cdef bint _is_id(Span text) noexcept:
+    """Whether the text has the contract's FORMAT_ID."""
+    cdef Py_ssize_t i
+    cdef uint8_t c
+    if text.size > _PRODUCER_BYTES_MAX:
+        return False
+    for i in range(text.size):
+        c = text.at[i]
+        if not (c'a' <= c <= c'z' or c'A' <= c <= c'Z' or c'-' <= c <= c':' or c == c'@' or c == c'_'):
+            return False  # from '-' to ':' are '-', '.', '/', the digits and ':'
+    return True
 
 
 cdef bint _are_labels(Span text, Py_ssize_t bytes_max, bint dots) noexcept:
@@ -199,6 +249,9 @@ cdef Scan _new_scan(Request* request):
     scan.require_sync = <int>request.sync
     scan.sequence = request.sequence
     scan.expected_offset = request.expected_offset if request.has_expected_offset else None
+    scan.producer = request.producer.at[:request.producer.size].decode("ascii") if request.producer.size else ""
+    scan.producer_epoch = request.producer_epoch
+    scan.first_sequence = request.first_sequence
     scan.count = request.count
     scan.ends = unseen(array.clone(_U32, request.count, False))
     scan.topic_ids = unseen(array.clone(_U16, request.count, False))

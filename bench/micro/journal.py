@@ -110,7 +110,7 @@ async def open_seconds(folder: str) -> tuple[float, float]:
     log = await engine.open_log("bench/events", LogConfig(sync=Sync.FSYNCED))
     opened = time.perf_counter() - started
     ids = 0
-    async for hashes in log.id_hash_columns(from_time_ns=0, max_ids=1_000_000):
+    async for hashes in log.ids(from_time_ns=0, max_ids=1_000_000):
         ids += len(hashes.id_hashes)
     assert ids >= 2 * min(1_000_000, log.next_offset)
     read = time.perf_counter() - started - opened

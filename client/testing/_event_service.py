@@ -13,6 +13,7 @@ from trunkline.api.v1 import common_pb2, events_pb2, events_pb2_grpc
 from trunkline.api.v1.events_pb2 import Delivery, SubscribeRequest, SubscribeResponse, SubscriptionNotice
 from trunkline.core.clock import Clock
 from trunkline.core.errors import NotSupported, StreamNotFound, SubscriptionNotFound, TrunklineError
+from trunkline.core.sequences import NumberedRun
 
 from ._registry_service import answered
 from ._streams import MemoryStream, MemorySubscription
@@ -100,9 +101,7 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         if self.refuse is not None:
             error, self.refuse = self.refuse, None
             raise error
-        if request.HasField("expected_offset"):
-            stream.expect(list(request.events), request.expected_offset)
-        runs = stream.append(list(request.events), time_ns=self._clock.time_ns())
+        runs = self._append(stream, request)
         self.wake()
         return events_pb2.PublishResponse(
             header=self._header(),
@@ -110,6 +109,18 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
             durability=common_pb2.Durability(sync=common_pb2.SYNC_MEMORY, copies=1),
             published=runs,
         )
+
+    def _append(
+        self, stream: MemoryStream, request: events_pb2.PublishRequest | events_pb2.PublishStreamRequest
+    ) -> list[events_pb2.PublishedRange]:
+        events, time_ns = list(request.events), self._clock.time_ns()
+        expected_offset = request.expected_offset if request.HasField("expected_offset") else None
+        if request.producer:
+            run = NumberedRun(0, len(events), request.producer, request.producer_epoch, request.first_sequence)
+            return stream.append_numbered(run, events, time_ns=time_ns, expected_offset=expected_offset)
+        if expected_offset is not None:
+            stream.expect(events, expected_offset)
+        return stream.append(events, time_ns=time_ns)
 
     # Pushing.
 

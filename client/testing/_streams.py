@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from trunkline.api import convert
 from trunkline.api.v1.events_pb2 import CloudEvent, PublishedRange, StartPosition, SubscriptionConfig
-from trunkline.core.errors import PositionMismatch
+from trunkline.core.errors import PositionMismatch, SequenceReused
 from trunkline.core.fanout import matches
+from trunkline.core.sequences import NumberedRun, Producers
 
 ACK_DEADLINE_MS_DEFAULT = 30_000
 MAX_DELIVERIES_DEFAULT = 20
@@ -23,14 +24,23 @@ class Record:
     event: CloudEvent
 
 
+PRODUCERS_MAX = 1_000
+FOR_EVER = 1 << 62
+
+
 class MemoryStream:
-    """An append-only list of events; `(source, id)` is recognised for ever."""
+    """An append-only list of events; `(source, id)`, and what a producer numbered, is recognised for ever."""
 
     def __init__(self) -> None:
         self.incarnation = 1
         self.first_offset = 0
         self.records: list[Record] = []
         self._offsets: dict[tuple[str, str], int] = {}
+        self.forget_producers()
+
+    def forget_producers(self) -> None:
+        """As a stream does when its dedupe window has passed."""
+        self._producers = Producers(producers_max=PRODUCERS_MAX, window_ns=FOR_EVER, events_max=FOR_EVER)
 
     @property
     def next_offset(self) -> int:
@@ -51,6 +61,30 @@ class MemoryStream:
                 last.count += 1
             else:
                 runs.append(PublishedRange(offset=offset, count=1, duplicate=known is not None))
+        return runs
+
+    def append_numbered(
+        self, run: NumberedRun, events: list[CloudEvent], *, time_ns: int, expected_offset: int | None
+    ) -> list[PublishedRange]:
+        """Where the events of a producer are; refused as a stream does: see trunkline.core.sequences, and SequenceReused."""
+        repeated = self._producers.repeated(run)
+        known = [place.offset + index for place in repeated for index in range(place.count)]
+        for index, (offset, event) in enumerate(zip(known, events, strict=False)):
+            stored = self.get(offset).event if offset >= self.first_offset else event
+            if (stored.source, stored.id) != (event.source, event.id):
+                raise SequenceReused(f"sequence {run.first_sequence + index} stands for another event")
+        runs = [PublishedRange(offset=place.offset, count=place.count, duplicate=True) for place in repeated]
+        fresh = events[len(known) :]
+        if fresh:
+            if expected_offset not in (None, self.next_offset):
+                raise PositionMismatch(f"the next event gets offset {self.next_offset}", next=str(self.next_offset))
+            part = run.part(len(known), run.count)
+            assert part is not None
+            self._producers.enter(part, self.next_offset, time_ns)
+            self._producers.settle(run.producer, self.next_offset + len(fresh))
+            runs.append(PublishedRange(offset=self.next_offset, count=len(fresh), duplicate=False))
+            for event in fresh:
+                self.records.append(Record(self.next_offset, time_ns, topic_of(event), event))
         return runs
 
     def expect(self, events: list[CloudEvent], expected_offset: int) -> None:
@@ -74,6 +108,7 @@ class MemoryStream:
         self.first_offset = 0
         self.records.clear()
         self._offsets.clear()
+        self.forget_producers()
 
     def start(self, position: StartPosition) -> int:
         """The offset at which a new subscription begins."""

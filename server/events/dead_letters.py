@@ -176,7 +176,7 @@ class DeadLetters:
         if wanted:
             since_pause = 0
             log_ = target.event_log.log
-            async for column in log_.id_hash_columns(from_time_ns=from_ns, max_ids=log_.next_offset):
+            async for column in log_.ids(from_time_ns=from_ns, max_ids=log_.next_offset):
                 ids = column.id_hashes
                 pairs = zip(ids[::2], ids[1::2], strict=True)
                 found += [wanted[pair] for pair in wanted.keys() & set(pairs)]

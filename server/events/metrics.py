@@ -17,6 +17,7 @@ def measured(streams: Iterable[EventStream], checkpoints: Checkpoints, *, sessio
     values: dict[str, float] = dict.fromkeys(GAUGES, 0.0)
     values |= {f"{name}_total": 0.0 for name in asdict(Counts())}
     values |= {"published_total": 0.0, "duplicates_total": 0.0, "hash_collisions_total": 0.0}
+    values |= {"producers_fenced_total": 0.0, "sequences_out_of_order_total": 0.0}
     values |= {"checkpoints_total": checkpoints.written, "checkpoint_failures_total": checkpoints.failures}
     values["sessions"] = sessions
     for stream in streams:
@@ -41,6 +42,7 @@ GAUGES = (
     "streams_failed",
     "cache_bytes",
     "followers",
+    "producers",
     "subscriptions",
     "consumers",
     "in_flight",
@@ -62,6 +64,9 @@ def _add_stream(values: dict[str, float], stream: EventStream) -> None:
         values["published_total"] += event_log.published
         values["duplicates_total"] += event_log.duplicates
         values["hash_collisions_total"] += event_log.collisions
+        values["producers"] += event_log.remembered_producers
+        values["producers_fenced_total"] += event_log.fenced
+        values["sequences_out_of_order_total"] += event_log.out_of_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

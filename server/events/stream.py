@@ -203,15 +203,23 @@ def wrap_block(block: Block, start: int) -> EventBlock:
 
 
 async def open_stored(
-    entity: StreamEntity, stream_log: Log, clock: Clock, rng: Rng, tasks: Tasks, *, journal_id: str
+    entity: StreamEntity,
+    stream_log: Log,
+    clock: Clock,
+    rng: Rng,
+    tasks: Tasks,
+    *,
+    journal_id: str,
+    producers_max: int,
 ) -> EventStream:
-    """A stored stream whose log is open: ids learned, followers served."""
+    """A stored stream whose log is open: ids and producers learned, followers served."""
     settings = entity.settings
     event_log = EventLog(
         stream_log,
         clock,
         dedupe_window_ns=settings.dedupe_window_ns,
         dedupe_ids=settings.dedupe_ids,
+        producers_max=producers_max,
         seed=rng.u64(),
     )
     await event_log.rebuild()

@@ -62,6 +62,9 @@ class StreamsConfig:
     """Of all namespaces. As many derived ones may be in use."""
     streams_per_namespace_max: int = 1_000
     """Of one namespace."""
+    producers_per_stream_max: int = 1_000
+    """Producers that a stream remembers, each with the offsets of up to 256 requests: 40 KB at most. A new one is refused
+    until the dedupe window has left another."""
     trim_interval_s: float = 10.0
     """Between two looks at what retention lets go."""
     recovery_interval_s: float = 1.0
@@ -182,7 +185,13 @@ class Streams:
             f"{entity.namespace}/{entity.name}", LogConfig(sync=settings.sync, retention=settings.retention)
         )
         return await open_stored(
-            entity, opened, self._clock, self._rng, self._tasks, journal_id=self._engine.journal_id
+            entity,
+            opened,
+            self._clock,
+            self._rng,
+            self._tasks,
+            journal_id=self._engine.journal_id,
+            producers_max=self._config.producers_per_stream_max,
         )
 
     # Making and deleting.

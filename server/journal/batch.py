@@ -14,6 +14,7 @@ from typing import Protocol
 
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.records import Draft
+from trunkline.core.sequences import NumberedRun
 
 FRAME_TAG = 0x7A
 """Field 15, wire type 2."""
@@ -41,6 +42,12 @@ class Scan(Protocol):
     def key_hashes(self) -> array[int]: ...
     @property
     def id_hashes(self) -> array[int]: ...
+    @property
+    def producer(self) -> str: ...
+    @property
+    def producer_epoch(self) -> int: ...
+    @property
+    def first_sequence(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,12 +68,14 @@ class Batch:
     """'Q': two per record, the 128-bit hash of source and id; empty when records have none."""
     drafts: tuple[Draft, ...] = ()
     """Of control records and checkpoints: what the heads are made of."""
+    numbered: tuple[NumberedRun, ...] = ()
+    """Which records their producers numbered, in order."""
 
     @property
     def size(self) -> int:
         """About how many bytes this occupies, in memory and on disk."""
         columns = len(self.ends) * 4 + len(self.topic_ids) * 2 + (len(self.key_hashes) + len(self.id_hashes)) * 8
-        return len(self.payload) + columns + 128 * len(self.drafts) + 128
+        return len(self.payload) + columns + 128 * (len(self.drafts) + len(self.numbered)) + 128
 
     @staticmethod
     def of_scan(scan: Scan, keep: Sequence[int] | None = None) -> Batch:
@@ -79,6 +88,7 @@ class Batch:
             tuple(scan.topics),
             scan.key_hashes,
             scan.id_hashes,
+            numbered=numbered_by(scan),
         )
         return (
             whole
@@ -110,8 +120,11 @@ class Batch:
         topics: dict[str, int] = {}
         topic_ids, ends = array("H"), array("I")
         key_hashes, id_hashes = array("Q"), array("Q")
+        numbered: list[NumberedRun] = []
         size = 0
         for batch in batches:
+            for run in batch.numbered:
+                _add_run(numbered, run, len(ends))
             ids = [topics.setdefault(topic, len(topics)) for topic in batch.topics]
             topic_ids.extend([ids[topic_id] for topic_id in batch.topic_ids])
             ends.extend([size + end for end in batch.ends])
@@ -127,6 +140,7 @@ class Batch:
             key_hashes,
             id_hashes,
             tuple([draft for batch in batches for draft in batch.drafts]),
+            tuple(numbered),
         )
 
     def split(self) -> Iterator[Batch]:
@@ -159,7 +173,24 @@ class Batch:
             self.key_hashes[first:last],
             self.id_hashes[2 * first : 2 * last],
             self.drafts[first:last],
+            tuple([part for run in self.numbered if (part := run.part(first, last)) is not None]),
         )
+
+
+def numbered_by(scan: Scan) -> tuple[NumberedRun, ...]:
+    """What a request says of the numbers of its events: nothing without a producer."""
+    if not scan.producer:
+        return ()
+    return (NumberedRun(0, scan.count, scan.producer, scan.producer_epoch, scan.first_sequence),)
+
+
+def _add_run(numbered: list[NumberedRun], run: NumberedRun, records: int) -> None:
+    """Add a run of a batch that stands behind so many records; what goes on where the last one ends is one with it."""
+    joined = run.behind(numbered[-1], records) if numbered else None
+    if joined is not None:
+        numbered[-1] = joined
+    else:
+        numbered.append(run.moved(records))
 
 
 def _runs(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -15,6 +15,7 @@ from trunkline.core.collector import unseen
 from trunkline.core.errors import JournalCorrupt
 from trunkline.core.heads import read_record, write_heads
 from trunkline.core.records import Draft, Record
+from trunkline.core.sequences import NumberedRun
 
 from .batch import Batch as Batch
 from .block_layout import (
@@ -30,6 +31,7 @@ from .block_layout import (
     pack_header,
     padded,
 )
+from .numbered import read_numbered, write_numbered
 
 assert sys.byteorder == "little", "columns are written as they lie in memory"
 
@@ -49,6 +51,7 @@ class Block:
         "_drafts",
         "_head_ends",
         "_heads",
+        "_numbered",
         "_topics",
         "base_offset",
         "count",
@@ -85,6 +88,7 @@ class Block:
         self.count = count
         self.time_ns = time_ns
         self.incarnation = incarnation
+        self._numbered: tuple[NumberedRun, ...] | bytes = ()
         self._drafts: Sequence[Draft] = ()
         self._topics: tuple[str, ...] | bytes = ()
         self._heads: tuple[bytes, memoryview] | None = None
@@ -99,6 +103,7 @@ class Block:
         block.topic_ids = batch.topic_ids
         block.key_hashes = batch.key_hashes or zeros("Q", batch.count)
         block.id_hashes = batch.id_hashes or zeros("Q", 2 * batch.count)
+        block._numbered = batch.numbered
         block._topics = batch.topics
         block._drafts = batch.drafts
         block.size = batch.size
@@ -118,6 +123,16 @@ class Block:
             except UnicodeDecodeError as error:
                 raise self._corrupt(error) from error
         return self._topics
+
+    @property
+    def numbered(self) -> tuple[NumberedRun, ...]:
+        """Which of its events their producers numbered, in order."""
+        if isinstance(self._numbered, bytes):
+            try:
+                self._numbered = read_numbered(self._numbered, self.count)
+            except ValueError as error:
+                raise self._corrupt(error) from error
+        return self._numbered
 
     def frame(self, index: int) -> memoryview:
         """Tag, length and body of one record."""
@@ -190,6 +205,8 @@ def encode_block(
         heads = b"".join(own)
         flags |= HEADS
         columns.insert(-1 if flags & TOPIC_IDS else len(columns), array("I", accumulate(map(len, own))).tobytes())
+    elif batch.numbered:
+        common = write_numbered(batch.numbered)
     topics = "\n".join(batch.topics).encode()
     index = b"".join([*columns, topics, common, heads])
     payload = bytes(batch.payload)  # no copy when it is bytes already; the checksum takes nothing else
@@ -250,12 +267,22 @@ def parse_block(data: bytes, at: int, header: Header) -> Block:
     return block
 
 
-def parse_id_hashes(data: bytes, at: int, header: Header) -> Column:
-    """The id hashes of the block at `at`. BlockDamaged when its index is cut short or has another checksum."""
+def parse_ids(data: bytes, at: int, header: Header) -> tuple[Column, tuple[NumberedRun, ...]]:
+    """The id hashes of the block at `at`, and what producers numbered in it.
+
+    BlockDamaged when its index is cut short or has another checksum.
+    """
     index = _checked_index(data, at, header)
+    numbered: tuple[NumberedRun, ...] = ()
+    if header.common_size and not header.flags & HEADS:
+        common_at = header.columns_size + header.topics_size
+        try:
+            numbered = read_numbered(index[common_at : common_at + header.common_size], header.records)
+        except ValueError as error:
+            raise BlockDamaged(f"what producers numbered: {error}") from error
     if not header.flags & IDS:
-        return zeros("Q", 2 * header.records)
-    return memoryview(index)[: 2 * header.records * _WIDTH["Q"]].cast("Q")
+        return zeros("Q", 2 * header.records), numbered
+    return memoryview(index)[: 2 * header.records * _WIDTH["Q"]].cast("Q"), numbered
 
 
 def _checked_index(data: bytes, at: int, header: Header) -> bytes:
@@ -291,6 +318,8 @@ def _parse_index(data: bytes, at: int, header: Header) -> Block:
     if header.flags & HEADS:
         block._heads = index[common_at:own_at], view[own_at:]
         block._head_ends = head_ends
+    elif common_at < own_at:
+        block._numbered = index[common_at:own_at]
     block.payload = memoryview(b"")
     block.size = header.size
     return block

@@ -23,6 +23,7 @@
     The index: id hashes (16 bytes a record), key hashes (8), ends of the frames in the payload (4), ends of the heads
     (4, with flag 8), topic ids (2); then the topic table (topics joined by line feeds), the common head and the heads
     of the records (parts of a RecordHead message). A column whose flag is not set is all zero and takes no room.
+    A block of events has no heads of records; its common head, if there is one, says what producers numbered.
     The payload: framed bodies, then zeros up to a multiple of 8.
 
 The header has its own checksum so that a segment can be walked by headers alone; the index has its own so that the

@@ -3,24 +3,40 @@
 A request is taken in whole: nothing awaits between looking up its ids and queueing its append, so two requests with the
 same event cannot both be new. Ids are entered when the append is queued and taken back when it fails; a duplicate of an
 event that is still on its way is answered when that one is durable, and fails when it fails.
+
+Events that a producer numbered go another way (`numbered_publish`): their ids are neither looked up nor entered.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from trunkline.core.clock import Clock
 from trunkline.core.dedupe import DedupeWindow
-from trunkline.core.errors import DurabilityUnmet, PositionMismatch, PositionOutOfRange, StreamClosed
+from trunkline.core.errors import (
+    DurabilityUnmet,
+    NotSupported,
+    OutOfOrderSequence,
+    PositionMismatch,
+    PositionOutOfRange,
+    ProducerFenced,
+    StreamClosed,
+)
 from trunkline.core.model import Sync
+from trunkline.core.sequences import NumberedRun, Producers
 from trunkline.core.wire import event_identity
 
-from .batch import Batch, Scan
+from .batch import Batch, Scan, numbered_by
 from .block import Block
-from .log import Appended, Log
+from .log import Appended, Ids, Log
+from .numbered import not_numbered
+from .numbered_publish import NumberedPublish
+from .published import PendingAppend
+from .published import Published as Published
+from .published import PublishedRange as PublishedRange
 
 SLICE_EVENTS = 500
 """Compared between two looks at the loop."""
@@ -34,23 +50,6 @@ Identity = tuple[bytes, bytes]
 """Source and id of an event."""
 
 
-@dataclass(slots=True)
-class PublishedRange:
-    """A run of events that lie behind one another; `duplicate` if they had been published before, at these offsets."""
-
-    offset: int
-    count: int
-    duplicate: bool
-
-
-class Published(NamedTuple):
-    """Where the events of a request are, in its order, and what is promised of them."""
-
-    ranges: Sequence[PublishedRange]
-    sync: Sync
-    incarnation: int
-
-
 class Frames(Protocol):
     """Framed events one after the other, in a batch or a block."""
 
@@ -58,12 +57,6 @@ class Frames(Protocol):
     def payload(self) -> bytes | memoryview: ...
     @property
     def ends(self) -> Sequence[int]: ...
-
-
-class _Pending(NamedTuple):
-    offset: int
-    batch: Batch
-    future: asyncio.Future[Appended]
 
 
 @dataclass(slots=True)
@@ -79,33 +72,42 @@ class _Known:
 class EventLog:
     """The publishing side of one stream's log. `rebuild` before use and after the log has recovered."""
 
-    def __init__(self, log: Log, clock: Clock, *, dedupe_window_ns: int, dedupe_ids: int, seed: int) -> None:
+    def __init__(
+        self, log: Log, clock: Clock, *, dedupe_window_ns: int, dedupe_ids: int, producers_max: int, seed: int
+    ) -> None:
         """`seed` is random: ids that crowd one part of the table cannot be chosen."""
         self.log = log
         self.published = 0
         self.duplicates = 0
         self.collisions = 0
         """Events whose id hash was that of another event."""
+        self.fenced = 0
+        self.out_of_order = 0
+        """Requests of producers that were refused."""
         self._clock = clock
         self._dedupe_window_ns = dedupe_window_ns
         self._dedupe_ids = dedupe_ids
+        self._producers_max = producers_max
         self._seed = seed
         self._window = self._new_window()
-        self._pending: dict[int, _Pending] = {}
+        self._producers = self._new_producers()
+        self._pending: dict[int, PendingAppend] = {}
+        self.undecided: dict[str, list[asyncio.Future[None]]] = {}
+        """By producer: requests that are looked into and may be queued yet."""
         self._recovering = False
 
     async def rebuild(self) -> None:
-        """Learn the ids of what the log holds."""
-        window = self._new_window()
+        """Learn the ids of what the log holds, and what its producers have published."""
+        window, producers = self._new_window(), self._new_producers()
         from_time_ns = self.log.last_time_ns - self._dedupe_window_ns
         entered = 0
-        async for column in self.log.id_hash_columns(from_time_ns=from_time_ns, max_ids=self._dedupe_ids):
-            window.add_many(column.id_hashes, column.base_offset, column.time_ns)
-            entered += len(column.id_hashes) // 2
+        async for ids in self.log.ids(from_time_ns=from_time_ns, max_ids=self._dedupe_ids):
+            _learn(ids, window, producers)
+            entered += len(ids.id_hashes) // 2
             if entered >= SLICE_IDS:
                 await asyncio.sleep(0)
                 entered = 0
-        self._window = window
+        self._window, self._producers = window, producers
 
     async def recover(self) -> None:
         """Reopen the log after its disk failed, and learn its ids anew: what was on its way may have been kept.
@@ -122,56 +124,138 @@ class EventLog:
         """Whether `recover` is needed."""
         return self._recovering or self.log.failed is not None
 
+    @property
+    def remembered_producers(self) -> int:
+        """How many there are, those of which the window is about to let go among them."""
+        return len(self._producers)
+
     def _new_window(self) -> DedupeWindow:
         return DedupeWindow(max_ids=self._dedupe_ids, window_ns=self._dedupe_window_ns, seed=self._seed)
+
+    def _new_producers(self) -> Producers:
+        return Producers(
+            producers_max=self._producers_max, window_ns=self._dedupe_window_ns, events_max=self._dedupe_ids
+        )
 
     async def publish(self, scan: Scan, *, require_sync: int = 0, expected_offset: int | None = None) -> Published:
         """Append what is new; return when all of it, duplicates included, is durable.
 
-        Raises DurabilityUnmet, PositionMismatch, LimitExceeded, DiskFull, DiskReadOnly, StreamClosed, OutcomeUnknown; then
-        nothing of the request is promised, and it may be repeated.
+        Raises DurabilityUnmet, PositionMismatch, LimitExceeded, DiskFull, DiskReadOnly, StreamClosed, OutcomeUnknown, and of
+        a producer what NumberedPublish raises; then nothing of the request is promised, and it may be repeated.
         """
         if require_sync > self.log.sync:
             promised = self.log.sync.name
             raise DurabilityUnmet(f"stream {self.log.name} promises {promised}", required=Sync(require_sync).name)
+        numbered = numbered_by(scan)
+        if numbered:
+            ranges = await self._publish_numbered(scan, numbered[0], expected_offset)
+        else:
+            ranges = await self._publish_by_ids(scan, expected_offset)
+        return Published(ranges, self.log.sync, self.log.incarnation)
+
+    async def _publish_by_ids(self, scan: Scan, expected_offset: int | None) -> Sequence[PublishedRange]:
         known = _Known()
         while True:
-            if self._recovering:
-                raise StreamClosed(f"stream {self.log.name} is being recovered")
-            self._window.expire(max(self._clock.time_ns(), self.log.last_time_ns))
+            self._refuse_if_recovering()
+            self._window.expire(self._now_ns())
             found = self._window.find_many(scan.id_hashes, scan.count)
             try:
                 if not found.tobytes().strip(_NEW):
-                    pending = self._append(Batch.of_scan(scan), expected_offset)
+                    pending = self.append(Batch.of_scan(scan), expected_offset)
                     await asyncio.shield(pending.future)
-                    ranges: Sequence[PublishedRange] = (PublishedRange(pending.offset, scan.count, False),)
-                    break
+                    return (PublishedRange(pending.offset, scan.count, False),)
                 if await self._learn(scan, found, known):
-                    ranges = await self._publish_some(scan, found, known, expected_offset)
-                    break
+                    return await self._publish_some(scan, found, known, expected_offset)
             except PositionMismatch:
-                # What stands in the way may fail yet, unless it is durable.
-                if not self._pending or self.log.next_offset > (expected_offset or 0):
+                rests_on = self.mismatch_rests_on(expected_offset)
+                if not rests_on:
                     raise
-                await asyncio.wait([one.future for one in self._pending.values()])
-        return Published(ranges, self.log.sync, self.log.incarnation)
+                await asyncio.wait([one.future for one in rests_on])
 
-    def _append(self, batch: Batch, expected_offset: int | None) -> _Pending:
-        """Queue an append and enter its ids. PositionMismatch."""
+    async def _publish_numbered(
+        self, scan: Scan, run: NumberedRun, expected_offset: int | None
+    ) -> Sequence[PublishedRange]:
+        if self._dedupe_window_ns == 0:
+            raise NotSupported(f"stream {self.log.name} has no dedupe window: it remembers no producers")
+        try:
+            ranges = await NumberedPublish(self, scan, run, expected_offset).publish()
+        except ProducerFenced:
+            self.fenced += 1
+            raise
+        except OutOfOrderSequence:
+            self.out_of_order += 1
+            raise
+        self.duplicates += sum(one.count for one in ranges if one.duplicate)
+        return ranges
+
+    def _now_ns(self) -> int:
+        """The stream's time."""
+        return max(self._clock.time_ns(), self.log.last_time_ns)
+
+    def _refuse_if_recovering(self) -> None:
+        if self._recovering:
+            raise StreamClosed(f"stream {self.log.name} is being recovered")
+
+    # Appending.
+
+    @property
+    def producers(self) -> Producers:
+        """Those that are remembered now; StreamClosed while they are being learned anew."""
+        self._refuse_if_recovering()
+        self._producers.expire(self._now_ns(), self.log.next_offset)
+        return self._producers
+
+    @property
+    def first_offset(self) -> int:
+        """The first that is kept."""
+        return self.log.first_offset
+
+    @property
+    def durable_end(self) -> int:
+        """Behind the last event that is durable."""
+        return self.log.next_offset
+
+    def pending(self) -> Iterable[PendingAppend]:
+        """What is not durable yet, in order."""
+        return self._pending.values()
+
+    def mismatch_rests_on(self, expected_offset: int | None) -> Sequence[PendingAppend]:
+        """What stands in the way of an expected offset and may fail yet: nothing when that is durable."""
+        return () if self.log.next_offset > (expected_offset or 0) else list(self._pending.values())
+
+    async def block_at(self, offset: int) -> Block | None:
+        """The durable block that holds an offset; None when retention has removed it."""
+        try:
+            blocks = await self.log.read(offset, max_bytes=1)
+        except PositionOutOfRange:
+            return None
+        return next((block for block in blocks if block.base_offset <= offset < block.end_offset), None)
+
+    def append(self, batch: Batch, expected_offset: int | None) -> PendingAppend:
+        """Queue an append and enter its ids, or its numbers. PositionMismatch."""
         queued = self.log.append_nowait(batch, time_ns=self._clock.time_ns(), expected_offset=expected_offset)
-        self._window.add_many(batch.id_hashes, queued.offset, queued.time_ns)
-        pending = _Pending(queued.offset, batch, queued.future)
+        if not batch.numbered:
+            self._window.add_many(batch.id_hashes, queued.offset, queued.time_ns)
+        for run in batch.numbered:
+            self._producers.enter(run, queued.offset, queued.time_ns)
+        pending = PendingAppend(queued.offset, batch, queued.future)
         self._pending[pending.offset] = pending
         queued.future.add_done_callback(lambda future: self._settle(pending, future))
         return pending
 
-    def _settle(self, pending: _Pending, future: asyncio.Future[Appended]) -> None:
+    def _settle(self, pending: PendingAppend, future: asyncio.Future[Appended]) -> None:
         """An append is durable, or has failed and with it all behind it: then their ids are as good as new."""
         self._pending.pop(pending.offset)
-        if future.cancelled() or future.exception() is not None:
+        failed = future.cancelled() or future.exception() is not None
+        if failed:
             self._window.take_back(pending.offset)
         else:
             self.published += pending.batch.count
+        for run in pending.batch.numbered:
+            if failed:
+                self._producers.take_back(run.producer, pending.offset)
+            else:
+                self._producers.settle(run.producer, pending.end_offset)
 
     # Requests with events that may be duplicates.
 
@@ -201,20 +285,13 @@ class EventLog:
     async def _learn_stored(self, offset: int, known: _Known) -> None:
         """Who stands at an offset; None when retention has removed it, and the hash alone has to do."""
         for pending in self._pending.values():
-            if _holds(pending, offset):
+            if pending.holds(offset):
                 known.stored[offset] = _identity(pending.batch, offset - pending.offset)
                 return
         block = known.block
         if block is None or not block.base_offset <= offset < block.end_offset:
-            block = known.block = await self._read(offset)
+            block = known.block = await self.block_at(offset)
         known.stored[offset] = None if block is None else _identity(block, offset - block.base_offset)
-
-    async def _read(self, offset: int) -> Block | None:
-        try:
-            blocks = await self.log.read(offset, max_bytes=1)
-        except PositionOutOfRange:
-            return None
-        return next((block for block in blocks if block.base_offset <= offset < block.end_offset), None)
 
     async def _publish_some(
         self, scan: Scan, found: Sequence[int], known: _Known, expected_offset: int | None
@@ -227,10 +304,10 @@ class EventLog:
                 self._compare(scan, index, found, known, stored, earlier)
         keep = [index for index in range(scan.count) if index not in stored and index not in earlier]
         originals = set(stored.values())
-        waited = [p.future for p in self._pending.values() if any(_holds(p, offset) for offset in originals)]
+        waited = [p.future for p in self._pending.values() if any(p.holds(offset) for offset in originals)]
         offsets = stored
         if keep:
-            pending = self._append(Batch.of_scan(scan, keep), expected_offset)
+            pending = self.append(Batch.of_scan(scan, keep), expected_offset)
             waited.append(pending.future)
             offsets = stored | {index: pending.offset + place for place, index in enumerate(keep)}
         self.duplicates += scan.count - len(keep)
@@ -265,12 +342,16 @@ class EventLog:
         self.collisions += 1
 
 
+def _learn(ids: Ids, window: DedupeWindow, producers: Producers) -> None:
+    """Enter what a block of the log holds: events that were numbered by their numbers, the others by their ids."""
+    for first, last in not_numbered(ids.numbered, len(ids.id_hashes) // 2):
+        window.add_many(ids.id_hashes[2 * first : 2 * last], ids.base_offset + first, ids.time_ns)
+    for run in ids.numbered:
+        producers.learn(run, ids.base_offset, ids.time_ns)
+
+
 def _hash(scan: Scan, index: int) -> tuple[int, int]:
     return scan.id_hashes[2 * index], scan.id_hashes[2 * index + 1]
-
-
-def _holds(pending: _Pending, offset: int) -> bool:
-    return pending.offset <= offset < pending.offset + pending.batch.count
 
 
 def _identity(frames: Frames, index: int) -> Identity:

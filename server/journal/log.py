@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from trunkline.core.errors import PositionOutOfRange, TrunklineError
 from trunkline.core.model import Sync
 from trunkline.core.records import Record
+from trunkline.core.sequences import NumberedRun
 
 from .batch import Batch
 from .block import Block, Column
@@ -107,13 +108,14 @@ class Incarnation(NamedTuple):
     first_offset: int
 
 
-class IdHashes(NamedTuple):
-    """The id hashes of consecutive records."""
+class Ids(NamedTuple):
+    """By what consecutive records are recognised: hashes of (source, id), and the numbers of producers."""
 
     base_offset: int
     time_ns: int
     id_hashes: Column
     """'Q': two per record."""
+    numbered: Sequence[NumberedRun]
 
 
 class Log(Protocol):
@@ -176,8 +178,8 @@ class Log(Protocol):
     async def offset_at(self, time_ns: int) -> int:
         """The first offset at or after a time; `next_offset` when there is none."""
 
-    def id_hash_columns(self, *, from_time_ns: int, max_ids: int) -> AsyncIterator[IdHashes]:
-        """Id hashes of the newest records, at most about `max_ids` and none older than a time; oldest first."""
+    def ids(self, *, from_time_ns: int, max_ids: int) -> AsyncIterator[Ids]:
+        """Ids of the newest records, at most about `max_ids` and none older than a time; oldest first."""
 
     def resume_offset(self, incarnation: int, offset: int) -> int | None:
         """Where one goes on who had read up to `offset` of an incarnation; None for one that is not known.

@@ -20,7 +20,7 @@ from .block import Block
 from .engine import check_log_name, superfluous_snapshots
 from .log import (
     Appended,
-    IdHashes,
+    Ids,
     Incarnation,
     Listener,
     Log,
@@ -125,11 +125,11 @@ class MemoryLog:
     async def offset_at(self, time_ns: int) -> int:
         return next((b.base_offset for b in self._blocks.all() if b.time_ns >= time_ns), self.next_offset)
 
-    async def id_hash_columns(self, *, from_time_ns: int, max_ids: int) -> AsyncIterator[IdHashes]:
+    async def ids(self, *, from_time_ns: int, max_ids: int) -> AsyncIterator[Ids]:
         from_offset = self.next_offset - max_ids
         for block in self._blocks.all():
             if block.time_ns >= from_time_ns and block.end_offset > from_offset:
-                yield IdHashes(block.base_offset, block.time_ns, block.id_hashes)
+                yield Ids(block.base_offset, block.time_ns, block.id_hashes, block.numbered)
 
     def resume_offset(self, incarnation: int, offset: int) -> int | None:
         return resume_offset(self.incarnations, incarnation, offset)

@@ -29,7 +29,7 @@ async def find_published(stream: EventStream, wanted: set[Identity], *, from_ms:
     by_hash = {_hash_of(identity): identity for identity in wanted}
     lows = {low for low, _ in by_hash}
     candidates: list[int] = []
-    columns = stream.event_log.log.id_hash_columns(from_time_ns=from_ms * 1_000_000, max_ids=IDS_MAX)
+    columns = stream.event_log.log.ids(from_time_ns=from_ms * 1_000_000, max_ids=IDS_MAX)
     async for column in columns:
         ids = column.id_hashes
         if not lows.isdisjoint(ids[::2]):

@@ -41,7 +41,10 @@ def check(data: bytes, *, stream_request: bool) -> bool:
     frames = slow.frames
     assert bytes(fast.payload) == b"".join(frames), data
     assert fast.ends.tolist() == [sum(map(len, frames[: i + 1])) for i in range(len(frames))], data
-    for name in ("namespace", "stream", "require_sync", "sequence", "expected_offset", "topics"):
+    for name in (
+        *("namespace", "stream", "require_sync", "sequence", "expected_offset", "topics"),
+        *("producer", "producer_epoch", "first_sequence"),
+    ):
         assert getattr(fast, name) == getattr(slow, name), (name, data)
     for name in ("topic_ids", "key_hashes", "id_hashes"):
         assert getattr(fast, name).tolist() == getattr(slow, name), (name, data)

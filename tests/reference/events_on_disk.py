@@ -101,9 +101,15 @@ class DiskWorld(World):
     async def life(self, story: Callable[[], Awaitable[None]], *, dies_at: int | None, power: bool) -> bool:
         """From a start to a crash: when so many changes have reached the disk, or when the story is over (True)."""
 
+        failures: list[Exception] = []
+
         async def live() -> None:
             async with self.running(crash=True, power=power, dies_at=dies_at):
-                await story()
+                try:
+                    await story()
+                except Exception as error:
+                    failures.append(error)  # what the end of the world makes of it is not what went wrong
+                    raise
 
         living = asyncio.create_task(live())
         await asyncio.sleep(0)
@@ -113,7 +119,8 @@ class DiskWorld(World):
         self.alive.buried.set()
         for task in (living, dying):
             task.cancel()
-        failure, _ = await asyncio.gather(living, dying, return_exceptions=True)
+        outcome, _ = await asyncio.gather(living, dying, return_exceptions=True)
+        failure = failures[0] if failures else outcome
         if isinstance(failure, AssertionError) or (over and isinstance(failure, Exception)):
             raise failure
         return over

@@ -23,6 +23,9 @@ class FakeScan:
     topics: list[str]
     key_hashes: array[int]
     id_hashes: array[int]
+    producer: str = ""
+    producer_epoch: int = 0
+    first_sequence: int = 0
 
 
 def varint(value: int) -> bytes:

@@ -149,6 +149,18 @@ def event(rng: Random, strange: float) -> bytes:
     return message(rng, parts, strange)
 
 
+def producer(rng: Random) -> list[bytes]:
+    """What a request says of its producer: mostly all of it, and seldom what is not allowed."""
+    name = text(rng, rng.choice(["orders-7", "a/b:c@d_e.F", "p" * rng.choice([1, 127, 128])]))
+    if rng.random() < 0.02:
+        name = rng.choice([b"", b"p" * 129, b"a,b", b"a;b", b"[", b"`", b"{", b"a b", "ü".encode()])
+    first = tag(rng, 8, 0) + varint(
+        rng, rng.choice([1, 2, 2**62 - 1, 2**62, *([0, 2**62 + 1] * (rng.random() < 0.05))])
+    )
+    parts = [delimited(rng, 6, name), number(rng, 7), first]
+    return parts if rng.random() < 0.97 else rng.sample(parts, rng.randrange(3))
+
+
 def request(rng: Random) -> bytes:
     """A publish request; how strange it is is a matter of chance too."""
     strange = rng.choice([0.0, 0.02, 0.1, 0.3])
@@ -161,6 +173,8 @@ def request(rng: Random) -> bytes:
         parts.append(number(rng, 4))
     if rng.random() < 0.3:
         parts.append(number(rng, 5))
+    if rng.random() < 0.2:
+        parts += producer(rng)
     parts += [delimited(rng, 15, event(rng, strange)) for _ in range(rng.choice([1, 1, 2, 3, 5]))]
     return message(rng, parts, strange * 0.5)
 

@@ -36,6 +36,9 @@ class Scan:
     require_sync: int
     sequence: int
     expected_offset: int | None
+    producer: str
+    producer_epoch: int
+    first_sequence: int
     bodies: list[bytes]
     topic_ids: list[int] = field(default_factory=list)
     topics: list[str] = field(default_factory=list)
@@ -80,12 +83,19 @@ def scan_publish(data: bytes, *, stream_request: bool) -> Scan:
         checker(kind.DESCRIPTOR)(request)
     except InvalidArgument as error:
         raise Refused(str(error)) from None
+    if request.producer:
+        _require(request.first_sequence >= 1, "first_sequence")
+    else:
+        _require(not request.producer_epoch and not request.first_sequence, "producer")
     scan = Scan(
         namespace=request.namespace,
         stream=request.stream or "events",
         require_sync=request.require_sync,
         sequence=request.sequence if isinstance(request, events_pb2.PublishStreamRequest) else 0,
         expected_offset=request.expected_offset if request.HasField("expected_offset") else None,
+        producer=request.producer,
+        producer_epoch=request.producer_epoch,
+        first_sequence=request.first_sequence,
         bodies=[value for number, wire_type, value in fields(data) if (number, wire_type) == (15, 2)],
     )
     for event, body in zip(request.events, scan.bodies, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from trunkline.client._event import Event
 from trunkline.client._options import ClientOptions
 from trunkline.client._subscription import Subscription
 from trunkline.client._view import View
-from trunkline.core.errors import InstanceAlive, LeaseNotFound, TrunklineError
+from trunkline.core.errors import InstanceAlive, LeaseNotFound, OutOfOrderSequence, TrunklineError
 from trunkline.core.model import RegisteredInstance
 from trunkline.core.selector import Selector
 
@@ -261,6 +262,25 @@ def pipeliner(*, every_s: tuple[float, float]) -> Part:
                 for _ in range(choose(client.rng, (1, 3, 10))):
                     answers.append(await publisher.send(_event(client, number)))
                     number += 1
+        await asyncio.gather(*answers, return_exceptions=True)
+
+    return part
+
+
+def producer(*, every_s: tuple[float, float]) -> Part:
+    """The same, with numbers; another publisher of the role when one has ended."""
+
+    async def part(client: Client) -> None:
+        role, _, _ = client.name.rpartition(".")
+        number = 0
+        answers: list[asyncio.Future[Any]] = []
+        while not client.leaving.is_set():
+            async with client.trunkline.publisher(in_flight_max=100, producer=role) as publisher:
+                while not publisher.closed and await client.rest(*every_s):
+                    with suppress(OutOfOrderSequence):
+                        for _ in range(choose(client.rng, (1, 3, 10))):
+                            answers.append(await publisher.send(_event(client, number)))
+                            number += 1
         await asyncio.gather(*answers, return_exceptions=True)
 
     return part

@@ -83,6 +83,19 @@ def _appended_once(world: World, journal: Journal) -> Iterator[str]:
             yield f"event {event.id} is at {first} and again at {offset}"
 
 
+def _producers_ordered(world: World, journal: Journal) -> Iterator[str]:
+    """What a producer sent stands in the order in which it was sent, and nothing of it behind its successor's events."""
+    last: dict[str, tuple[int, int]] = {}
+    for offset, event in sorted(journal.events.items()):
+        sender, _, number = event.id.rpartition("-")
+        role, _, life = sender.rpartition(".")
+        if role == "pipeline-numbered":
+            place = int(life), int(number)
+            if place <= last.get(role, (-1, -1)):
+                yield f"event {event.id} is at {offset}, behind {last[role]}"
+            last[role] = place
+
+
 def _nothing_made_up(world: World, journal: Journal) -> Iterator[str]:
     """What is kept is what somebody sent, byte for byte."""
     for offset, event in journal.events.items():
@@ -300,6 +313,7 @@ CHECKS = {
     "nothing made up": _nothing_made_up,
     "G2 ordered (watch)": _watch_ordered,
     "G2 ordered (subscription)": _deliveries_ordered,
+    "G2 ordered (producer)": _producers_ordered,
     "G3 unique": _watch_unique,
     "G3 unique (publish)": _appended_once,
     "G4 reliable": _watch_reliable,

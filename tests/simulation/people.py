@@ -15,6 +15,7 @@ from simulation.clients import (
     impostor,
     listener,
     pipeliner,
+    producer,
     provider,
     publisher,
     puller,
@@ -57,6 +58,7 @@ def people(world: World) -> dict[str, Callable[[], Part]]:
     roles["publish"] = lambda: publisher(every_s=(0.1, 1.0))
     roles["twins"] = lambda: twins(every_s=(0.3, 1.5))
     roles["pipeline"] = lambda: pipeliner(every_s=(0.1, 1.0))
+    roles["pipeline-numbered"] = lambda: producer(every_s=(0.1, 1.0))
     for number in range(2):
         roles[f"bill-{number}"] = lambda: consumer("billing", filters=("order.>",), calm=lambda: world.calm)
         roles[f"lane-{number}"] = lambda: consumer("lanes", filters=(), calm=lambda: world.calm, ordering="keyed")

@@ -16,7 +16,7 @@ from ..block import Block, encode_block
 from ..block_layout import parse_header
 from ..log import (
     Appended,
-    IdHashes,
+    Ids,
     Incarnation,
     Listener,
     LogConfig,
@@ -326,10 +326,10 @@ class SegmentLog:
         found = await self._segments.offset_at(time_ns)
         return self.next_offset if found is None else found
 
-    async def id_hash_columns(self, *, from_time_ns: int, max_ids: int) -> AsyncIterator[IdHashes]:
+    async def ids(self, *, from_time_ns: int, max_ids: int) -> AsyncIterator[Ids]:
         from_offset = max(self.next_offset - max_ids, self.first_offset)
-        async for hashes in self._segments.id_hashes(from_offset, from_time_ns):
-            yield hashes
+        async for found in self._segments.ids(from_offset, from_time_ns):
+            yield found
 
     def resume_offset(self, incarnation: int, offset: int) -> int | None:
         return resume_offset(self.incarnations, incarnation, offset)

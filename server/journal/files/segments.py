@@ -11,7 +11,7 @@ from trunkline.core.clock import Rng
 from trunkline.core.errors import JournalCorrupt, TrunklineError
 
 from ..block import Block
-from ..log import IdHashes
+from ..log import Ids
 from .disk import Disk, File
 from .found_segments import corrupt
 from .recovery import next_header
@@ -130,20 +130,20 @@ class Segments:
                 await self._load_index(segment)
                 assert segment.index is not None
                 position = segment.index.before_time(time_ns)
-                async for found in self._walk_id_hashes(segment, position):
+                async for found in self._walk_ids(segment, position):
                     if found.time_ns >= time_ns:
                         return found.base_offset
         return None
 
-    async def id_hashes(self, from_offset: int, from_time_ns: int) -> AsyncIterator[IdHashes]:
-        """Id hashes of the blocks that hold `from_offset` and more, and are not older than a time."""
+    async def ids(self, from_offset: int, from_time_ns: int) -> AsyncIterator[Ids]:
+        """Ids of the blocks that hold `from_offset` and more, and are not older than a time."""
         for segment in self.all[self.holding(from_offset) :]:
             if not segment.blocks or segment.last_time_ns < from_time_ns:
                 continue
             await self._load_index(segment)
             assert segment.index is not None
             position = max(segment.index.before_offset(from_offset), segment.index.before_time(from_time_ns))
-            async for found in self._walk_id_hashes(segment, position):
+            async for found in self._walk_ids(segment, position):
                 end_offset = found.base_offset + len(found.id_hashes) // 2
                 if end_offset > from_offset and found.time_ns >= from_time_ns:
                     yield found
@@ -164,11 +164,11 @@ class Segments:
         except DamagedAt as damage:
             raise self._corrupt(segment, damage, segment.first_offset) from damage
 
-    async def _walk_id_hashes(self, segment: Segment, position: int) -> AsyncIterator[IdHashes]:
+    async def _walk_ids(self, segment: Segment, position: int) -> AsyncIterator[Ids]:
         end = segment.size
         try:
             async for found in walk_indexes(self.disk, segment.path, position, end, segment=segment.header):
-                yield found.id_hashes()
+                yield found.ids()
         except DamagedAt as damage:
             raise self._corrupt(segment, damage, segment.first_offset) from damage
 

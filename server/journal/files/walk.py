@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from ..block import Block, parse_block, parse_id_hashes
+from ..block import Block, parse_block, parse_ids
 from ..block_layout import HEADER_BYTES, BlockDamaged, Header, parse_header
-from ..log import IdHashes
+from ..log import Ids
 from .disk import Disk
 from .segment_layout import SegmentHeader
 
@@ -48,11 +48,11 @@ class Found:
         except BlockDamaged as error:
             raise DamagedAt(self.position, str(error), self.header) from error
 
-    def id_hashes(self) -> IdHashes:
-        """Its id hashes. DamagedAt when the index is not whole."""
+    def ids(self) -> Ids:
+        """Its id hashes and numbers. DamagedAt when the index is not whole."""
         header = self.header
         try:
-            return IdHashes(header.base_offset, header.time_ns, parse_id_hashes(self.data, self.at, header))
+            return Ids(header.base_offset, header.time_ns, *parse_ids(self.data, self.at, header))
         except BlockDamaged as error:
             raise DamagedAt(self.position, str(error), header) from error
 

@@ -10,8 +10,8 @@ MUTANTS = (
     Mutant(
         "a publish is answered before its append is durable",
         f"{JOURNAL}.event_log",
-        "                    await asyncio.shield(pending.future)\n                    ranges",
-        "                    ranges",
+        "                    await asyncio.shield(pending.future)\n                    return",
+        "                    return",
     ),
     Mutant(
         "a control write is answered before its append is durable",
@@ -110,8 +110,8 @@ MUTANTS = (
     Mutant(
         "a start forgets which events were published",
         f"{JOURNAL}.event_log",
-        "            window.add_many(column.id_hashes, column.base_offset, column.time_ns)\n",
-        "",
+        "        window.add_many(ids.id_hashes[2 * first : 2 * last], ids.base_offset + first, ids.time_ns)\n",
+        "        pass\n",
         faults=("kill", "restart", "power cut"),
     ),
     Mutant(
@@ -133,6 +133,42 @@ MUTANTS = (
         "self._window.take_back(pending.offset)",
         "pass",
         test="tests/unit/events/test_event_log.py::test_a_failed_append_takes_its_ids_back_and_fails_its_duplicates",
+    ),
+    # Producers.
+    Mutant(
+        "a failed append leaves the producer's numbers behind",
+        f"{JOURNAL}.event_log",
+        "self._producers.take_back(run.producer, pending.offset)",
+        "pass",
+        test="tests/property/test_producers.py::test_on_segment_files",
+    ),
+    Mutant(
+        "a start forgets what producers have published",
+        f"{JOURNAL}.event_log",
+        "producers.learn(run, ids.base_offset, ids.time_ns)",
+        "pass",
+        test="tests/property/test_producers.py::test_on_segment_files",
+    ),
+    Mutant(
+        "a number behind a gap is taken",
+        "trunkline.core.sequences",
+        "if run.first_sequence > known.next_sequence:",
+        "if False:",
+        test="tests/property/test_producers.py::test_on_segment_files",
+    ),
+    Mutant(
+        "a producer is fenced by an epoch that may fail",
+        f"{JOURNAL}.numbered_publish",
+        "        elif not self._appends.producers.epoch_is_unsettled(self._run.producer):\n            return ()",
+        "        else:\n            return ()",
+        test="tests/unit/events/test_numbered_publish.py::test_an_older_epoch_is_fenced_but_only_by_what_is_durable",
+    ),
+    Mutant(
+        "a producer's events are numbered anew although they may be there",
+        f"{CLIENT}._publisher",
+        "            batch.in_doubt = True  # its answer went down with the last stream\n",
+        "            pass\n",
+        test="tests/unit/client/test_producer.py::test_but_not_when_it_cannot_know_whether_the_stream_has_what_it_sent",
     ),
     # Leases.
     Mutant(

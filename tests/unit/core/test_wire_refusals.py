@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -128,6 +129,33 @@ def test_a_stream_request_has_a_sequence_and_a_plain_one_ignores_it() -> None:
     found = scan(made)
     assert (found.stream, found.require_sync, found.sequence) == ("a.b", 3, 2**64 - 1)
     assert scan_publish(made.SerializeToString(), stream_request=False).sequence == 0
+
+
+def test_what_a_producer_says_is_found() -> None:
+    made = request(2)
+    made.producer, made.producer_epoch, made.first_sequence = "orders/7@eu:a_b.C", 2**64 - 1, 2**62
+    found = scan(made)
+    assert (found.producer, found.producer_epoch, found.first_sequence) == ("orders/7@eu:a_b.C", 2**64 - 1, 2**62)
+    nobody = scan(request())
+    assert (nobody.producer, nobody.producer_epoch, nobody.first_sequence) == ("", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("producer", {"producer": "a b", "first_sequence": 1}),
+        ("producer", {"producer": "p" * 129, "first_sequence": 1}),
+        ("producer", {"producer": "pä", "first_sequence": 1}),
+        ("first_sequence", {"producer": "p"}),
+        ("first_sequence", {"producer": "p", "first_sequence": 2**62 + 1}),
+        ("first_sequence", {"first_sequence": 1}),
+        ("producer_epoch", {"producer_epoch": 1}),
+    ],
+)
+def test_what_a_producer_must_not_say(field: str, fields: dict[str, Any]) -> None:
+    for kind in (events_pb2.PublishRequest, events_pb2.PublishStreamRequest):
+        data = kind(namespace="shop", events=request().events, **fields).SerializeToString()
+        assert refused_field(data, stream_request=kind is events_pb2.PublishStreamRequest) == field
 
 
 def test_identity_tells_where_the_source_ends() -> None:

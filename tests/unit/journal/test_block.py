@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
+from dataclasses import replace
 from typing import Any
 
 import google_crc32c
 import pytest
 
 from reference.journal_batches import FakeScan, body_of, events_batch, scan_of
+from trunkline.api.journal.v1 import record_pb2
 from trunkline.core.errors import InvalidArgument, JournalCorrupt, JournalTooNew
 from trunkline.core.records import Draft, Version
+from trunkline.core.sequences import NumberedRun
 from trunkline.server.journal.batch import (
     BLOCK_PAYLOAD_BYTES_MAX,
     BLOCK_RECORDS_MAX,
@@ -18,8 +22,9 @@ from trunkline.server.journal.batch import (
     Batch,
     frame_head,
 )
-from trunkline.server.journal.block import Block, encode_block, parse_block, parse_id_hashes
+from trunkline.server.journal.block import Block, encode_block, parse_block, parse_ids
 from trunkline.server.journal.block_layout import HEADER_BYTES, BlockDamaged, Header, pack_header, parse_header
+from trunkline.server.journal.numbered import not_numbered
 
 DRAFTS = [
     Draft(topic="a.b", body=b"one", key="k1", id="r1", namespace="ns", schema=3, version=Version(7, 2, 1), author="me"),
@@ -113,12 +118,88 @@ def test_the_index_is_read_without_the_payload() -> None:
     data = encoded(batch)
     header = parse_header(data)
     cut = data[: HEADER_BYTES + header.index_size]
-    assert list(parse_id_hashes(cut, 0, header)) == list(batch.id_hashes)
+    assert list(parse_ids(cut, 0, header)[0]) == list(batch.id_hashes)
     with pytest.raises(BlockDamaged):
-        parse_id_hashes(cut[:-1], 0, header)
+        parse_ids(cut[:-1], 0, header)
 
 
-@pytest.mark.parametrize("batch", [events_batch(3, topics=2, keyed=True, size=20), Batch.of_records(DRAFTS)])
+def numbered_batch(count: int, *, producer: str = "p", epoch: int = 2, first: int = 1, size: int = 20) -> Batch:
+    """Events that a producer numbered, in one request."""
+    return replace(events_batch(count, size=size), numbered=(NumberedRun(0, count, producer, epoch, first),))
+
+
+def test_what_producers_numbered_is_told_by_the_block_and_by_its_index_alone() -> None:
+    batch = Batch.merge(
+        [
+            events_batch(2, size=20),
+            numbered_batch(3, first=7),
+            numbered_batch(2, first=10),
+            numbered_batch(1, first=13),
+            numbered_batch(1, producer="q" * 128, epoch=2**64 - 1, first=2**62),
+            events_batch(1, size=20),
+        ]
+    )
+    expected = (
+        NumberedRun(2, 5, "p", 2, 7),
+        NumberedRun(7, 1, "p", 2, 13),
+        NumberedRun(8, 1, "q" * 128, 2**64 - 1, 2**62),
+    )
+    data = encoded(batch)
+    assert parsed(data).numbered == expected
+    assert Block.of_batch(batch, base_offset=0, time_ns=0, incarnation=0).numbered == expected
+    header = parse_header(data)
+    assert parse_ids(data[: HEADER_BYTES + header.index_size], 0, header) == (batch.id_hashes, expected)
+    assert list(not_numbered(expected, batch.count)) == [(0, 2), (9, 10)]
+    assert_same(parsed(data), batch)
+
+
+def test_numbers_lie_where_the_layout_says() -> None:
+    data = encoded(numbered_batch(2, producer="p", epoch=3, first=9))
+    topics_size, common_size, heads_size = struct.unpack_from("<III", data, 68)
+    assert heads_size == 0
+    at = 88 + 2 * 16 + 2 * 4 + topics_size
+    [run] = record_pb2.RecordHead.FromString(data[at : at + common_size]).numbered
+    assert (run.first_record, run.count, run.producer, run.epoch, run.first_sequence) == (0, 2, "p", 3, 9)
+
+
+def test_numbers_cost_a_block_of_events_some_fifty_bytes() -> None:
+    plain, numbered = encoded(events_batch(1_000)), encoded(numbered_batch(1_000, producer="orders-7", size=200))
+    assert 0 < len(numbered) - len(plain) <= 48
+
+
+def test_what_is_split_or_left_out_keeps_its_numbers() -> None:
+    scan = replace(scan_of([("t", b"", b"%d" % n, b"x") for n in range(10)]), producer="p", first_sequence=5)
+    assert Batch.of_scan(scan).numbered == (NumberedRun(0, 10, "p", 0, 5),)
+    assert Batch.of_scan(scan, range(4, 10)).numbered == (NumberedRun(0, 6, "p", 0, 9),)
+    large = replace(events_batch(3, size=BODY_BYTES_MAX), numbered=(NumberedRun(0, 3, "p", 1, 4),))
+    parts = list(Batch.merge([large] * 5).split())
+    assert [part.count for part in parts] == [7, 7, 1]
+    assert [run for part in parts for run in part.numbered] == [
+        *(NumberedRun(0, 3, "p", 1, 4), NumberedRun(3, 3, "p", 1, 4), NumberedRun(6, 1, "p", 1, 4)),
+        *(NumberedRun(0, 2, "p", 1, 5), NumberedRun(2, 3, "p", 1, 4), NumberedRun(5, 2, "p", 1, 4)),
+        NumberedRun(0, 1, "p", 1, 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    "numbered",
+    [
+        (NumberedRun(0, 4, "p", 1, 1),),
+        (NumberedRun(1, 0, "p", 1, 1),),
+        (NumberedRun(0, 2, "p", 1, 1), NumberedRun(1, 2, "p", 1, 3)),
+    ],
+)
+def test_numbers_that_no_writer_made_are_damage(numbered: tuple[NumberedRun, ...]) -> None:
+    data = encoded(replace(events_batch(3, size=20), numbered=numbered))
+    with pytest.raises(JournalCorrupt):
+        _ = parsed(data).numbered
+    with pytest.raises(BlockDamaged):
+        parse_ids(data, 0, parse_header(data))
+
+
+@pytest.mark.parametrize(
+    "batch", [events_batch(3, topics=2, keyed=True, size=20), Batch.of_records(DRAFTS), numbered_batch(3)]
+)
 def test_every_flipped_bit_is_seen(batch: Batch) -> None:
     data = encoded(batch)
     for position in range(len(data)):

@@ -434,10 +434,10 @@ async def _all_blocks(log: Log) -> list[Block]:
 async def test_id_hashes_of_the_newest_records(disk: SimDisk) -> None:
     log = await (await an_engine(disk)).open_log("shop/events", SMALL)
     await fill(log, 2_000)
-    columns = [hashes async for hashes in log.id_hash_columns(from_time_ns=0, max_ids=500)]
+    columns = [hashes async for hashes in log.ids(from_time_ns=0, max_ids=500)]
     assert [hashes.base_offset for hashes in columns] == list(range(1_500, 2_000, 10))
     assert list(columns[0].id_hashes) == list(events_batch(10, first=1_500).id_hashes)
-    columns = [hashes async for hashes in log.id_hash_columns(from_time_ns=1_950, max_ids=500)]
+    columns = [hashes async for hashes in log.ids(from_time_ns=1_950, max_ids=500)]
     assert [hashes.base_offset for hashes in columns] == list(range(1_950, 2_000, 10))
 
 
