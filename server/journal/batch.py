@@ -61,6 +61,9 @@ class Batch:
     """'Q': two per record, the 128-bit hash of source and id; empty when records have none."""
     drafts: tuple[Draft, ...] = ()
     """Of control records and checkpoints: what the heads are made of."""
+    places: array[int] | None = None
+    """'H': how far each record's offset lies from the first one's; None where they follow without gaps. Only of what
+    compaction leaves: what is appended has no gaps."""
 
     @property
     def size(self) -> int:

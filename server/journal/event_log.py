@@ -200,7 +200,7 @@ class EventLog:
         return not work
 
     async def _learn_stored(self, offset: int, known: _Known) -> None:
-        """Who stands at an offset; None when retention has removed it, and the hash alone has to do."""
+        """Who stands at an offset; None when retention or compaction has removed it, and the hash alone has to do."""
         for pending in self._pending.values():
             if _holds(pending, offset):
                 known.stored[offset] = _identity(pending.batch, offset - pending.offset)
@@ -208,7 +208,8 @@ class EventLog:
         block = known.block
         if block is None or not block.base_offset <= offset < block.end_offset:
             block = known.block = await self._read(offset)
-        known.stored[offset] = None if block is None else _identity(block, offset - block.base_offset)
+        index = None if block is None else block.index_of(offset)
+        known.stored[offset] = None if block is None or index is None else _identity(block, index)
 
     async def _read(self, offset: int) -> Block | None:
         try:
