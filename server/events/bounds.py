@@ -4,6 +4,9 @@ from __future__ import annotations
 
 LOOK_AHEAD_MAX = 100_000
 """Positions between the floor and the furthest event looked at; one block may lie across it."""
+REACH_MAX = LOOK_AHEAD_MAX + 65_536
+"""Positions between the floor and what has been looked at: a block spans so many offsets at most, and of a gap before it
+no more is taken than this. So the bitmap of a checkpoint has no more bits."""
 READY_MAX = 1_024
 """Events looked at and not yet delivered; with fewer, one more block is looked at."""
 SET_ASIDE_MAX = 10_000

@@ -30,7 +30,7 @@ class StreamEntity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionEntity:
-    """A durable subscription; it begins at `offset` of `incarnation`."""
+    """A durable subscription; it begins at `offset` of `incarnation`, and takes the latest of each key up to `latest_below`."""
 
     namespace: str
     stream: str
@@ -39,6 +39,7 @@ class SubscriptionEntity:
     incarnation: int
     offset: int
     created_revision: int
+    latest_below: int = 0
 
     @property
     def key(self) -> str:
@@ -167,6 +168,7 @@ class EventsFold:
                         incarnation=sub.incarnation,
                         offset=sub.offset,
                         created_revision=sub.created_revision,
+                        latest_below=sub.latest_below,
                     )
                 )
 
@@ -189,6 +191,7 @@ def _pieces(streams: Sequence[StreamEntity], subscriptions: Sequence[Subscriptio
                 incarnation=entity.incarnation,
                 offset=entity.offset,
                 created_revision=entity.created_revision,
+                latest_below=entity.latest_below,
             )
         yield piece.SerializeToString(deterministic=True)
 
@@ -213,5 +216,6 @@ def _reduce(topic: str, key: str, body: bytes, revision: int) -> Entity | None:
             incarnation=created.incarnation,
             offset=created.offset,
             created_revision=revision,
+            latest_below=created.latest_below,
         )
     return None

@@ -16,6 +16,7 @@ def measured(streams: Iterable[EventStream], checkpoints: Checkpoints, *, sessio
     """Sums over all streams and durable subscriptions; `lag_positions_max` is that of the one furthest behind."""
     values: dict[str, float] = dict.fromkeys(GAUGES, 0.0)
     values |= {f"{name}_total": 0.0 for name in asdict(Counts())}
+    values |= {"compaction_passes_total": 0.0, "compaction_removed_total": 0.0, "compaction_saved_bytes_total": 0.0}
     values |= {"published_total": 0.0, "duplicates_total": 0.0, "hash_collisions_total": 0.0}
     values |= {"checkpoints_total": checkpoints.written, "checkpoint_failures_total": checkpoints.failures}
     values["sessions"] = sessions
@@ -62,6 +63,10 @@ def _add_stream(values: dict[str, float], stream: EventStream) -> None:
         values["published_total"] += event_log.published
         values["duplicates_total"] += event_log.duplicates
         values["hash_collisions_total"] += event_log.collisions
+        compacted = event_log.log.compacted
+        values["compaction_passes_total"] += compacted.runs
+        values["compaction_removed_total"] += compacted.removed
+        values["compaction_saved_bytes_total"] += max(0, compacted.saved_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from .dead_letters import DeadLetters
 from .dispatcher import Dispatcher
 from .feed import Feed
 from .stream import EventStream
+from .subscriptions import Subscriptions
 
 
 class Redelivered(NamedTuple):
@@ -40,9 +41,15 @@ def copied(request: events_pb2.CreateSubscriptionRequest, feed: Feed) -> events_
     return config
 
 
-async def seek(stream: EventStream, feed: Feed, to: events_pb2.StartPosition, checkpoints: Checkpoints) -> int:
-    """Move a subscription; when this returns, that is durable. Gives where it stood. PositionOutOfRange."""
-    old_floor = feed.seek(await stream.start_offset(to))
+async def seek(
+    stream: EventStream,
+    feed: Feed,
+    to: events_pb2.StartPosition,
+    subscriptions: Subscriptions,
+    checkpoints: Checkpoints,
+) -> int:
+    """Move a subscription; when this returns, that is durable. Gives where it stood. PositionOutOfRange, LimitExceeded."""
+    old_floor = feed.seek(*await subscriptions.begin(stream, to, feed.settings))
     await checkpoints.write_now([feed])
     return old_floor
 

@@ -213,7 +213,7 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.SeekSubscriptionRequest, context: Context
     ) -> events_pb2.SeekSubscriptionResponse:
         stream, feed = await self._feed(request, context)
-        old_floor = await seek(stream, feed, request.to, self._bus.checkpoints)
+        old_floor = await seek(stream, feed, request.to, self._bus.subscriptions, self._bus.checkpoints)
         state = self._bus.subscriptions.state_of(feed)
         return events_pb2.SeekSubscriptionResponse(header=self._header(), subscription=state, old_floor=old_floor)
 

@@ -24,6 +24,8 @@ CHANGES = "changes"
 """In every namespace; derived from control, not stored."""
 DEDUPE_WINDOW_NS = 120_000_000_000
 DEDUPE_IDS = 1_000_000
+MIN_LAG_NS = 600_000_000_000
+TOMBSTONE_RETENTION_NS = 86_400_000_000_000
 ACK_DEADLINE_MS = 30_000
 MAX_DELIVERIES = 20
 MAX_IN_FLIGHT = 1_000
@@ -31,6 +33,29 @@ KEY_ATTRIBUTE = "partitionkey"
 """Whose hash the journal keeps of every event."""
 BACKOFF_MS_MAX = 86_400_000
 _MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactionSettings:
+    """How long events stay in whose place later ones stand, and tombstones."""
+
+    min_lag_ns: int = MIN_LAG_NS
+    tombstone_retention_ns: int = TOMBSTONE_RETENTION_NS
+
+    @classmethod
+    def of(cls, config: events_pb2.StreamConfig.Compaction) -> CompactionSettings:
+        """What a message asks for."""
+        return cls(
+            min_lag_ns=convert.ms_from(config, "min_lag", MIN_LAG_NS // _MS) * _MS,
+            tombstone_retention_ns=convert.ms_from(config, "tombstone_retention", TOMBSTONE_RETENTION_NS // _MS) * _MS,
+        )
+
+    def message(self) -> events_pb2.StreamConfig.Compaction:
+        """The message that asks for all of this."""
+        return events_pb2.StreamConfig.Compaction(
+            min_lag=convert.ms_to(self.min_lag_ns // _MS),
+            tombstone_retention=convert.ms_to(self.tombstone_retention_ns // _MS),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +68,12 @@ class StreamSettings:
     max_records: int | None = None
     dedupe_window_ns: int = DEDUPE_WINDOW_NS
     dedupe_ids: int = DEDUPE_IDS
+    compaction: CompactionSettings | None = None
+
+    @property
+    def min_lag_ns(self) -> int:
+        """No event is compacted away that is younger: repeats of it would be taken for new ones after a restart."""
+        return max(self.dedupe_window_ns, 0 if self.compaction is None else self.compaction.min_lag_ns)
 
     @property
     def retention(self) -> Retention:
@@ -59,6 +90,7 @@ class StreamSettings:
             max_records=config.max_records or None,
             dedupe_window_ns=convert.ms_from(config, "dedupe_window", DEDUPE_WINDOW_NS // _MS) * _MS,
             dedupe_ids=config.dedupe_ids or DEDUPE_IDS,
+            compaction=CompactionSettings.of(config.compaction) if config.HasField("compaction") else None,
         )
 
     def message(self, namespace: str, name: str) -> events_pb2.StreamConfig:
@@ -72,6 +104,7 @@ class StreamSettings:
             max_records=self.max_records or 0,
             dedupe_window=convert.ms_to(self.dedupe_window_ns // _MS),
             dedupe_ids=self.dedupe_ids,
+            compaction=None if self.compaction is None else self.compaction.message(),
         )
 
 

@@ -354,6 +354,8 @@ class Streams:
                     self._look_after(key, stream)
 
     async def _trim(self, stream: EventStream) -> None:
+        if stream.is_compacting:  # others are not to wait for the end of that
+            return
         try:
             await stream.event_log.log.trim(stream.settings.retention, now_ns=self._clock.time_ns())
         except TrunklineError as error:

@@ -29,6 +29,7 @@ from .fold import (
     stream_key,
     subscription_key,
 )
+from .latest import LatestPerKey, find_latest
 from .progress import Progress
 from .settings import SubscriptionSettings
 from .stream import EventStream
@@ -50,6 +51,9 @@ class SubscriptionsConfig:
 
     subscriptions_per_stream_max: int = 1_000
     """Durable ones of one stream."""
+    last_per_key_keys_max: int = 1_000_000
+    """Keys of which the latest events can be a subscription's start. Finding them takes about 130 bytes of memory each, one
+    search at a time; 8 bytes each are kept until they are delivered."""
 
 
 class Subscriptions:
@@ -75,6 +79,28 @@ class Subscriptions:
         self._writer = writer
         self._clock = clock
         self._config = config
+        self._found: dict[str, LatestPerKey] = {}
+        """Of subscriptions that are being made, by key: what their start takes."""
+        self._searches = asyncio.Semaphore(1)
+
+    # Where one begins.
+
+    async def begin(
+        self, stream: EventStream, start: events_pb2.StartPosition, settings: SubscriptionSettings
+    ) -> tuple[int, LatestPerKey | None]:
+        """The offset of a start and, for `last_per_key`, what is taken up to the end as it is now.
+
+        PositionOutOfRange, LimitExceeded for too many keys.
+        """
+        offset = await stream.start_offset(start)
+        if not start.last_per_key:
+            return offset, None
+        async with self._searches:
+            end = stream.dispatcher.end
+            limit = self._config.last_per_key_keys_max
+            offsets = await find_latest(stream.dispatcher, settings, offset, end, keys_max=limit)
+        latest = LatestPerKey(end, offsets)
+        return latest.following(offset), latest
 
     # Recovery.
 
@@ -94,7 +120,12 @@ class Subscriptions:
 
     def _recover(self, stream: EventStream, entity: SubscriptionEntity, progress: Progress | None) -> Feed:
         if progress is None:
-            progress = Progress(incarnation=entity.incarnation, floor=entity.offset, delivered_to=entity.offset)
+            progress = Progress(
+                incarnation=entity.incarnation,
+                floor=entity.offset,
+                delivered_to=entity.offset,
+                latest_below=entity.latest_below,
+            )
         incarnation = stream.incarnation
         gap: tuple[int, int] | None = None
         if progress.incarnation != incarnation:
@@ -121,6 +152,7 @@ class Subscriptions:
             settings=entity.settings,
             checkpoint=self._checkpoints.mark,
             bury=self._dead_letters.mark if entity.settings.dead_letter_stream else None,
+            latest=self._found.get(entity.key),
         )
         stream.feeds[entity.name] = feed
         feed.open()
@@ -145,9 +177,13 @@ class Subscriptions:
         if settings.webhook is not None:
             self._webhooks.check(settings.webhook)
         key = subscription_key(stream.namespace, stream.name, name)
-        offset = await stream.start_offset(config.start)
+        there = stream.feeds.get(name)
+        offset, latest = (there.state.floor, None) if there else await self.begin(stream, config.start, settings)
         body = control_pb2.SubscriptionCreated(
-            config=settings.message(), incarnation=stream.incarnation, offset=offset
+            config=settings.message(),
+            incarnation=stream.incarnation,
+            offset=offset,
+            latest_below=0 if latest is None else latest.below,
         ).SerializeToString()
 
         def decide(view: View) -> Sequence[Change]:
@@ -161,19 +197,24 @@ class Subscriptions:
                 raise SubscriptionExists(f"subscription {name} is there with another configuration", name=name)
             return []
 
-        written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+        if latest is not None:
+            self._found[key] = latest
+        try:
+            written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+        finally:
+            self._found.pop(key, None)
         feed = self.feed(stream, name)
         if written.repeated:
             return feed, feed.created_revision == written.revision
         return feed, bool(written.records)
 
     async def _check_dead_letters(self, stream: EventStream, settings: SubscriptionSettings, origin: Origin) -> None:
-        """StreamNotFound, or InvalidArgument for a stream that would take its own dead letters."""
+        """StreamNotFound, or InvalidArgument for a stream that would take its own dead letters, or lose some."""
         name = settings.dead_letter_stream
         if name == stream.name:
             raise InvalidArgument.of("config.dead_letter_stream", "another stream than the subscription's", name)
-        if name:
-            await self._streams.get(stream.namespace, name, origin)
+        if name and (await self._streams.get(stream.namespace, name, origin)).settings.compaction is not None:
+            raise InvalidArgument.of("config.dead_letter_stream", "a stream that is not compacted", name)
 
     def _refuse_too_many(self, stream: EventStream) -> None:
         limit = self._config.subscriptions_per_stream_max

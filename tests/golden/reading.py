@@ -26,6 +26,9 @@ NO_SCHEDULES = hashlib.sha256().hexdigest()
 """Of a journal from before there were schedules."""
 
 
+COMPACTED = "shop/prices"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """All that is compared."""
@@ -62,6 +65,8 @@ async def read(folder: Path) -> Reading:
     logs = {"trunkline.control": control.log}
     for name, sync in ((SUBSCRIPTIONS, Sync.FSYNCED), ("shop/events", Sync.FSYNCED), ("shop/audit", Sync.WRITTEN)):
         logs[name] = await engine.open_log(name, LogConfig(sync=sync))
+    if COMPACTED in await engine.list_logs():  # else it is from before there were such
+        logs[COMPACTED] = await engine.open_log(COMPACTED, LogConfig())
     facts["streams"] = {}
     for name, log in logs.items():
         facts["streams"][name], found = await _read_log(log)

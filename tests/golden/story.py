@@ -24,6 +24,7 @@ from trunkline.core.model import Endpoint, GrpcHealthCheck, Instance, Locality, 
 from trunkline.core.records import Change
 from trunkline.core.wire import scan_publish
 from trunkline.server.admin.about import About
+from trunkline.server.events.compaction import CompactionConfig, Compactor
 from trunkline.server.events.feed import Feed
 from trunkline.server.events.streams import Promise
 from trunkline.server.journal.control.sequencer import Origin
@@ -220,6 +221,30 @@ async def pass_events(plane: ControlPlane) -> Feed:
     return feed
 
 
+async def compact_prices(plane: ControlPlane) -> None:
+    """A stream that is compacted, a subscription that began with the latest of each key, and what came after."""
+    streams = plane.events.streams
+    prices = events_pb2.StreamConfig(namespace=NAMESPACE, name="prices")
+    prices.dedupe_window.SetInParent()
+    prices.compaction.min_lag.SetInParent()
+    stream, _ = await streams.create(prices, HOLDER)
+
+    async def publish_prices(*keys: str) -> None:
+        first = stream.dispatcher.end
+        events = [event(f"price-{first + n}", topic="price.set", key=key, data=b"9") for n, key in enumerate(keys)]
+        scan = scan_publish(publish_request(events, stream="prices"), stream_request=False)
+        await stream.publish(scan, require_sync=0)
+
+    await publish_prices("pears", "plums", "", "apples", "pears", "plums", "apples")
+    await asyncio.sleep(1)
+    await publish_prices("plums", "figs", "plums")
+    await Compactor(lambda: [stream], LoopClock(), CompactionConfig(dirty_bytes_min=0)).compact(stream)
+    start = events_pb2.StartPosition(last_per_key=True)
+    await plane.events.subscriptions.create(stream, "follower", events_pb2.SubscriptionConfig(start=start), HOLDER)
+    await fetch(plane, stream.feeds["follower"], 1)
+    await publish_prices("figs", "figs")
+
+
 async def tell(disk: SimDisk) -> None:
     """The whole story."""
     probe = FlakyProbe()
@@ -228,6 +253,7 @@ async def tell(disk: SimDisk) -> None:
         await make_streams_and_tokens(plane)
         await make_schedules(plane)
         await pass_events(plane)
+        await compact_prices(plane)
         await plane.control.snapshot()
         await lapse_and_restore(plane, held, probe)
     async with started(disk, epoch=2, probe=probe, crash=True) as plane:
