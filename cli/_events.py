@@ -17,7 +17,17 @@ from trunkline.core.model import Sync
 from ._context import Settings, as_dict, settings
 
 BATCH = 500
-STREAM_COLUMNS = ("namespace", "name", "sync", "first_offset", "next_offset", "bytes", "max_age", "derived")
+STREAM_COLUMNS = (
+    "namespace",
+    "name",
+    "sync",
+    "first_offset",
+    "next_offset",
+    "bytes",
+    "max_age",
+    "compacted_away",
+    "derived",
+)
 
 
 @click.command(short_help="Publish events.")
@@ -29,10 +39,19 @@ STREAM_COLUMNS = ("namespace", "name", "sync", "first_offset", "next_offset", "b
 @click.option("--subject", default="")
 @click.option("--key", default="", help="Events of one key belong together.")
 @click.option("--topic", default="", help="Instead of the type.")
+@click.option("--tombstone", is_flag=True, help="The key has ended: of a stream that is compacted, all of it goes.")
 @click.option("--lines", is_flag=True, help="Read data from standard input, an event a line.")
 @settings
 def publish(
-    setting: Settings, /, event_type: str, data: str, stream: str, event_id: str, lines: bool, **fields: str
+    setting: Settings,
+    /,
+    event_type: str,
+    data: str,
+    stream: str,
+    event_id: str,
+    tombstone: bool,
+    lines: bool,
+    **fields: str,
 ) -> None:
     """Publish an event of TYPE with DATA (text; JSON is marked as such).
 
@@ -42,7 +61,13 @@ def publish(
     """
     if lines and (data or event_id):
         raise InvalidArgument.of("--lines", "takes its data from standard input, and ids are random", data or event_id)
-    events = _from_lines(event_type, fields) if lines else iter([event_of(event_type, data, event_id, fields)])
+    if tombstone and (lines or data or not fields["key"]):
+        raise InvalidArgument.of("--tombstone", "with --key, and without data", data or "--lines" * lines)
+    events = iter([event_of(event_type, data, event_id, fields)])
+    if tombstone:
+        events = iter([Event(type=event_type, id=event_id, attributes={"tombstone": True}, **fields)])
+    elif lines:
+        events = _from_lines(event_type, fields)
 
     async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -118,6 +143,8 @@ def list_streams(setting: Settings) -> None:
 def _stream_row(stream: events_pb2.StreamState) -> dict[str, Any]:
     row = as_dict(stream)
     config = row.pop("config")
+    row["compacted"] = row.pop("compaction", None)
+    row["compacted_away"] = stream.compaction.removed_events if stream.HasField("compaction") else None
     return {**config, **row, "sync": Sync(stream.durability.sync).name if stream.durability.sync else ""}
 
 
@@ -127,11 +154,28 @@ def _stream_row(stream: events_pb2.StreamState) -> dict[str, Any]:
 @click.option("--max-age", type=click.IntRange(min=1), help="Seconds.")
 @click.option("--max-bytes", type=click.IntRange(min=1), default=None)
 @click.option("--max-records", type=click.IntRange(min=1), default=None)
+@click.option("--compact", is_flag=True, help="Keep of each key the latest event.")
+@click.option(
+    "--min-lag", type=click.FloatRange(min=0), help="Seconds before an event may go; with --compact. 600 unless given."
+)
+@click.option(
+    "--tombstone-retention", type=click.FloatRange(min=0), help="Seconds that a tombstone stays; with --compact. A day."
+)
 @settings
 def create_stream(
-    setting: Settings, stream: str, sync: str, max_age: int | None, max_bytes: int | None, max_records: int | None
+    setting: Settings,
+    stream: str,
+    sync: str,
+    max_age: int | None,
+    max_bytes: int | None,
+    max_records: int | None,
+    compact: bool,
+    min_lag: float | None,
+    tombstone_retention: float | None,
 ) -> None:
     """Make STREAM, or say that it is there."""
+    if not compact and (min_lag is not None or tombstone_retention is not None):
+        raise InvalidArgument.of("--min-lag, --tombstone-retention", "only with --compact", "without")
     config = events_pb2.StreamConfig(
         namespace=setting.namespace,
         name=stream,
@@ -141,6 +185,12 @@ def create_stream(
     )
     if max_age:
         config.max_age.FromSeconds(max_age)
+    if compact:
+        config.compaction.SetInParent()
+    if min_lag is not None:
+        config.compaction.min_lag.FromMilliseconds(int(min_lag * 1_000))
+    if tombstone_retention is not None:
+        config.compaction.tombstone_retention.FromMilliseconds(int(tombstone_retention * 1_000))
 
     async def work(trunkline: Trunkline) -> dict[str, Any]:
         answer = await trunkline.call(
