@@ -242,11 +242,11 @@ class Feed(Audience):
                 continue
             suffix = block.suffix_at(offset)
             consumer = self.consumers.get(delivery.consumer)
-            if suffix is None:
-                self.state.vanish(delivery)
-                continue
             if consumer is None:
                 self._return(delivery)
+                continue
+            if suffix is None:
+                self.state.vanish(delivery)
                 continue
             if block.expiries and block.expiries.get(offset, NEVER) <= time_ns:
                 self.state.expire(delivery)

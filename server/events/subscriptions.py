@@ -11,7 +11,13 @@ from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock
-from trunkline.core.errors import InvalidArgument, LimitExceeded, SubscriptionExists, SubscriptionNotFound
+from trunkline.core.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    LimitExceeded,
+    SubscriptionExists,
+    SubscriptionNotFound,
+)
 from trunkline.core.records import Change, Record
 from trunkline.server.journal.control.fold import View
 from trunkline.server.journal.control.sequencer import Origin
@@ -41,6 +47,8 @@ log = logging.getLogger(__name__)
 
 FETCH_EVENTS_DEFAULT = 100
 FETCH_BYTES_DEFAULT = 1 << 20
+SEARCH_WITHIN_S = 60.0
+"""How long the latest of each key are looked for, the searches before this one included."""
 FETCH_GRACE_NS = 1_000_000_000
 """How long a Fetch that does not wait for events may wait for what is there: a read, a checkpoint."""
 
@@ -90,15 +98,18 @@ class Subscriptions:
     ) -> tuple[int, LatestPerKey | None]:
         """The offset of a start and, for `last_per_key`, what is taken up to the end as it is now.
 
-        PositionOutOfRange, LimitExceeded for too many keys.
+        PositionOutOfRange, LimitExceeded for too many keys, DeadlineExceeded when the stream cannot be looked through in time.
         """
         offset = await stream.start_offset(start)
         if not start.last_per_key:
             return offset, None
-        async with self._searches:
-            end = stream.dispatcher.end
-            limit = self._config.last_per_key_keys_max
-            offsets = await find_latest(stream.dispatcher, settings, offset, end, keys_max=limit)
+        try:
+            async with asyncio.timeout(SEARCH_WITHIN_S), self._searches:
+                end = stream.dispatcher.end
+                limit = self._config.last_per_key_keys_max
+                offsets = await find_latest(stream.dispatcher, settings, offset, end, keys_max=limit)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the latest of each key is not found within {SEARCH_WITHIN_S:.0f} s") from None
         latest = LatestPerKey(end, offsets)
         return latest.following(offset), latest
 

@@ -62,7 +62,8 @@ async def open_files(disk: Disk, folder: str, name: str, sync: Sync, rng: Rng) -
     for segment in dead:
         await disk.unlink(segment.path)
     opened = await _open_newest(disk, folder, alive, meta, sync, rng)
-    opened.compacted = await load_record(disk, folder, meta.incarnations[0].id)
+    if any(segment.header.covers_end for segment in alive):
+        opened.compacted = await load_record(disk, folder, meta.incarnations[0].id)
     return opened
 
 

@@ -150,6 +150,32 @@ def test_a_checkpoint_names_events_that_are_gone_at_the_restart(crash: bool) -> 
     virtual(main)
 
 
+def test_who_pulls_is_given_what_is_left() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            stream = await made(world)
+            feed, _ = await bus.subscriptions.create(stream, "billing", EARLIEST, BY)
+
+            async def fetched(count: int) -> list[int]:
+                pieces = await bus.subscriptions.fetch(
+                    feed, max_events=count, max_bytes=0, wait_ns=1_000_000_000, client="me"
+                )
+                response = events_pb2.FetchResponse.FromString(b"".join(pieces))
+                return [delivery.offset for delivery in response.deliveries]
+
+            await publish(world, "aaab")
+            assert await fetched(1) == [0]
+            await compact(world, stream)
+            assert await fetched(1) == [2]
+            assert await fetched(5) == [3]
+            feed.settle(1, [0, 2, 3], None)
+            await settled()
+            assert feed.lag == 0
+
+    virtual(main)
+
+
 def test_a_lane_whose_events_vanish_is_free() -> None:
     async def main() -> None:
         world = World()
