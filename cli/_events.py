@@ -18,7 +18,23 @@ from trunkline.core.model import Sync
 from ._context import Settings, as_dict, settings
 
 BATCH = 500
-STREAM_COLUMNS = ("namespace", "name", "sync", "first_offset", "next_offset", "bytes", "max_age", "derived")
+min_lag_option = click.option(
+    "--min-lag", type=click.FloatRange(min=0), help="Seconds before an event may go; with --compact. 600 unless given."
+)
+tombstone_retention_option = click.option(
+    "--tombstone-retention", type=click.FloatRange(min=0), help="Seconds that a tombstone stays; with --compact. A day."
+)
+STREAM_COLUMNS = (
+    "namespace",
+    "name",
+    "sync",
+    "first_offset",
+    "next_offset",
+    "bytes",
+    "max_age",
+    "compacted_away",
+    "derived",
+)
 
 
 @click.command(short_help="Publish events.")
@@ -30,10 +46,19 @@ STREAM_COLUMNS = ("namespace", "name", "sync", "first_offset", "next_offset", "b
 @click.option("--subject", default="")
 @click.option("--key", default="", help="Events of one key belong together.")
 @click.option("--topic", default="", help="Instead of the type.")
+@click.option("--tombstone", is_flag=True, help="The key has ended: of a stream that is compacted, all of it goes.")
 @click.option("--lines", is_flag=True, help="Read data from standard input, an event a line.")
 @settings
 def publish(
-    setting: Settings, /, event_type: str, data: str, stream: str, event_id: str, lines: bool, **fields: str
+    setting: Settings,
+    /,
+    event_type: str,
+    data: str,
+    stream: str,
+    event_id: str,
+    tombstone: bool,
+    lines: bool,
+    **fields: str,
 ) -> None:
     """Publish an event of TYPE with DATA (text; JSON is marked as such).
 
@@ -43,7 +68,13 @@ def publish(
     """
     if lines and (data or event_id):
         raise InvalidArgument.of("--lines", "takes its data from standard input, and ids are random", data or event_id)
-    events = _from_lines(event_type, fields) if lines else iter([event_of(event_type, data, event_id, fields)])
+    if tombstone and (lines or data or not fields["key"]):
+        raise InvalidArgument.of("--tombstone", "with --key, and without data", data or "--lines" * lines)
+    events = iter([event_of(event_type, data, event_id, fields)])
+    if tombstone:
+        events = iter([Event(type=event_type, id=event_id, attributes={"tombstone": True}, **fields)])
+    elif lines:
+        events = _from_lines(event_type, fields)
 
     async def work(trunkline: Trunkline) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -120,6 +151,8 @@ def list_streams(setting: Settings) -> None:
 def _stream_row(stream: events_pb2.StreamState) -> dict[str, Any]:
     row = as_dict(stream)
     config = row.pop("config")
+    row["compacted"] = row.pop("compaction", None)
+    row["compacted_away"] = stream.compaction.removed_events if stream.HasField("compaction") else None
     return {**config, **row, "sync": Sync(stream.durability.sync).name if stream.durability.sync else ""}
 
 
@@ -129,9 +162,20 @@ def _stream_row(stream: events_pb2.StreamState) -> dict[str, Any]:
 @click.option("--max-age", type=click.IntRange(min=1), help="Seconds.")
 @click.option("--max-bytes", type=click.IntRange(min=1), default=None)
 @click.option("--max-records", type=click.IntRange(min=1), default=None)
+@click.option("--compact", is_flag=True, help="Keep of each key the latest event.")
+@min_lag_option
+@tombstone_retention_option
 @settings
 def create_stream(
-    setting: Settings, stream: str, sync: str, max_age: int | None, max_bytes: int | None, max_records: int | None
+    setting: Settings,
+    stream: str,
+    sync: str,
+    max_age: int | None,
+    max_bytes: int | None,
+    max_records: int | None,
+    compact: bool,
+    min_lag: float | None,
+    tombstone_retention: float | None,
 ) -> None:
     """Make STREAM, or say that it is there."""
     config = events_pb2.StreamConfig(
@@ -143,6 +187,7 @@ def create_stream(
     )
     if max_age:
         config.max_age.FromSeconds(max_age)
+    _set_compaction(config, compact, min_lag, tombstone_retention)
 
     async def work(trunkline: Trunkline) -> dict[str, Any]:
         answer = await trunkline.call(
@@ -155,17 +200,42 @@ def create_stream(
     setting.show_one(setting.run(work))
 
 
+def _set_compaction(
+    config: events_pb2.StreamConfig, compact: bool, min_lag: float | None, tombstone_retention: float | None
+) -> None:
+    if not compact and (min_lag is not None or tombstone_retention is not None):
+        raise InvalidArgument.of("--min-lag, --tombstone-retention", "only with --compact", "without")
+    if compact:
+        config.compaction.SetInParent()
+    if min_lag is not None:
+        config.compaction.min_lag.FromMilliseconds(int(min_lag * 1_000))
+    if tombstone_retention is not None:
+        config.compaction.tombstone_retention.FromMilliseconds(int(tombstone_retention * 1_000))
+
+
 @streams.command("update")
 @click.argument("stream")
 @click.option("--max-age", type=click.IntRange(min=0), help="Seconds; 0 keeps events however old they are.")
 @click.option("--max-bytes", type=click.IntRange(min=0), help="0 for no bound.")
 @click.option("--max-records", type=click.IntRange(min=0), help="0 for no bound.")
+@click.option("--compact/--no-compact", default=None, help="Keep of each key the latest event, or all of them.")
+@min_lag_option
+@tombstone_retention_option
 @settings
-def update_stream(setting: Settings, /, stream: str, **options: int | None) -> None:
-    """Change what STREAM keeps; what is over goes. What is not given stays."""
+def update_stream(
+    setting: Settings,
+    /,
+    stream: str,
+    compact: bool | None,
+    min_lag: float | None,
+    tombstone_retention: float | None,
+    **options: int | None,
+) -> None:
+    """Change what STREAM keeps; what is over goes. What is not given stays; compaction is given as a whole."""
     said = {name: value for name, value in options.items() if value is not None}
-    if not said:
-        raise click.UsageError("nothing to change: give --max-age, --max-bytes or --max-records")
+    paths = [*said, *(() if compact is None else ("compaction",))]
+    if not paths and min_lag is None and tombstone_retention is None:
+        raise click.UsageError("nothing to change: give --max-age, --max-bytes, --max-records or --compact")
     config = events_pb2.StreamConfig(
         namespace=setting.namespace,
         name=stream,
@@ -174,7 +244,8 @@ def update_stream(setting: Settings, /, stream: str, **options: int | None) -> N
     )
     if said.get("max_age"):
         config.max_age.FromSeconds(said["max_age"])
-    request = events_pb2.UpdateStreamRequest(stream=config, update_mask=FieldMask(paths=said))
+    _set_compaction(config, bool(compact), min_lag, tombstone_retention)
+    request = events_pb2.UpdateStreamRequest(stream=config, update_mask=FieldMask(paths=paths))
 
     async def work(trunkline: Trunkline) -> dict[str, Any]:
         answer = await trunkline.call(lambda stubs: stubs.events.UpdateStream, request, events_pb2.UpdateStreamResponse)

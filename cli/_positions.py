@@ -9,13 +9,17 @@ from typing import Any
 from trunkline.client import Start
 from trunkline.core.errors import InvalidArgument
 
+LAST_PER_KEY = "last-per-key"
+
 
 def position_of(text: str, option: str) -> Start:
-    """An offset, a time in ISO 8601 with its zone, "earliest" or "latest". InvalidArgument."""
+    """An offset, a time in ISO 8601 with its zone, "earliest", "latest" or "last-per-key". InvalidArgument."""
     if text == "earliest":
         return "earliest"
     if text == "latest":
         return "latest"
+    if text == LAST_PER_KEY:
+        return "last_per_key"
     if text.isdecimal():
         return int(text)
     try:
@@ -23,7 +27,7 @@ def position_of(text: str, option: str) -> Start:
     except ValueError:
         found = None
     if found is None or found.tzinfo is None:
-        raise InvalidArgument.of(option, "an offset, a time with its zone, earliest or latest", text)
+        raise InvalidArgument.of(option, f"an offset, a time with its zone, earliest, latest or {LAST_PER_KEY}", text)
     return found
 
 

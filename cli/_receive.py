@@ -15,7 +15,7 @@ from trunkline.client import Delivery, Subscription, Trunkline
 from trunkline.core.errors import InvalidArgument, StreamNotFound
 
 from ._context import Settings, settings
-from ._positions import filters_of, position_of
+from ._positions import LAST_PER_KEY, filters_of, position_of
 
 LOOK_S = 0.2
 """Between two looks at whether the end is reached."""
@@ -27,6 +27,7 @@ LOOK_S = 0.2
 @click.option("--name", help="A durable subscription: consumers share its work, and it goes on where it left off.")
 @click.option("--from-start", is_flag=True, help="Begin with the first event that is kept, not with the next.")
 @click.option("--where", metavar="JSON", help='Of attributes, as CloudEvents says it: {"exact": {"region": "eu"}}.')
+@click.option("--last-per-key", is_flag=True, help="Begin with the last event of each key, then go on with what comes.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
 @settings
 def subscribe(
@@ -36,6 +37,7 @@ def subscribe(
     name: str | None,
     from_start: bool,
     where: str | None,
+    last_per_key: bool,
     count: int | None,
 ) -> None:
     """Print events whose topic matches one of FILTERS (all, if none is given), acknowledging each, until Ctrl-C.
@@ -45,10 +47,12 @@ def subscribe(
     trunkline subscribe 'order.*.paid' --name billing --from-start
     trunkline subscribe --stream changes
     """
+    if from_start and last_per_key:
+        raise InvalidArgument.of("--last-per-key", "not with --from-start", "both")
 
     async def work(trunkline: Trunkline) -> None:
         received = 0
-        start: Any = "earliest" if from_start else "latest"
+        start: Any = "earliest" if from_start else "last_per_key" if last_per_key else "latest"
         async with trunkline.subscribe(
             name,
             filters=filters,
@@ -102,10 +106,21 @@ def _delivered(delivery: Delivery) -> dict[str, Any]:
 @click.argument("filters", nargs=-1)
 @click.option("--stream", default="events", show_default=True)
 @click.option("--last", default=10, show_default=True, type=click.IntRange(min=0), help="So many positions back.")
+@click.option(
+    "--last-per-key", is_flag=True, help="Of all that is kept, the last event of each key, instead of --last."
+)
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes, or end with what is there.")
 @click.option("--where", metavar="JSON", help='Of attributes, as CloudEvents says it: {"exact": {"region": "eu"}}.')
 @settings
-def tail(setting: Settings, filters: tuple[str, ...], stream: str, last: int, follow: bool, where: str | None) -> None:
+def tail(
+    setting: Settings,
+    filters: tuple[str, ...],
+    stream: str,
+    last: int,
+    last_per_key: bool,
+    follow: bool,
+    where: str | None,
+) -> None:
     """Print the last events of a stream whose topic matches one of FILTERS (all, if none is given), and those that come."""
 
     async def work(trunkline: Trunkline) -> None:
@@ -114,7 +129,7 @@ def tail(setting: Settings, filters: tuple[str, ...], stream: str, last: int, fo
             filters=filters,
             attribute_filters=filters_of(where),
             stream=stream,
-            start=max(state.first_offset, state.next_offset - last),
+            start="last_per_key" if last_per_key else max(state.first_offset, state.next_offset - last),
             acknowledge=False,
             on_gap=_tell_gap,
         ) as subscription:
@@ -178,6 +193,8 @@ def replay(
         raise InvalidArgument.of("--into", "another stream than the one that is replayed", into)
     pace = Pace(speed)
     until = position_of(to, "--to")
+    if LAST_PER_KEY in (from_, to):
+        raise InvalidArgument.of("--from, --to", "places in the stream; tail has --last-per-key", LAST_PER_KEY)
 
     async def work(trunkline: Trunkline) -> dict[str, Any]:
         state = await state_of(trunkline, setting.namespace, stream)

@@ -54,7 +54,7 @@ def list_subscriptions(setting: Settings, stream: str) -> None:
 @in_stream
 @click.option("--filter", "filters", multiple=True, help="A topic, with * for a word and > for the rest; repeatable.")
 @click.option("--where", metavar="JSON", help='Of attributes, as CloudEvents says it: {"exact": {"region": "eu"}}.')
-@click.option("--start", help='"latest" (a new one), "earliest", an offset, a time.')
+@click.option("--start", help='"latest" (a new one), "earliest", "last-per-key", an offset, a time.')
 @click.option("--ordering", type=click.Choice(["parallel", "keyed", "sequential"]), default="parallel")
 @click.option("--key-attribute", default="", help='With keyed: "partitionkey" unless given.')
 @click.option("--ack-deadline", "ack_deadline_s", type=click.FloatRange(min=0.1), help="Seconds.")

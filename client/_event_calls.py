@@ -134,9 +134,11 @@ class EventCalls(Connected):
         await self.call(lambda stubs: stubs.events.UpdateSubscription, request, events_pb2.UpdateSubscriptionResponse)
 
     async def seek(self, name: str, to: Start, *, stream: str = "events", namespace: str | None = None) -> int:
-        """Move a durable subscription ("earliest", "latest", an offset, a time); gives the offset at which it stood.
+        """Move a durable subscription ("earliest", "latest", "last_per_key", an offset, a time); gives the offset at which it
+        stood.
 
-        Everything before the place counts as done, nothing from it on does.
+        Everything before the place counts as done, nothing from it on does; with "last_per_key", all that is there but the
+        latest event of each key.
         """
         request = seek_request(namespace or self._namespace, stream, name, to)
         answer = await self.call(

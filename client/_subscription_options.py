@@ -18,8 +18,9 @@ from trunkline.api.v1.events_pb2 import (
 )
 from trunkline.core.errors import InvalidArgument
 
-Start: TypeAlias = Literal["earliest", "latest"] | int | datetime
-"""The first event that is kept, only what comes from now on, an offset, or a time (with its zone)."""
+Start: TypeAlias = Literal["earliest", "latest", "last_per_key"] | int | datetime
+"""The first event that is kept, only what comes from now on, of what is kept the latest event of each key, an offset, or a time
+(with its zone)."""
 
 
 def start_position(start: Start) -> StartPosition:
@@ -29,13 +30,16 @@ def start_position(start: Start) -> StartPosition:
             return StartPosition(earliest=True)
         case "latest":
             return StartPosition(latest=True)
+        case "last_per_key":
+            return StartPosition(last_per_key=True)
         case int() if start >= 0 and not isinstance(start, bool):
             return StartPosition(offset=start)
         case datetime() if start.tzinfo is not None:
             position = StartPosition()
             position.time.FromDatetime(start)
             return position
-    raise InvalidArgument.of("start", "'earliest', 'latest', an offset, or a time with its zone", start)
+    rule = "'earliest', 'latest', 'last_per_key', an offset, or a time with its zone"
+    raise InvalidArgument.of("start", rule, start)
 
 
 Ordering = Literal["parallel", "keyed", "sequential"]

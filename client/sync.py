@@ -691,9 +691,11 @@ class SyncTrunkline(SyncConnection):
         self._portal.call(self._async.update_subscription, name, stream=stream, namespace=namespace, **options)
 
     def seek(self, name: str, to: Start, *, stream: str = "events", namespace: str | None = None) -> int:
-        """Move a durable subscription ("earliest", "latest", an offset, a time); gives the offset at which it stood.
+        """Move a durable subscription ("earliest", "latest", "last_per_key", an offset, a time); gives the offset at which it
+        stood.
 
-        Everything before the place counts as done, nothing from it on does.
+        Everything before the place counts as done, nothing from it on does; with "last_per_key", all that is there but the
+        latest event of each key.
         """
         return self._portal.call(self._async.seek, name, to, stream=stream, namespace=namespace)
 

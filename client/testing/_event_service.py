@@ -204,7 +204,10 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         incarnation, offset = stream.incarnation, stream.start(config.start)
         if token.startswith(TOKEN_PREFIX):
             incarnation, offset = map(int, token.removeprefix(TOKEN_PREFIX).split(b":"))
-        return MemorySubscription(stream, config, incarnation, offset)
+        subscription = MemorySubscription(stream, config, incarnation, offset)
+        if config.start.last_per_key and not token:
+            subscription.latest, subscription.latest_below = stream.latest_per_key(config), stream.next_offset
+        return subscription
 
     def _mark(
         self, consumer: Consumer, kind: SubscriptionNotice.Kind.ValueType, old: tuple[int, int] = (0, 0)
@@ -214,7 +217,9 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         return SubscriptionNotice(
             subscription_id=consumer.id,
             kind=kind,
-            resume_token=TOKEN_PREFIX + b"%d:%d" % (subscription.incarnation, subscription.next_offset),
+            resume_token=TOKEN_PREFIX + b"%d:%d" % (subscription.incarnation, subscription.next_offset)
+            if subscription.next_offset >= subscription.latest_below
+            else b"",
             incarnation=subscription.incarnation,
             next_offset=subscription.next_offset,
             old_incarnation=old[0],

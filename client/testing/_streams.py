@@ -12,6 +12,7 @@ from trunkline.core.sequences import NumberedRun, Producers
 
 ACK_DEADLINE_MS_DEFAULT = 30_000
 MAX_DELIVERIES_DEFAULT = 20
+KEY_ATTRIBUTE = "partitionkey"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ FOR_EVER = 1 << 62
 
 
 class MemoryStream:
-    """An append-only list of events; `(source, id)`, and what a producer numbered, is recognised for ever."""
+    """An append-only list of events; `(source, id)`, and what a producer numbered, is recognised for ever. One that is to be
+    compacted keeps them all, too, as the server does for a while."""
 
     def __init__(self) -> None:
         self.incarnation = 1
@@ -110,10 +112,15 @@ class MemoryStream:
         self._offsets.clear()
         self.forget_producers()
 
+    def latest_per_key(self, config: SubscriptionConfig) -> frozenset[int]:
+        """The offsets of the last events of each key among those that a subscription takes."""
+        taken = [record for record in self.records if takes(config, record)]
+        return frozenset({key: r.offset for r in taken if (key := text_of(r.event, KEY_ATTRIBUTE))}.values())
+
     def start(self, position: StartPosition) -> int:
         """The offset at which a new subscription begins."""
         match position.WhichOneof("start"):
-            case "earliest":
+            case "earliest" | "last_per_key":
                 return self.first_offset
             case "offset":
                 return max(position.offset, self.first_offset)
@@ -147,6 +154,10 @@ class MemorySubscription:
     """Offsets, and why."""
     held: list[int] = field(default_factory=list)
     """Offsets behind others of their lane."""
+    latest: frozenset[int] | None = None
+    """With the start `last_per_key`: what is taken of what was there ..."""
+    latest_below: int = 0
+    """... below this offset."""
 
     @property
     def ack_deadline_ns(self) -> int:
@@ -194,13 +205,17 @@ class MemorySubscription:
         while self.next_offset < self.stream.next_offset and len(self.held) < HELD_MAX:
             record = self.stream.get(self.next_offset)
             self.next_offset += 1
-            filters = self.config.filters
-            if filters and not any(matches(one, record.topic) for one in filters):
+            if not self._takes(record):
                 continue
             if self._lane(record.offset) not in busy:
                 return record.offset
             self.held.append(record.offset)
         return None
+
+    def _takes(self, record: Record) -> bool:
+        if self.latest is not None and record.offset < self.latest_below:
+            return record.offset in self.latest
+        return takes(self.config, record)
 
     def _lane(self, offset: int) -> str | None:
         """Of events with the same one, one is delivered at a time."""
@@ -210,9 +225,7 @@ class MemorySubscription:
             return None
         if offset < self.stream.first_offset:
             return None  # it is kept no more
-        attributes = self.stream.get(offset).event.attributes
-        name = self.config.key_attribute or "partitionkey"
-        return attributes[name].ce_string or None if name in attributes else None
+        return text_of(self.stream.get(offset).event, self.config.key_attribute or KEY_ATTRIBUTE)
 
     def _backoff_ns(self, offset: int) -> int:
         delays = self.config.backoff
@@ -252,6 +265,16 @@ HELD_MAX = 10_000
 """Events behind others of their lane, before no more is looked at."""
 ACK, NACK, TERM, PROGRESS = 1, 2, 3, 4
 """Acknowledgement.Outcome."""
+
+
+def takes(config: SubscriptionConfig, record: Record) -> bool:
+    """Whether the filters take it."""
+    return not config.filters or any(matches(one, record.topic) for one in config.filters)
+
+
+def text_of(event: CloudEvent, name: str) -> str | None:
+    """A string attribute; None if it has none."""
+    return event.attributes[name].ce_string or None if name in event.attributes else None
 
 
 def topic_of(event: CloudEvent) -> str:

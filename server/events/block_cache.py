@@ -23,19 +23,29 @@ class BlockCache:
         """What was asked for last: a thousand followers that keep step ask for the same."""
 
     def put(self, block: EventBlock) -> None:
-        """Keep a block; one that covers its start already is replaced."""
+        """Keep a block; one with its start is replaced, and so are those within what it covers.
+
+        Of a stream that is compacted, what covers an offset changes: a smaller block would stand before this one, and hide it.
+        """
         self._found = None
         old = self._blocks.pop(block.start, None)
         if old is None:
             insort(self._starts, block.start)
         else:
             self.bytes -= old.size
+        if self._starts[-1] != block.start:
+            self._drop_within(block)
         self._blocks[block.start] = block
         self.bytes += block.size
         while self.bytes > self._bytes_max and len(self._blocks) > 1:
             start, evicted = self._blocks.popitem(last=False)
             self.bytes -= evicted.size
             del self._starts[bisect_right(self._starts, start) - 1]
+
+    def _drop_within(self, block: EventBlock) -> None:
+        place = bisect_right(self._starts, block.start)
+        while place < len(self._starts) and self._blocks[self._starts[place]].end <= block.end:
+            self.bytes -= self._blocks.pop(self._starts.pop(place)).size
 
     def find(self, offset: int) -> EventBlock | None:
         """The block that covers an offset."""

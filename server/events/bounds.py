@@ -12,6 +12,9 @@ reached, nothing new is delivered until some are done or released."""
 SCANNED_UNSAVED_MAX = 10_000
 """Positions that may go by without a matching event before the floor is written once more."""
 
+BLOCK_SPAN_MAX = 65_536
+"""Offsets of one block of the journal."""
+
 assert SET_ASIDE_MAX < HELD_MAX
 
 
@@ -43,6 +46,12 @@ class LookAhead:
     count_ahead_min: int = 64
     """Redeliveries, and events of one lane that was parked, that a checkpoint counts before they are delivered.
     Redeliveries are more, up to ready_max, when consumers ask for more, or many are delivered between two checkpoints."""
+
+    @property
+    def reach_max(self) -> int:
+        """Positions between the floor and what has been looked at: a block spans so many offsets at most, and of a gap before
+        it no more is taken than this. So the bitmap of a checkpoint has no more bits."""
+        return self.look_ahead_max + BLOCK_SPAN_MAX
 
     def __post_init__(self) -> None:
         assert self.readmit_max <= self.ready_max <= self.look_ahead_max

@@ -20,6 +20,7 @@ from .attention import Attention
 from .bounds import DEFAULT, LookAhead
 from .changes import Changes
 from .checkpoint import SUBSCRIPTIONS, Checkpoints
+from .compaction import CompactionConfig, Compactor
 from .dead_letters import DeadLetters
 from .explain import Moment
 from .feed import Feed
@@ -48,6 +49,7 @@ class BusConfig:
     streams: StreamsConfig = field(default_factory=StreamsConfig)
     subscriptions: SubscriptionsConfig = field(default_factory=SubscriptionsConfig)
     webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
+    compaction: CompactionConfig = field(default_factory=CompactionConfig)
     bookmark_interval_s: float = 5.0
     """Between two bookmarks of an ephemeral subscription."""
 
@@ -89,6 +91,7 @@ class EventBus:
             promise=promise,
             derive=derive,
         )
+        self.compactor = Compactor(self.streams.opened, clock, config.compaction)
         self._engine = engine
         self._writer = writer
         self.attention = Attention(clock)
@@ -113,7 +116,7 @@ class EventBus:
     @property
     def updates(self) -> Updates:
         """Once started."""
-        return Updates(self.streams, self.subscriptions, self._writer)
+        return Updates(self.fold, self.streams, self.subscriptions, self._writer)
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -153,6 +156,7 @@ class EventBus:
                 tasks.create_task(self.checkpoints.run(), name="events: checkpoints")
                 tasks.create_task(self.dead_letters.run(), name="events: dead letters")
                 tasks.create_task(self.streams.keep(), name="events: keep streams")
+                tasks.create_task(self.compactor.run(), name="events: compact streams")
                 tasks.create_task(self._bookmark_forever(), name="events: bookmarks")
         finally:
             await self.webhooks.stop()
@@ -205,6 +209,7 @@ class EventBus:
         if self._checkpoints is None:
             return {}
         counted = measured(self.streams.opened(), self.checkpoints, sessions=len(self._sessions))
+        counted["compaction_failures_total"] = self.compactor.failures
         return counted | self.webhooks.metrics()
 
     def alarms(self) -> list[EventsAlarm]:

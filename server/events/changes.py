@@ -216,7 +216,7 @@ class ChangesLog:
             for listener in self._listeners:
                 listener(block)
 
-    async def read(self, offset: int, *, max_bytes: int) -> Sequence[ChangeBlock]:
+    async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> Sequence[ChangeBlock]:
         """Changes from a revision on; PositionOutOfRange when control's history does not reach back so far."""
         if offset < self.first_offset:
             raise PositionOutOfRange(f"changes are kept from revision {self.first_offset} on", first=str(offset))

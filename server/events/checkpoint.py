@@ -87,7 +87,7 @@ class Checkpoints:
                     record = block.record(index)
                     if record.body:
                         last[record.key, int(record.id)] = record
-                offset = block.base_offset + block.count
+                offset = block.end_offset
             await asyncio.sleep(0)
         self._compacted_bytes = self._log.bytes
         found: dict[tuple[str, int], Progress] = {}
@@ -222,6 +222,7 @@ def encode(progress: Progress) -> bytes:
         done_bitmap=progress.done,
         delivered_to=progress.delivered_to,
         untried_bitmap=progress.untried,
+        latest_below=progress.latest_below,
     )
     for offset, attempts, not_before_ns, key, again_ms in progress.open:
         message.open.add(offset=offset, attempts=attempts, not_before_ns=not_before_ns, key=key, again_ms=again_ms)
@@ -253,6 +254,7 @@ def decode(record: Record) -> Progress:
         done=message.done_bitmap,
         delivered_to=message.delivered_to,
         untried=message.untried_bitmap,
+        latest_below=message.latest_below,
         parked=tuple(ParkedLane(lane.key, lane.from_offset, lane.tried_below) for lane in message.parked),
         open=tuple(OpenDelivery(e.offset, e.attempts, e.not_before_ns, e.key, e.again_ms) for e in message.open),
         set_aside=tuple(

@@ -103,5 +103,7 @@ class Counts:
     """Set aside, and then published to the dead-letter stream."""
     expired: int = 0
     """Past their expirytime when they were to be delivered."""
+    compacted: int = 0
+    """Removed by compaction when they were to be delivered: a later event of their key stands for them."""
     missed: int = 0
     """Positions removed by retention before they were done."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from trunkline.core.errors import PositionOutOfRange, StreamClosed, TrunklineError
 
@@ -35,7 +35,7 @@ class Readable(Protocol[BlockRead]):
     @property
     def next_offset(self) -> int: ...
     def on_durable(self, listener: Callable[[BlockRead], None]) -> object: ...
-    async def read(self, offset: int, *, max_bytes: int) -> Sequence[BlockRead]: ...
+    async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> Sequence[BlockRead]: ...
 
 
 class Follower(Protocol):
@@ -153,6 +153,19 @@ class Dispatcher(Generic[Block]):
         except PositionOutOfRange:
             return None
         return self._wrap(read[0], offset) if read else None
+
+    async def read(self, offset: int, *, index_only: bool = False) -> list[EventBlock]:
+        """Blocks from an offset on, past the cache; those of an index have no events in them. What reading raises."""
+        wrapped: list[EventBlock] = []
+        async with self._reads:
+            read = await self._log.read(offset, max_bytes=READ_BYTES, index_only=index_only)
+        for block in read:
+            wrapped.append(self._wrap(block, wrapped[-1].end if wrapped else offset))
+        return wrapped
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Work for a follower, in the background."""
+        self._tasks.spawn(work, name)
 
     async def _load(self, offset: int) -> None:
         failure: TrunklineError | None = None

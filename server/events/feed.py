@@ -16,6 +16,7 @@ from .consumer import Consumer
 from .delivery import NEVER, Delivery
 from .dispatcher import Dispatcher, history_cut
 from .event_block import EventBlock
+from .latest import LatestPerKey, LatestSearch
 from .order import NO_KEY, Ordering
 from .settings import SubscriptionSettings
 from .subscription import SubscriptionState
@@ -45,7 +46,9 @@ class Feed(Audience):
         settings: SubscriptionSettings,
         checkpoint: Callable[[Feed], None] | None = None,
         bury: Callable[[Feed], None] | None = None,
+        latest: LatestPerKey | None = None,
     ) -> None:
+        """`latest` is what is taken of each key, if that has been found already."""
         super().__init__(dispatcher, state, clock)
         self.key = key
         self.settings = settings
@@ -55,6 +58,8 @@ class Feed(Audience):
         self.matched = 0
         self.maybe_lettered_below = state.delivered_to
         """Of what lies below, a dead letter may have been published by a process that could not say so any more."""
+        self._latest = LatestPerKey.of(state, found=latest)
+        self._search = LatestSearch(dispatcher, settings, on_found=self.wake, on_failure=self.fail)
         self._group = dispatcher.matcher.join(settings.filters, settings.attribute_filters)
         self._checkpoint = checkpoint
         self._bury = bury
@@ -137,7 +142,7 @@ class Feed(Audience):
         deliveries = self.state.take(now_ns, limit=PUMP_DELIVERIES)
         more = more or len(deliveries) == PUMP_DELIVERIES
         if deliveries:
-            more = self._send(deliveries) or more
+            more = self._send(deliveries) or more or (self.state.is_stretched and self.state.can_deliver)
         self._tell()
         self._arm(now_ns)
         return more
@@ -153,10 +158,14 @@ class Feed(Audience):
         state, dispatcher = self.state, self._dispatcher
         if not state.consumers.willing:
             return False
+        if self._latest is not None and not self._search.knows(self._latest, state):
+            return False
         more = self._bring_back()
         state.make_way()
         state.look_further(self._clock.now_ns())
         for _ in range(PUMP_BLOCKS):
+            if self._latest is not None:
+                self._skip(self._latest)
             position = state.next_offset
             if position >= dispatcher.end or not state.wants():
                 return more
@@ -166,6 +175,13 @@ class Feed(Audience):
                 return more
             self._offer(block, position)
         return True
+
+    def _skip(self, latest: LatestPerKey) -> None:
+        """Pass what is not the latest of its key."""
+        if self.state.next_offset < latest.below:
+            self.state.skip_to(latest.following(self.state.next_offset), time_ns=self._clock.time_ns())
+        elif self.state.latest_from is None:
+            self._latest = None
 
     def _bring_back(self) -> bool:
         """Read on in parked lanes that have nothing out. True: there is more to read than one turn gives."""
@@ -190,11 +206,16 @@ class Feed(Audience):
     def _of_key(self, block: EventBlock, key: int, first: int, end: int) -> list[int]:
         """The offsets of a key's events that the subscription takes."""
         keys, offsets = block.keys(self.settings.key_attribute), block.offsets
-        indexes = self._dispatcher.matcher.indexes(block, self._group)
+        indexes = self._indexes(block)
         return [offsets[index] for index in indexes if keys[index] == key and first <= offsets[index] < end]
 
-    def _offer(self, block: EventBlock, position: int) -> None:
+    def _indexes(self, block: EventBlock) -> Sequence[int]:
+        """Which events of a block it takes."""
         indexes = self._dispatcher.matcher.indexes(block, self._group)
+        return indexes if self._latest is None else self._latest.taken(block, indexes)
+
+    def _offer(self, block: EventBlock, position: int) -> None:
+        indexes = self._indexes(block)
         offsets = block.offsets
         if isinstance(indexes, range) and len(indexes) == block.count:
             matching: Sequence[int] = offsets
@@ -204,19 +225,24 @@ class Feed(Audience):
         self.looked_at += block.count
         self.matched += len(matching)
         time_ns = self._clock.time_ns()
+        # Before the first of them may lie a gap of any size.
+        end = min(block.end, self.state.reach(matching[before] if before < len(matching) else block.end))
+        if before or end < block.end:
+            after = bisect_left(matching, end)
+            matching, indexes = matching[before:after], indexes[before:after]
         if self.state.limits.ordering is not Ordering.KEYED:
-            self.state.offer(matching[before:] if before else matching, block.end, time_ns=time_ns)
+            self.state.offer(matching, end, time_ns=time_ns)
             return
         keys = block.keys(self.settings.key_attribute)
-        taken = [keys[index] for index in indexes[before:]]
-        self.state.offer(matching[before:], block.end, time_ns=time_ns, keys=taken)
+        self.state.offer(matching, end, time_ns=time_ns, keys=[keys[index] for index in indexes])
 
     def _send(self, deliveries: Sequence[Delivery]) -> bool:
         """Put each delivery to its consumer; those whose event is not at hand are sent when it has been read. True: some
-        were past their time, and others may have their credit."""
+        were past their time or gone, and others may have their credit."""
         touched: dict[int, Consumer] = {}
         block: EventBlock | None = None
-        time_ns, expired = self._clock.time_ns(), self.state.counts.expired
+        time_ns, counts = self._clock.time_ns(), self.state.counts
+        passed = counts.expired + counts.compacted
         for delivery in deliveries:
             offset = delivery.offset
             if block is None or not block.start <= offset < block.end:
@@ -227,11 +253,11 @@ class Feed(Audience):
                 continue
             suffix = block.suffix_at(offset)
             consumer = self.consumers.get(delivery.consumer)
-            if suffix is None:
-                self.state.ack(offset, delivery.consumer)  # the record is not there any more: nothing to deliver
-                continue
             if consumer is None:
                 self._return(delivery)
+                continue
+            if suffix is None:
+                self.state.vanish(delivery)
                 continue
             if block.expiries and block.expiries.get(offset, NEVER) <= time_ns:
                 self.state.expire(delivery)
@@ -240,7 +266,7 @@ class Feed(Audience):
             touched[consumer.id] = consumer
         for consumer in touched.values():
             consumer.flush()
-        return self.state.counts.expired != expired
+        return counts.expired + counts.compacted != passed
 
     def _send_loaded(self) -> None:
         """Send what waited for its event to be read, unless it was taken back meanwhile."""
@@ -298,13 +324,15 @@ class Feed(Audience):
             self.state.limits, progress, end=self._dispatcher.end, now_ns=now_ns, time_ns=time_ns, changed=True
         )
         self.state.consumers, self.state.counts = rotation, counts
+        self._latest = LatestPerKey.of(self.state)
         self._loading.clear()
         self.untold_gap = old
         self._tell_gap()
         self.wake()
 
-    def seek(self, offset: int) -> int:
-        """Go on at `offset`: everything before it is done, nothing from it on is. Gives the floor as it was.
+    def seek(self, offset: int, latest: LatestPerKey | None = None) -> int:
+        """Go on at `offset`: everything before it is done, nothing from it on is, but for what `latest` leaves out. Gives the
+        floor as it was.
 
         Consumers are told to come again: what they have in hand belongs to the place before.
         """
@@ -312,11 +340,12 @@ class Feed(Audience):
         state = SubscriptionState(old.limits, incarnation=old.incarnation, position=offset)
         state.set_aside = {o: aside for o, aside in old.set_aside.items() if o < offset}
         state.counts = old.counts
+        state.latest_below = 0 if latest is None else latest.below
         moved = SubscriptionMoved("the subscription was moved to another place: open it again")
         for consumer in list(self.consumers.values()):
             self.leave(consumer.id, clean=True)
             consumer.end(moved)
-        self.state = state
+        self.state, self._latest = state, latest
         self.maybe_lettered_below = max(self.maybe_lettered_below, old.delivered_to)
         self._loading.clear()
         self.client_of.clear()

@@ -32,7 +32,7 @@ class StreamEntity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionEntity:
-    """A durable subscription; it begins at `offset` of `incarnation`."""
+    """A durable subscription; it begins at `offset` of `incarnation`, and takes the latest of each key up to `latest_below`."""
 
     namespace: str
     stream: str
@@ -41,6 +41,7 @@ class SubscriptionEntity:
     incarnation: int
     offset: int
     created_revision: int
+    latest_below: int = 0
 
     @property
     def key(self) -> str:
@@ -169,6 +170,7 @@ class EventsFold:
                         incarnation=sub.incarnation,
                         offset=sub.offset,
                         created_revision=sub.created_revision,
+                        latest_below=sub.latest_below,
                     )
                 )
 
@@ -191,6 +193,7 @@ def _pieces(streams: Sequence[StreamEntity], subscriptions: Sequence[Subscriptio
                 incarnation=entity.incarnation,
                 offset=entity.offset,
                 created_revision=entity.created_revision,
+                latest_below=entity.latest_below,
             )
         yield piece.SerializeToString(deterministic=True)
 
@@ -215,6 +218,7 @@ def _reduce(entity: Entity | None, topic: str, key: str, body: bytes, revision: 
             incarnation=created.incarnation,
             offset=created.offset,
             created_revision=revision,
+            latest_below=created.latest_below,
         )
     if topic == STREAM_UPDATED and isinstance(entity, StreamEntity):
         return replace(entity, settings=StreamSettings.of(control_pb2.StreamUpdated.FromString(body).config))

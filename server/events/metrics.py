@@ -16,6 +16,7 @@ def measured(streams: Iterable[EventStream], checkpoints: Checkpoints, *, sessio
     """Sums over all streams and durable subscriptions; `lag_positions_max` is that of the one furthest behind."""
     values: dict[str, float] = dict.fromkeys(GAUGES, 0.0)
     values |= {f"{name}_total": 0.0 for name in asdict(Counts())}
+    values |= {"compaction_passes_total": 0.0, "compaction_removed_total": 0.0, "compaction_saved_bytes_total": 0.0}
     values |= {"published_total": 0.0, "duplicates_total": 0.0, "hash_collisions_total": 0.0}
     values |= {"producers_fenced_total": 0.0, "sequences_out_of_order_total": 0.0}
     values |= {"checkpoints_total": checkpoints.written, "checkpoint_failures_total": checkpoints.failures}
@@ -67,6 +68,10 @@ def _add_stream(values: dict[str, float], stream: EventStream) -> None:
         values["producers"] += event_log.remembered_producers
         values["producers_fenced_total"] += event_log.fenced
         values["sequences_out_of_order_total"] += event_log.out_of_order
+        compacted = event_log.log.compacted
+        values["compaction_passes_total"] += compacted.runs
+        values["compaction_removed_total"] += compacted.removed
+        values["compaction_saved_bytes_total"] += max(0, compacted.saved_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from trunkline.api import convert
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import InvalidArgument
 
@@ -13,6 +14,10 @@ from .dead_letters import DeadLetters
 from .dispatcher import Dispatcher
 from .feed import Feed
 from .stream import EventStream
+from .subscriptions import Subscriptions
+
+SHOWN_DEFAULT = 100
+"""Set-aside events that are shown to whoever does not say how many."""
 
 
 class Redelivered(NamedTuple):
@@ -40,9 +45,38 @@ def copied(request: events_pb2.CreateSubscriptionRequest, feed: Feed) -> events_
     return config
 
 
-async def seek(stream: EventStream, feed: Feed, to: events_pb2.StartPosition, checkpoints: Checkpoints) -> int:
-    """Move a subscription; when this returns, that is durable. Gives where it stood. PositionOutOfRange."""
-    old_floor = feed.seek(await stream.start_offset(to))
+async def set_aside(
+    stream: EventStream, feed: Feed, *, max_events: int, from_offset: int = 0
+) -> list[events_pb2.SetAsideEvent]:
+    """The set-aside events, lowest offsets first, with their content where it is still kept."""
+    shown = []
+    offsets = sorted(offset for offset in feed.state.set_aside if offset >= from_offset)
+    for offset in offsets[: max_events or SHOWN_DEFAULT]:
+        aside = feed.state.set_aside.get(offset)
+        if aside is None:
+            continue
+        event = events_pb2.SetAsideEvent(
+            offset=offset,
+            attempts=aside.attempts,
+            reason=aside.reason,
+            time=convert.time_ns_to(aside.time_ns),
+        )
+        body = await stream.dispatcher.event_at(offset)
+        if body is not None:
+            event.event.ParseFromString(bytes(body))
+        shown.append(event)
+    return shown
+
+
+async def seek(
+    stream: EventStream,
+    feed: Feed,
+    to: events_pb2.StartPosition,
+    subscriptions: Subscriptions,
+    checkpoints: Checkpoints,
+) -> int:
+    """Move a subscription; when this returns, that is durable. Gives where it stood. PositionOutOfRange, LimitExceeded."""
+    old_floor = feed.seek(*await subscriptions.begin(stream, to, feed.settings))
     await checkpoints.write_now([feed])
     return old_floor
 

@@ -105,6 +105,10 @@ class ParkedPlaces(Places):
         if self._recovered is None:
             order.unpark(key)
             self._tried_below.pop(key, None)
+            if self._parked_entries:  # what is left there was removed by compaction
+                left = [offset for offset, (_, of_key) in self._parked_entries.items() if of_key == key]
+                for offset in left:
+                    del self._parked_entries[offset]
             self._changes += 1
 
     @property

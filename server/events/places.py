@@ -115,6 +115,22 @@ class Places:
             return False
         return self.limits.ordering is not Ordering.KEYED or self.held < self._held_max
 
+    @property
+    def is_stretched(self) -> bool:
+        """Whether it looks no further because of how far it has looked: `make_way` may help when something was delivered."""
+        return self.next_offset - self.floor >= self.limits.look_ahead.look_ahead_max
+
+    def reach(self, following: int) -> int:
+        """Up to where may be looked when the next event lies at `following`."""
+        floor = self.floor
+        return (following if floor == self.next_offset else floor) + self.limits.look_ahead.reach_max
+
+    def skip_to(self, following: int, *, time_ns: int) -> None:
+        """Nothing is taken before this offset."""
+        target = min(following, self.reach(following))
+        if target > self.next_offset:
+            self.offer((), target, time_ns=time_ns)
+
     def look_further(self, now_ns: int) -> None:
         """Let more be held, if nothing was delivered for too long."""
         if not self._moved_ns:

@@ -63,6 +63,8 @@ class Progress:
     set_aside: tuple[SetAside, ...] = ()
     parked: tuple[ParkedLane, ...] = ()
     """Everything of these keys from an offset on is still to come, whatever is said of it otherwise."""
+    latest_below: int = 0
+    """Of what lies below, only the latest event of each key is to be delivered; 0 when there is no such place ahead."""
     untried: bytes = b""
     """Bit i of byte b: offset floor + 8 b + i was held in its lane and never delivered, though it lies below delivered_to.
     Said by the last checkpoint of a clean stop alone: others count what is held as tried."""
@@ -99,6 +101,7 @@ class Progress:
             done=_bytes(int.from_bytes(self.done, "little") & kept),
             untried=_bytes(int.from_bytes(self.untried, "little") & kept),
             delivered_to=min(self.delivered_to, first_offset),
+            latest_below=min(self.latest_below, first_offset),
             open=tuple(entry for entry in self.open if entry.offset < first_offset),
             set_aside=tuple(entry for entry in self.set_aside if entry.offset < first_offset),
             parked=tuple(

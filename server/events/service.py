@@ -22,7 +22,7 @@ from .bus import EventBus
 from .delivery import Settled
 from .explain import explain
 from .feed import Feed
-from .operations import copied, redeliver, seek
+from .operations import copied, redeliver, seek, set_aside
 from .publishing import Publishing
 from .settings import DEFAULT_STREAM
 from .stream import EventStream
@@ -200,9 +200,7 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.ListSetAsideRequest, context: Context
     ) -> events_pb2.ListSetAsideResponse:
         stream, feed = await self._feed(request, context)
-        found = await self._bus.subscriptions.set_aside(
-            stream, feed, max_events=request.max_events, from_offset=request.from_offset
-        )
+        found = await set_aside(stream, feed, max_events=request.max_events, from_offset=request.from_offset)
         return events_pb2.ListSetAsideResponse(header=self._header(), events=found)
 
     async def ReleaseSetAside(
@@ -231,7 +229,7 @@ class EventService(EventServiceServicer):
         self, request: events_pb2.SeekSubscriptionRequest, context: Context
     ) -> events_pb2.SeekSubscriptionResponse:
         stream, feed = await self._feed(request, context)
-        old_floor = await seek(stream, feed, request.to, self._bus.checkpoints)
+        old_floor = await seek(stream, feed, request.to, self._bus.subscriptions, self._bus.checkpoints)
         state = self._bus.subscriptions.state_of(feed)
         return events_pb2.SeekSubscriptionResponse(header=self._header(), subscription=state, old_floor=old_floor)
 

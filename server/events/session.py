@@ -13,6 +13,7 @@ from trunkline.server.journal.control.sequencer import Origin
 from . import notices
 from .consumer import PushConsumer
 from .feed import Feed
+from .latest import LatestPerKey
 from .order import Ordering
 from .outlet import Outlet
 from .settings import SubscriptionSettings
@@ -151,23 +152,20 @@ class Session:
             raise InvalidArgument.of("open.config.webhook", "only with a name", "a webhook")
         self._allow(request, settings.filters)
         gap: tuple[int, int] | None = None
+        latest: LatestPerKey | None = None
         if request.resume_token:
             position, gap = stream.resume(request.resume_token)
         else:
-            position = await stream.start_offset(request.config.start)
+            position, latest = await self._subscriptions.begin(stream, request.config.start, settings)
         if request.no_acknowledgement:
-            self._open_tap(request, stream, settings, position)
+            self._open_tap(request, stream, settings, position, latest)
         else:
             state = SubscriptionState(settings.limits(durable=False), incarnation=stream.incarnation, position=position)
-            feed = Feed(
-                stream.dispatcher,
-                state,
-                self._clock,
-                key="",
-                settings=settings,
-            )
+            state.latest_below = 0 if latest is None else latest.below
+            feed = Feed(stream.dispatcher, state, self._clock, key="", settings=settings, latest=latest)
             feed.open()
-            self._consume(request, stream, feed, token=stream.token(state.incarnation, position), next_offset=position)
+            token = stream.token(state.incarnation, position) if latest is None else b""
+            self._consume(request, stream, feed, token=token, next_offset=position)
         if gap is not None:
             new = (stream.incarnation, position)
             self._outlet.offer(notices.gap(request.subscription_id, old=gap, new=new))
@@ -178,6 +176,7 @@ class Session:
         stream: EventStream,
         settings: SubscriptionSettings,
         position: int,
+        latest: LatestPerKey | None,
     ) -> None:
         subscription_id, incarnation = request.subscription_id, stream.incarnation
 
@@ -200,13 +199,14 @@ class Session:
             place=(incarnation, position),
             on_gap=moved,
             on_failure=failed,
+            latest=latest,
         )
         self._outlet.offer(
             notices.opened(
                 subscription_id,
                 incarnation=incarnation,
                 next_offset=position,
-                token=stream.token(incarnation, position),
+                token=stream.token(incarnation, position) if latest is None else b"",
             )
         )
         self._open[subscription_id] = _OpenTap(tap, stream, self._outlet, subscription_id)
@@ -260,8 +260,9 @@ class _OpenFeed:
         self._feed.acknowledge(acknowledgement, self.consumer.id)
 
     def bookmark(self) -> None:
-        if self._ephemeral:
-            incarnation, floor = self._feed.state.incarnation, self._feed.state.floor
+        incarnation, floor = self._feed.state.incarnation, self._feed.state.floor
+        # Before, a token would not say that of each key only the latest is taken: who has none begins so anew.
+        if self._ephemeral and floor >= self._feed.state.latest_below:
             self._outlet.offer(
                 notices.bookmark(
                     self._subscription_id,
@@ -300,6 +301,8 @@ class _OpenTap:
         """Nothing is open here: it is ignored."""
 
     def bookmark(self) -> None:
+        if self._tap.latest is not None:  # see _OpenFeed
+            return
         incarnation, position = self._tap.incarnation, self._tap.position
         self._outlet.offer(
             notices.bookmark(

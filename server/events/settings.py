@@ -27,14 +27,40 @@ CHANGES = "changes"
 """In every namespace; derived from control, not stored."""
 DEDUPE_WINDOW_NS = 120_000_000_000
 DEDUPE_IDS = 1_000_000
+MIN_LAG_NS = 600_000_000_000
+TOMBSTONE_RETENTION_NS = 86_400_000_000_000
 ACK_DEADLINE_MS = 30_000
 MAX_DELIVERIES = 20
 MAX_IN_FLIGHT = 1_000
 KEY_ATTRIBUTE = "partitionkey"
 """Whose hash the journal keeps of every event."""
 BACKOFF_MS_MAX = 86_400_000
+MASK_PATHS_MAX = 64
 _MS = 1_000_000
 Config = TypeVar("Config", events_pb2.StreamConfig, events_pb2.SubscriptionConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactionSettings:
+    """How long events stay in whose place later ones stand, and tombstones."""
+
+    min_lag_ns: int = MIN_LAG_NS
+    tombstone_retention_ns: int = TOMBSTONE_RETENTION_NS
+
+    @classmethod
+    def of(cls, config: events_pb2.StreamConfig.Compaction) -> CompactionSettings:
+        """What a message asks for."""
+        return cls(
+            min_lag_ns=convert.ms_from(config, "min_lag", MIN_LAG_NS // _MS) * _MS,
+            tombstone_retention_ns=convert.ms_from(config, "tombstone_retention", TOMBSTONE_RETENTION_NS // _MS) * _MS,
+        )
+
+    def message(self) -> events_pb2.StreamConfig.Compaction:
+        """The message that asks for all of this."""
+        return events_pb2.StreamConfig.Compaction(
+            min_lag=convert.ms_to(self.min_lag_ns // _MS),
+            tombstone_retention=convert.ms_to(self.tombstone_retention_ns // _MS),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +73,12 @@ class StreamSettings:
     max_records: int | None = None
     dedupe_window_ns: int = DEDUPE_WINDOW_NS
     dedupe_ids: int = DEDUPE_IDS
+    compaction: CompactionSettings | None = None
+
+    @property
+    def min_lag_ns(self) -> int:
+        """No event is compacted away that is younger: repeats of it would be taken for new ones after a restart."""
+        return max(self.dedupe_window_ns, 0 if self.compaction is None else self.compaction.min_lag_ns)
 
     @property
     def retention(self) -> Retention:
@@ -63,6 +95,7 @@ class StreamSettings:
             max_records=config.max_records or None,
             dedupe_window_ns=convert.ms_from(config, "dedupe_window", DEDUPE_WINDOW_NS // _MS) * _MS,
             dedupe_ids=config.dedupe_ids or DEDUPE_IDS,
+            compaction=CompactionSettings.of(config.compaction) if config.HasField("compaction") else None,
         )
 
     def message(self, namespace: str, name: str) -> events_pb2.StreamConfig:
@@ -76,6 +109,7 @@ class StreamSettings:
             max_records=self.max_records or 0,
             dedupe_window=convert.ms_to(self.dedupe_window_ns // _MS),
             dedupe_ids=self.dedupe_ids,
+            compaction=None if self.compaction is None else self.compaction.message(),
         )
 
 
@@ -183,6 +217,8 @@ def _backoff_ms(delay: Duration, index: int) -> int:
 
 def merged(old: Config, asked: Config, mask: FieldMask) -> Config:
     """`old` with the fields that the mask names, or all, as `asked` has them. InvalidArgument when it names no field."""
+    if len(mask.paths) > MASK_PATHS_MAX:
+        raise InvalidArgument.of("update_mask", f"at most {MASK_PATHS_MAX} paths", len(mask.paths))
     if not mask.IsValidForDescriptor(asked.DESCRIPTOR):
         raise InvalidArgument.of("update_mask", f"names of fields of {asked.DESCRIPTOR.name}", ", ".join(mask.paths))
     if not mask.paths:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from trunkline.api import convert
@@ -19,6 +20,7 @@ from trunkline.server.journal.block import Block
 from trunkline.server.journal.event_log import EventLog, Published
 from trunkline.server.journal.log import Incarnation, Log
 
+from .compaction import shown
 from .delivery import NEVER
 from .dispatcher import Dispatcher
 from .event_block import EventBlock
@@ -52,7 +54,7 @@ class History(Protocol):
     @property
     def last_time_ns(self) -> int: ...
     def on_durable(self, listener: Callable[[Any], None]) -> object: ...
-    async def read(self, offset: int, *, max_bytes: int) -> Sequence[Any]: ...
+    async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> Sequence[Any]: ...
     async def offset_at(self, time_ns: int) -> int: ...
     def resume_offset(self, incarnation: int, offset: int) -> int | None: ...
 
@@ -78,6 +80,7 @@ class EventStream:
         self.dispatcher = dispatcher
         self.incarnation = history.incarnation
         """Of what followers are brought. A log that is being recovered may have its next one already."""
+        self.is_compacting = False
         self.feeds: dict[str, Feed] = {}
         """The durable subscriptions, by name."""
         self._journal_id = journal_id
@@ -96,6 +99,11 @@ class EventStream:
             raise NotSupported(f"stream {self.name} is derived from control and takes no events")
         return self._event_log
 
+    def configure(self, settings: StreamSettings) -> None:
+        """Keep what another configuration says: how long segments are, or how much stays in memory, follows from it."""
+        self.settings = settings
+        self.event_log.log.config = replace(self.event_log.log.config, retention=settings.retention)
+
     async def publish(self, scan: Scan, *, require_sync: int, expected_offset: int | None = None) -> Published:
         """See EventLog.publish; NotSupported for a derived stream."""
         return await self.event_log.publish(scan, require_sync=require_sync, expected_offset=expected_offset)
@@ -105,7 +113,7 @@ class EventStream:
     async def start_offset(self, start: events_pb2.StartPosition) -> int:
         """Where a new subscription begins. PositionOutOfRange for an offset that is not, nor will next be, there."""
         match start.WhichOneof("start"):
-            case "earliest":
+            case "earliest" | "last_per_key":
                 return self.history.first_offset
             case "offset":
                 return self._checked(start.offset)
@@ -175,7 +183,13 @@ class EventStream:
         if history.last_time_ns and self.dispatcher.end > history.first_offset:
             state.first_time.CopyFrom(convert.time_ns_to(history.first_time_ns))
             state.last_time.CopyFrom(convert.time_ns_to(history.last_time_ns))
+        if self._event_log is not None and self.settings.compaction is not None:
+            state.compaction.CopyFrom(shown(self._event_log.log.compacted))
         return state
+
+    def forget_read(self) -> None:
+        """It was compacted: whoever reads from now on is brought what is left."""
+        self.dispatcher.cache.clear()
 
     def rejoin(self) -> None:
         """The log was recovered: followers go on, at their place or where the history was cut."""
@@ -198,8 +212,7 @@ class EventStream:
 
 def wrap_block(block: Block, start: int) -> EventBlock:
     """A journal block for the dispatcher."""
-    offsets = range(block.base_offset, block.end_offset)
-    return EventBlock(block, offsets, start=min(start, block.base_offset), end=block.end_offset)
+    return EventBlock(block, block.offsets, start=min(start, block.base_offset), end=block.end_offset)
 
 
 async def open_stored(

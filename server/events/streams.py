@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from trunkline.api import convert
@@ -32,7 +32,6 @@ from .feed import Feed
 from .fold import (
     STREAM_CREATED,
     STREAM_DELETED,
-    STREAM_UPDATED,
     SUBSCRIPTION_DELETED,
     EventsFold,
     StreamEntity,
@@ -175,9 +174,7 @@ class Streams:
         """Let a stream keep what its configuration says by now."""
         entity = self._fold.stream(stream.namespace, stream.name)
         if entity is not None and stream.settings != entity.settings:
-            stream.settings = entity.settings
-            kept = stream.event_log.log  # how long its segments are, or how much stays in memory, follows from it
-            kept.config = replace(kept.config, retention=entity.settings.retention)
+            stream.configure(entity.settings)
 
     async def _open_log(self, entity: StreamEntity) -> EventStream:
         settings = entity.settings
@@ -288,9 +285,9 @@ class Streams:
         """A record was folded: let go of a stream that is not there any more; returns what its subscriptions were."""
         _, namespace, name = record.key.split("/", 2)
         key = (namespace, name)
-        if record.topic == STREAM_UPDATED and (opened := self._open.get(key)) is not None:
-            self._configure(opened)
         if record.topic != STREAM_DELETED:
+            if key in self._open:  # it may have been changed
+                self._configure(self._open[key])
             return []
         stream = self._open.pop(key, None)
         feeds = [] if stream is None else list(stream.feeds.values())
@@ -383,6 +380,8 @@ class Streams:
                     self._look_after(key, stream)
 
     async def _trim(self, stream: EventStream) -> None:
+        if stream.is_compacting:  # others are not to wait for the end of that
+            return
         try:
             await stream.event_log.log.trim(stream.settings.retention, now_ns=self._clock.time_ns())
         except TrunklineError as error:

@@ -36,6 +36,8 @@ class SubscriptionState(ParkedPlaces):
         """A new subscription whose first event is at `position` or later."""
         super().__init__(limits, position)
         self.incarnation = incarnation
+        self.latest_below = 0
+        """See Progress."""
         self.reserved_to = position if limits.durable else NEVER
         self.consumers = Rotation()
         self._saved_changes = 0
@@ -54,6 +56,7 @@ class SubscriptionState(ParkedPlaces):
         state = cls(limits, incarnation=progress.incarnation, position=progress.floor)
         state.delivered_to = min(progress.delivered_to, max(end, progress.floor))
         state.reserved_to = min(state.delivered_to, progress.first_untried) if limits.durable else NEVER
+        state.latest_below = progress.latest_below
         state.set_aside = {entry.offset: entry for entry in progress.set_aside}
         state._changes = int(changed)
         state._recovered = Recovered(
@@ -85,6 +88,12 @@ class SubscriptionState(ParkedPlaces):
             and self.in_flight < self.limits.max_in_flight
             and len(self.set_aside) < bounds.SET_ASIDE_MAX
         )
+
+    @property
+    def latest_from(self) -> int | None:
+        """From here to `latest_below`, only the latest event of each key is taken; None when nothing lies there any more."""
+        first = min([self.floor, *self._order.parked.values()])
+        return first if first < self.latest_below else None
 
     def held_by(self, consumer: int) -> list[int]:
         """The offsets in flight at a consumer."""
@@ -139,8 +148,16 @@ class SubscriptionState(ParkedPlaces):
 
     def expire(self, delivery: Delivery) -> None:
         """What was to be sent is past its time: done, and the consumer has its credit back."""
-        self._close(self._open[delivery.offset])
+        self._pass(delivery)
         self.counts.expired += 1
+
+    def vanish(self, delivery: Delivery) -> None:
+        """What was to be sent is not there any more: done, and the consumer has its credit back."""
+        self._pass(delivery)
+        self.counts.compacted += 1
+
+    def _pass(self, delivery: Delivery) -> None:
+        self._close(self._open[delivery.offset])
         self._changes += 1
         self.consumers.give(delivery.consumer, 1)
 
@@ -332,6 +349,7 @@ class SubscriptionState(ParkedPlaces):
             set_aside=tuple(self.set_aside.values()),
             untried=self._untried(floor, behind) if final else b"",
             parked=parked,
+            latest_below=0 if self.latest_from is None else self.latest_below,
         )
         return Saving(self, self._saves, progress, counted, self._changes, self._delivered_unsaved)
 

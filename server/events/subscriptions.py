@@ -11,7 +11,13 @@ from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock
-from trunkline.core.errors import InvalidArgument, LimitExceeded, SubscriptionExists, SubscriptionNotFound
+from trunkline.core.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    LimitExceeded,
+    SubscriptionExists,
+    SubscriptionNotFound,
+)
 from trunkline.core.records import Change, Record
 from trunkline.server.journal.control.fold import View
 from trunkline.server.journal.control.sequencer import Origin
@@ -31,6 +37,7 @@ from .fold import (
     stream_key,
     subscription_key,
 )
+from .latest import LatestPerKey, find_latest
 from .progress import Progress
 from .settings import SubscriptionSettings
 from .stream import EventStream
@@ -42,6 +49,8 @@ log = logging.getLogger(__name__)
 
 FETCH_EVENTS_DEFAULT = 100
 FETCH_BYTES_DEFAULT = 1 << 20
+SEARCH_WITHIN_S = 60.0
+"""How long the latest of each key are looked for, the searches before this one included."""
 FETCH_GRACE_NS = 1_000_000_000
 """How long a Fetch that does not wait for events may wait for what is there: a read, a checkpoint."""
 
@@ -52,6 +61,9 @@ class SubscriptionsConfig:
 
     subscriptions_per_stream_max: int = 1_000
     """Durable ones of one stream."""
+    last_per_key_keys_max: int = 1_000_000
+    """Keys of which the latest events can be a subscription's start. Finding them takes about 130 bytes of memory each, one
+    search at a time; 8 bytes each are kept until they are delivered."""
 
 
 class Subscriptions:
@@ -79,6 +91,31 @@ class Subscriptions:
         self._clock = clock
         self._config = config
         self._look_ahead = look_ahead
+        self._found: dict[str, LatestPerKey] = {}
+        """Of subscriptions that are being made, by key: what their start takes."""
+        self._searches = asyncio.Semaphore(1)
+
+    # Where one begins.
+
+    async def begin(
+        self, stream: EventStream, start: events_pb2.StartPosition, settings: SubscriptionSettings
+    ) -> tuple[int, LatestPerKey | None]:
+        """The offset of a start and, for `last_per_key`, what is taken up to the end as it is now.
+
+        PositionOutOfRange, LimitExceeded for too many keys, DeadlineExceeded when the stream cannot be looked through in time.
+        """
+        offset = await stream.start_offset(start)
+        if not start.last_per_key:
+            return offset, None
+        try:
+            async with asyncio.timeout(SEARCH_WITHIN_S), self._searches:
+                end = stream.dispatcher.end
+                limit = self._config.last_per_key_keys_max
+                offsets = await find_latest(stream.dispatcher, settings, offset, end, keys_max=limit)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the latest of each key is not found within {SEARCH_WITHIN_S:.0f} s") from None
+        latest = LatestPerKey(end, offsets)
+        return latest.following(offset), latest
 
     # Recovery.
 
@@ -98,7 +135,12 @@ class Subscriptions:
 
     def _recover(self, stream: EventStream, entity: SubscriptionEntity, progress: Progress | None) -> Feed:
         if progress is None:
-            progress = Progress(incarnation=entity.incarnation, floor=entity.offset, delivered_to=entity.offset)
+            progress = Progress(
+                incarnation=entity.incarnation,
+                floor=entity.offset,
+                delivered_to=entity.offset,
+                latest_below=entity.latest_below,
+            )
         incarnation = stream.incarnation
         gap: tuple[int, int] | None = None
         if progress.incarnation != incarnation:
@@ -125,6 +167,7 @@ class Subscriptions:
             settings=entity.settings,
             checkpoint=self._checkpoints.mark,
             bury=self._bury(entity.settings),
+            latest=self._found.get(entity.key),
         )
         stream.feeds[entity.name] = feed
         feed.open()
@@ -154,9 +197,13 @@ class Subscriptions:
         settings = SubscriptionSettings.of(config)
         await self.check(stream, settings, origin)
         key = subscription_key(stream.namespace, stream.name, name)
-        offset = await stream.start_offset(config.start)
+        there = stream.feeds.get(name)
+        offset, latest = (there.state.floor, None) if there else await self.begin(stream, config.start, settings)
         body = control_pb2.SubscriptionCreated(
-            config=settings.message(), incarnation=stream.incarnation, offset=offset
+            config=settings.message(),
+            incarnation=stream.incarnation,
+            offset=offset,
+            latest_below=0 if latest is None else latest.below,
         ).SerializeToString()
 
         def decide(view: View) -> Sequence[Change]:
@@ -170,22 +217,27 @@ class Subscriptions:
                 raise SubscriptionExists(f"subscription {name} is there with another configuration", name=name)
             return []
 
-        written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+        if latest is not None:
+            self._found[key] = latest
+        try:
+            written = await self._writer.write(decide, origin, deadline_ns=deadline_ns)
+        finally:
+            self._found.pop(key, None)
         feed = self.feed(stream, name)
         if written.repeated:
             return feed, feed.created_revision == written.revision
         return feed, bool(written.records)
 
     async def check(self, stream: EventStream, settings: SubscriptionSettings, origin: Origin) -> None:
-        """StreamNotFound for dead letters; InvalidArgument for a stream that would take its own, and for webhooks that must
-        not be; NotSupported where there are none."""
+        """StreamNotFound for dead letters; InvalidArgument for a stream that would take its own, or lose some, and for
+        webhooks that must not be; NotSupported where there are none."""
         if settings.webhook is not None:
             self._webhooks.check(settings.webhook)
         name = settings.dead_letter_stream
         if name == stream.name:
             raise InvalidArgument.of("config.dead_letter_stream", "another stream than the subscription's", name)
-        if name:
-            await self._streams.get(stream.namespace, name, origin)
+        if name and (await self._streams.get(stream.namespace, name, origin)).settings.compaction is not None:
+            raise InvalidArgument.of("config.dead_letter_stream", "a stream that is not compacted", name)
 
     def _refuse_too_many(self, stream: EventStream) -> None:
         limit = self._config.subscriptions_per_stream_max
@@ -323,28 +375,6 @@ class Subscriptions:
             _, namespace, stream, name = feed.key.split("/", 3)
             raise subscription_not_found(namespace, stream, name)
         return self.state(entity)
-
-    async def set_aside(
-        self, stream: EventStream, feed: Feed, *, max_events: int, from_offset: int = 0
-    ) -> list[events_pb2.SetAsideEvent]:
-        """The set-aside events, lowest offsets first, with their content where it is still kept."""
-        shown = []
-        offsets = sorted(offset for offset in feed.state.set_aside if offset >= from_offset)
-        for offset in offsets[: max_events or FETCH_EVENTS_DEFAULT]:
-            aside = feed.state.set_aside.get(offset)
-            if aside is None:
-                continue
-            event = events_pb2.SetAsideEvent(
-                offset=offset,
-                attempts=aside.attempts,
-                reason=aside.reason,
-                time=convert.time_ns_to(aside.time_ns),
-            )
-            body = await stream.dispatcher.event_at(offset)
-            if body is not None:
-                event.event.ParseFromString(bytes(body))
-            shown.append(event)
-        return shown
 
 
 def subscription_not_found(namespace: str, stream: str, name: str) -> SubscriptionNotFound:

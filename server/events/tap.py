@@ -14,6 +14,7 @@ from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from .delivery import NEVER
 from .dispatcher import Dispatcher, history_cut
 from .event_block import EventBlock
+from .latest import LatestPerKey
 from .outlet import Outlet
 from .rotation import CREDIT_MAX
 
@@ -38,6 +39,7 @@ class Tap:
         place: tuple[int, int],
         on_gap: Callable[[tuple[int, int], tuple[int, int]], None],
         on_failure: Callable[[TrunklineError], None],
+        latest: LatestPerKey | None = None,
     ) -> None:
         """It begins at `place`, an incarnation and a position in it; `on_gap` is told the old place and the new one."""
         self.incarnation, position = place
@@ -45,6 +47,8 @@ class Tap:
         """Everything below has been sent, if the filters take it."""
         self.credit = 0
         self.sent = 0
+        self.latest = latest
+        """What is taken of each key until the position is behind it."""
         self._dispatcher = dispatcher
         self._outlet = outlet
         self._clock = clock
@@ -71,6 +75,8 @@ class Tap:
         dispatcher, outlet = self._dispatcher, self._outlet
         matcher, group = dispatcher.matcher, self._group
         for _ in range(PUMP_CHUNKS):
+            if self.latest is not None:
+                self._skip(self.latest)
             position = self.position
             if position >= dispatcher.end or not outlet.ready or not self.credit:
                 return False
@@ -82,8 +88,8 @@ class Tap:
             first = 0
             if position > block.start:
                 first = bisect_left(indexes, position, key=block.offsets.__getitem__)
-            if block.expiries:
-                self._send_unexpired(block, indexes, first)
+            if block.expiries or self.latest is not None:
+                self._send_unshared(block, indexes[first:])
                 continue
             if first == len(indexes):
                 self.position = block.end
@@ -96,11 +102,19 @@ class Tap:
             outlet.offer(data)
         return True
 
-    def _send_unexpired(self, block: EventBlock, indexes: Sequence[int], first: int) -> None:
-        """Without what others share: which of a block's events are left depends on the time."""
+    def _skip(self, latest: LatestPerKey) -> None:
+        """Pass what is not the latest of its key."""
+        self.position = latest.following(self.position)
+        if self.position >= latest.below:
+            self.latest = None
+
+    def _send_unshared(self, block: EventBlock, indexes: Sequence[int]) -> None:
+        """Without what others share: which of a block's events are left depends on the time, or is this one's own."""
+        if self.latest is not None:
+            indexes = self.latest.taken(block, indexes)
         time_ns = self._clock.time_ns()
         pieces: list[bytes] = []
-        for index in indexes[first:]:
+        for index in indexes:
             offset = block.offsets[index]
             self.position = offset
             if not self.credit or len(pieces) == UNSHARED_MAX:
@@ -120,7 +134,7 @@ class Tap:
             self._on_gap((self.incarnation, old), (self.incarnation, first_offset))
 
     def move(self, incarnation: int, cut: int) -> None:
-        if self.position > cut:
+        if self.position > cut or self.latest is not None:
             # What was sent beyond the cut may lie in one message with what comes now: it has to come again.
             self._on_failure(history_cut(cut))
             return

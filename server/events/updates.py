@@ -15,7 +15,7 @@ from trunkline.server.journal.control.fold import View
 from trunkline.server.journal.control.sequencer import Origin
 
 from .feed import Feed
-from .fold import STREAM_UPDATED, SUBSCRIPTION_UPDATED, stream_key
+from .fold import STREAM_UPDATED, SUBSCRIPTION_UPDATED, EventsFold, stream_key
 from .settings import CHANGES, DEFAULT_STREAM, StreamSettings, SubscriptionSettings, merged
 from .stream import EventStream
 from .streams import Streams, Writer, not_found
@@ -30,7 +30,8 @@ SUBSCRIPTION_STAYS: Final = ("ordering", "key_attribute")
 class Updates:
     """Writes them. Raises InvalidArgument when a mask names no field, or a field that stays is given another value."""
 
-    def __init__(self, streams: Streams, subscriptions: Subscriptions, writer: Writer) -> None:
+    def __init__(self, fold: EventsFold, streams: Streams, subscriptions: Subscriptions, writer: Writer) -> None:
+        self._fold = fold
         self._streams = streams
         self._subscriptions = subscriptions
         self._writer = writer
@@ -53,11 +54,19 @@ class Updates:
             settings = StreamSettings.of(merged(old, request.stream, request.update_mask))
             new = settings.message(namespace, name)
             _refuse_changed(old, new, STREAM_STAYS, "stream")
+            if settings.compaction is not None and self._takes_dead_letters(namespace, name):
+                raise InvalidArgument.of(
+                    "stream.compaction", "not where dead letters go: one could make another go", name
+                )
             body = control_pb2.StreamUpdated(config=new).SerializeToString()
             return [] if settings == found.settings else [_change(STREAM_UPDATED, key, body, namespace)]
 
         await self._writer.write(decide, origin, deadline_ns=deadline_ns)
         return stream
+
+    def _takes_dead_letters(self, namespace: str, name: str) -> bool:
+        of_namespace = (one for one in self._fold.subscriptions() if one.namespace == namespace)
+        return any(one.settings.dead_letter_stream == name for one in of_namespace)
 
     async def subscription(
         self, request: events_pb2.UpdateSubscriptionRequest, origin: Origin, *, deadline_ns: int | None = None

@@ -70,6 +70,9 @@ class Batch:
     """Of control records and checkpoints: what the heads are made of."""
     numbered: tuple[NumberedRun, ...] = ()
     """Which records their producers numbered, in order."""
+    places: array[int] | None = None
+    """'H': how far each record's offset lies from the first one's; None where they follow without gaps. Only of what
+    compaction leaves: what is appended has no gaps."""
 
     @property
     def size(self) -> int:

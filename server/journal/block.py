@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
@@ -20,11 +21,13 @@ from trunkline.core.sequences import NumberedRun
 from .batch import Batch as Batch
 from .block_layout import (
     FORMAT,
+    FORMAT_WITH_GAPS,
     HEADER_BYTES,
     HEADS,
     IDS,
     KEYS,
     MAGIC,
+    PLACES,
     TOPIC_IDS,
     BlockDamaged,
     Header,
@@ -45,13 +48,14 @@ _WIDTH = {"Q": 8, "I": 4, "H": 2}
 
 
 class Block:
-    """Consecutive records of one time. What is in it must not be changed."""
+    """Records of one time that follow one another; where compaction has been, with gaps. What is in it must not be changed."""
 
     __slots__ = (
         "_drafts",
         "_head_ends",
         "_heads",
         "_numbered",
+        "_offsets",
         "_topics",
         "base_offset",
         "count",
@@ -60,14 +64,20 @@ class Block:
         "incarnation",
         "key_hashes",
         "payload",
+        "places",
         "size",
+        "span",
         "time_ns",
         "topic_ids",
     )
 
     base_offset: int
-    """Position of the first record; the others follow without gaps."""
+    """Position of the first record."""
     count: int
+    span: int
+    """Offsets from the first record's to behind the last one's: `count` where there are no gaps."""
+    places: Column | None
+    """'H': how far each record lies from the first; None where there are no gaps."""
     time_ns: int
     """Nanoseconds since the epoch, for all its records."""
     incarnation: int
@@ -86,9 +96,12 @@ class Block:
     def __init__(self, base_offset: int, count: int, time_ns: int, incarnation: int) -> None:
         self.base_offset = base_offset
         self.count = count
+        self.span = count
+        self.places = None
         self.time_ns = time_ns
         self.incarnation = incarnation
         self._numbered: tuple[NumberedRun, ...] | bytes = ()
+        self._offsets: Sequence[int] | None = None
         self._drafts: Sequence[Draft] = ()
         self._topics: tuple[str, ...] | bytes = ()
         self._heads: tuple[bytes, memoryview] | None = None
@@ -107,12 +120,32 @@ class Block:
         block._topics = batch.topics
         block._drafts = batch.drafts
         block.size = batch.size
+        if batch.places is not None:
+            block.places, block.span = batch.places, batch.places[-1] + 1
         return unseen(block)
 
     @property
     def end_offset(self) -> int:
         """The position behind the last record."""
-        return self.base_offset + self.count
+        return self.base_offset + self.span
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """The position of each record, ascending: a range where there are no gaps."""
+        if self.places is None:
+            return range(self.base_offset, self.end_offset)
+        if self._offsets is None:
+            base = self.base_offset
+            self._offsets = array("Q", [base + place for place in self.places])
+        return self._offsets
+
+    def index_of(self, offset: int) -> int | None:
+        """Which record stands at an offset; None if none does."""
+        place = offset - self.base_offset
+        if self.places is None:
+            return place if 0 <= place < self.count else None
+        index = bisect_left(self.places, place)
+        return index if index < self.count and self.places[index] == place else None
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -155,7 +188,7 @@ class Block:
 
     def record(self, index: int) -> Record:
         """One record with its head. Heads are kept of control records and checkpoints; an event stands in its body."""
-        offset = self.base_offset + index
+        offset = self.offsets[index]
         if self._drafts:
             return self._drafts[index].record(offset, self.time_ns)
         topic, body = self.topic(index), bytes(self.body(index))
@@ -207,6 +240,11 @@ def encode_block(
         columns.insert(-1 if flags & TOPIC_IDS else len(columns), array("I", accumulate(map(len, own))).tobytes())
     elif batch.numbered:
         common = write_numbered(batch.numbered)
+    span = 0 if batch.places is None else batch.places[-1] + 1
+    if batch.places is not None:
+        assert not batch.drafts, "blocks with gaps have no heads"
+        flags |= PLACES
+        columns.append(batch.places.tobytes())
     topics = "\n".join(batch.topics).encode()
     index = b"".join([*columns, topics, common, heads])
     payload = bytes(batch.payload)  # no copy when it is bytes already; the checksum takes nothing else
@@ -214,7 +252,7 @@ def encode_block(
     padding = bytes(size - HEADER_BYTES - len(index) - len(payload))
     header = Header(
         magic=MAGIC,
-        format=FORMAT,
+        format=FORMAT_WITH_GAPS if span else FORMAT,
         flags=flags,
         index_crc=google_crc32c.value(index),
         payload_crc=google_crc32c.extend(google_crc32c.value(payload), padding),
@@ -228,7 +266,7 @@ def encode_block(
         payload_size=len(payload),
         topics_size=len(topics),
         common_size=len(common),
-        heads_size=len(heads),
+        heads_size=span or len(heads),
         salt=salt,
     )
     return b"".join([pack_header(header), index, payload, padding])
@@ -260,7 +298,7 @@ def parse_block(data: bytes, at: int, header: Header) -> Block:
     payload_at = index_at + header.index_size
     if google_crc32c.value(data[payload_at : at + header.size]) != header.payload_crc:
         raise BlockDamaged("the payload's checksum is wrong")
-    block = _parse_index(data, at, header)
+    block = parse_index(data, at, header)
     block.payload = view[payload_at : payload_at + header.payload_size]
     if block.ends[-1] != header.payload_size:
         raise BlockDamaged("the frames do not fill the payload")
@@ -293,8 +331,8 @@ def _checked_index(data: bytes, at: int, header: Header) -> bytes:
     return index
 
 
-def _parse_index(data: bytes, at: int, header: Header) -> Block:
-    """The block at `at` without its payload."""
+def parse_index(data: bytes, at: int, header: Header) -> Block:
+    """The block at `at` without its payload. BlockDamaged when its index is cut short or has another checksum."""
     index = _checked_index(data, at, header)
     block = Block(header.base_offset, header.records, header.time_ns, header.incarnation)
     view = memoryview(index)
@@ -312,6 +350,10 @@ def _parse_index(data: bytes, at: int, header: Header) -> Block:
     block.ends = column(0, "I", header.records)
     head_ends = column(HEADS, "I", header.records)
     block.topic_ids = column(TOPIC_IDS, "H", header.records)
+    if header.flags & PLACES:
+        block.places, block.span = column(PLACES, "H", header.records), header.span
+        if block.places[0] != 0 or block.places[-1] != header.span - 1:
+            raise BlockDamaged("the records do not span what the header says")
     common_at = position + header.topics_size
     own_at = common_at + header.common_size
     block._topics = index[position:common_at]

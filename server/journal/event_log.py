@@ -206,11 +206,6 @@ class EventLog:
         return self._producers
 
     @property
-    def first_offset(self) -> int:
-        """The first that is kept."""
-        return self.log.first_offset
-
-    @property
     def durable_end(self) -> int:
         """Behind the last event that is durable."""
         return self.log.next_offset
@@ -223,13 +218,16 @@ class EventLog:
         """What stands in the way of an expected offset and may fail yet: nothing when that is durable."""
         return () if self.log.next_offset > (expected_offset or 0) else list(self._pending.values())
 
-    async def block_at(self, offset: int) -> Block | None:
-        """The durable block that holds an offset; None when retention has removed it."""
-        try:
-            blocks = await self.log.read(offset, max_bytes=1)
-        except PositionOutOfRange:
-            return None
-        return next((block for block in blocks if block.base_offset <= offset < block.end_offset), None)
+    async def block_from(self, offset: int) -> Block | None:
+        """The durable block that holds an offset, or the next behind it where retention or compaction has removed that."""
+        while True:
+            try:
+                blocks = await self.log.read(max(offset, self.log.first_offset), max_bytes=1)
+            except PositionOutOfRange:
+                if offset < self.log.first_offset:
+                    continue  # retention was faster
+                return None
+            return blocks[0] if blocks else None
 
     def append(self, batch: Batch, expected_offset: int | None) -> PendingAppend:
         """Queue an append and enter its ids, or its numbers. PositionMismatch."""
@@ -283,15 +281,16 @@ class EventLog:
         return not work
 
     async def _learn_stored(self, offset: int, known: _Known) -> None:
-        """Who stands at an offset; None when retention has removed it, and the hash alone has to do."""
+        """Who stands at an offset; None when retention or compaction has removed it, and the hash alone has to do."""
         for pending in self._pending.values():
             if pending.holds(offset):
                 known.stored[offset] = _identity(pending.batch, offset - pending.offset)
                 return
         block = known.block
         if block is None or not block.base_offset <= offset < block.end_offset:
-            block = known.block = await self.block_at(offset)
-        known.stored[offset] = None if block is None else _identity(block, offset - block.base_offset)
+            block = known.block = await self.block_from(offset)
+        index = None if block is None else block.index_of(offset)
+        known.stored[offset] = None if block is None or index is None else _identity(block, index)
 
     async def _publish_some(
         self, scan: Scan, found: Sequence[int], known: _Known, expected_offset: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from trunkline.core.sequences import NumberedRun
 
 from .batch import Batch
 from .block import Block, Column
+from .key_compaction import CompactionRecord, KeyPolicy
 
 Listener = Callable[[Block], None]
 
@@ -117,6 +118,20 @@ class Ids(NamedTuple):
     """'Q': two per record."""
     numbered: Sequence[NumberedRun]
 
+    @staticmethod
+    def of_block(block: Block) -> Iterator[Ids]:
+        """Those of a block: one for each run of offsets. Numbers that compaction has passed are not known any more: it
+        takes nothing of which the stream still recognises repeats."""
+        if block.places is None:
+            yield Ids(block.base_offset, block.time_ns, block.id_hashes, block.numbered)
+            return
+        first = 0
+        for index in range(1, block.count + 1):
+            if index == block.count or block.places[index] != block.places[index - 1] + 1:
+                ids = block.id_hashes[2 * first : 2 * index]
+                yield Ids(block.base_offset + block.places[first], block.time_ns, ids, ())
+                first = index
+
 
 class Log(Protocol):
     """One stream. Called on one loop; offsets grow in the order of the calls to append."""
@@ -129,6 +144,8 @@ class Log(Protocol):
     """Behind the last record that is durable at the stream's `sync`."""
     failed: TrunklineError | None
     """Why appends are refused, until `recover` succeeds; reading goes on."""
+    compacted: CompactionRecord
+    """What `compact_keys` has done."""
 
     @property
     def sync(self) -> Sync: ...
@@ -166,8 +183,9 @@ class Log(Protocol):
     def on_durable(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each durable block, in order, before its append is answered. Returns how to end that."""
 
-    async def read(self, offset: int, *, max_bytes: int) -> list[Block]:
-        """Blocks from the one that holds `offset`, or the next behind it, on; at least one unless at the end.
+    async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> list[Block]:
+        """Blocks from the one that holds `offset`, or the next behind it, on; at least one unless at the end. With
+        `index_only` they may come without their payloads, which are not read then.
 
         PositionOutOfRange below `first_offset` or above `next_offset`; JournalCorrupt when bytes are not as written.
         """
@@ -194,6 +212,13 @@ class Log(Protocol):
         """Keep of each key the latest record, unless its body is empty or `keep` says no.
 
         What is appended meanwhile stays as it is."""
+
+    async def compact_keys(self, policy: KeyPolicy, *, time_ns: Callable[[], int]) -> bool:
+        """Keep of each key of an event stream the latest event, if there is enough to gain; whether a pass was made.
+
+        `time_ns` is since the epoch. Raises what the disk does, StreamClosed when the log is closed meanwhile, JournalCorrupt;
+        then some of it may be done, and nothing that counts is lost.
+        """
 
     async def recover(self) -> None:
         """Reopen a failed log from what is durable. Raises what stands in the way; then it stays failed."""

@@ -18,6 +18,8 @@ from .append_queue import AppendQueue
 from .batch import Batch
 from .block import Block
 from .engine import check_log_name, superfluous_snapshots
+from .key_compaction import CompactionRecord, KeyPolicy, LatestEvents
+from .key_compaction import thin_blocks as thin_events
 from .log import (
     Appended,
     Ids,
@@ -48,6 +50,7 @@ class MemoryLog:
         self.first_offset = 0
         self.next_offset = 0
         self.failed: TrunklineError | None = None
+        self.compacted = CompactionRecord()
         self.last_time_ns = 0
         self._blocks = RecentBlocks()
         self._tail = Tail()
@@ -108,7 +111,7 @@ class MemoryLog:
     def on_durable(self, listener: Listener) -> Callable[[], None]:
         return self._tail.listen(listener)
 
-    async def read(self, offset: int, *, max_bytes: int) -> list[Block]:
+    async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> list[Block]:
         check_position(self, offset)
         return self._blocks.read(max(offset, self._first_held()), max_bytes=max_bytes) or []
 
@@ -129,7 +132,8 @@ class MemoryLog:
         from_offset = self.next_offset - max_ids
         for block in self._blocks.all():
             if block.time_ns >= from_time_ns and block.end_offset > from_offset:
-                yield Ids(block.base_offset, block.time_ns, block.id_hashes, block.numbered)
+                for ids in Ids.of_block(block):
+                    yield ids
 
     def resume_offset(self, incarnation: int, offset: int) -> int | None:
         return resume_offset(self.incarnations, incarnation, offset)
@@ -160,6 +164,41 @@ class MemoryLog:
 
     async def compact(self, keep: Callable[[Record], bool] | None = None) -> None:
         self._blocks.replace(thin_blocks(self._blocks.all(), keep))
+
+    async def compact_keys(self, policy: KeyPolicy, *, time_ns: Callable[[], int]) -> bool:
+        began_ns = time_ns()
+        cutoff_ns, clean_end = began_ns - policy.min_lag_ns, self.compacted.end_offset
+        blocks = [block for block in self._blocks.all() if block.time_ns <= cutoff_ns]
+        dirty = [block for block in blocks if block.base_offset >= clean_end]
+        size, kept = sum(block.size for block in dirty), sum(block.size for block in blocks)
+        waited = bool(dirty) and dirty[0].time_ns <= cutoff_ns - policy.dirty_age_max_ns
+        if not waited and (size < policy.dirty_bytes_min or size < policy.dirty_ratio * kept or not dirty):
+            dirty = []
+            if not self.compacted.waits_for_tombstones(began_ns, policy.tombstone_retention_ns):
+                return False
+        below = self.compacted.tombstones_below(began_ns, policy.tombstone_retention_ns)
+        latest = LatestEvents(policy, tombstones_below=below)
+        end_offset = clean_end
+        for block in dirty:
+            await latest.note(block)
+            end_offset = block.end_offset
+            if latest.is_full:
+                break
+        taken = [block for block in blocks if block.base_offset < end_offset]
+        thinned = await thin_events(taken, latest)
+        # Retention may have dropped some meanwhile, and more may have come.
+        rest = [block for block in self._blocks.all() if block.base_offset >= end_offset]
+        self._blocks.replace([*(block for block in thinned if block.base_offset >= self.first_offset), *rest])
+        self.compacted = self.compacted.after(
+            end_offset=end_offset,
+            began_ns=began_ns,
+            now_ns=time_ns(),
+            removed=latest.removed,
+            saved_bytes=sum(block.size for block in taken) - sum(block.size for block in thinned),
+            first_tombstone=latest.first_tombstone,
+            retention_ns=policy.tombstone_retention_ns,
+        )
+        return True
 
     async def recover(self) -> None:
         """Nothing here can fail."""

@@ -17,6 +17,7 @@ from trunkline.core.sequences import NumberedRun, Place, Producers
 
 from .batch import Batch, Scan
 from .block import Block, Column
+from .log import Ids
 from .published import PendingAppend, PublishedRange
 
 
@@ -26,10 +27,6 @@ class Appends(Protocol):
     @property
     def producers(self) -> Producers:
         """Those of now: `StreamClosed` while they are being learned anew."""
-
-    @property
-    def first_offset(self) -> int:
-        """The first that is kept."""
 
     def append(self, batch: Batch, expected_offset: int | None) -> PendingAppend:
         """Queue an append, and let `producers` know. PositionMismatch."""
@@ -48,8 +45,8 @@ class Appends(Protocol):
     def mismatch_rests_on(self, expected_offset: int | None) -> Sequence[PendingAppend]:
         """What may fail, so that the offset is given once more."""
 
-    async def block_at(self, offset: int) -> Block | None:
-        """The durable block that holds an offset; None when retention has removed it."""
+    async def block_from(self, offset: int) -> Block | None:
+        """The durable block that holds an offset, or the next behind it where retention or compaction has removed that."""
 
 
 class NumberedPublish:
@@ -165,22 +162,22 @@ class NumberedPublish:
         return nothing_awaited and await self._are_queued(repeated)
 
     async def _compare_stored(self, place: Place, at: int, end: int) -> None:
-        """Compare what is durable of a place. SequenceReused."""
-        while at < end:
-            block = await self._appends.block_at(at)
-            if block is None:
-                at = max(at + 1, self._appends.first_offset)
-                continue
-            stop = min(block.end_offset, end)
-            if not self._same_ids(place, at, stop, block.id_hashes, block.base_offset):
-                sequence = place.first_sequence + at - place.offset
-                raise SequenceReused(
-                    f"producer {self._run.producer} has published other events from sequence {sequence} on "
-                    f"in epoch {self._run.epoch}",
-                    sequence=str(sequence),
-                    offset=str(at),
-                )
-            at = stop
+        """Compare what is durable and still there of a place. SequenceReused."""
+        while at < end and (block := await self._appends.block_from(at)) is not None:
+            for known in Ids.of_block(block):
+                first = max(at, known.base_offset)
+                stop = min(known.base_offset + len(known.id_hashes) // 2, end)
+                if first < stop and not self._same_ids(place, first, stop, known.id_hashes, known.base_offset):
+                    raise self._reused(place, first)
+            at = block.end_offset
+
+    def _reused(self, place: Place, offset: int) -> SequenceReused:
+        sequence = place.first_sequence + offset - place.offset
+        return SequenceReused(
+            f"producer {self._run.producer} has published other events from sequence {sequence} on in epoch {self._run.epoch}",
+            sequence=str(sequence),
+            offset=str(offset),
+        )
 
     async def _are_queued(self, repeated: Sequence[Place]) -> bool:
         """Compare what is not durable of some places. False when others are there, after they are durable or failed."""

@@ -49,6 +49,11 @@ class RecentBlocks:
             self._blocks[self._head - 1] = None  # type: ignore[call-overload]
         return block
 
+    def drop_below(self, offset: int) -> None:
+        """Forget what lies below an offset: on disk there is less of it now."""
+        while len(self) and self._blocks[self._head].end_offset <= offset:
+            self.drop_first()
+
     def shrink(self, bytes_max: int) -> None:
         """Drop the oldest until no more than `bytes_max` are held, with what Python takes for each block."""
         while self.bytes + BLOCK_BYTES * len(self) > bytes_max:

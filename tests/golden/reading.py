@@ -26,6 +26,10 @@ NO_SCHEDULES = hashlib.sha256().hexdigest()
 """Of a journal from before there were schedules."""
 
 
+COMPACTED = "shop/prices"
+NUMBERED = "shop/numbered"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """All that is compared."""
@@ -62,14 +66,28 @@ async def read(folder: Path) -> Reading:
     logs = {"trunkline.control": control.log}
     for name, sync in ((SUBSCRIPTIONS, Sync.FSYNCED), ("shop/events", Sync.FSYNCED), ("shop/audit", Sync.WRITTEN)):
         logs[name] = await engine.open_log(name, LogConfig(sync=sync))
+    for name in {COMPACTED, NUMBERED}.intersection(await engine.list_logs()):  # others are from before there were such
+        logs[name] = await engine.open_log(name, LogConfig())
     facts["streams"] = {}
     for name, log in logs.items():
         facts["streams"][name], found = await _read_log(log)
         if log is control.log:
             topics = found
     facts["logs"] = await engine.list_logs()
+    if NUMBERED in logs:
+        facts["numbered"] = await _read_numbered(logs[NUMBERED])
     await engine.close()
     return Reading(facts=facts, topics=topics)
+
+
+async def _read_numbered(log: Log) -> list[list[Any]]:
+    found: list[list[Any]] = []
+    offset = log.first_offset
+    while blocks := await log.read(offset, max_bytes=1 << 20):
+        for block in blocks:
+            found += [[run.producer, run.epoch, run.first_sequence, run.count] for run in block.numbered]
+            offset = block.end_offset
+    return found
 
 
 async def _read_log(log: Log) -> tuple[dict[str, Any], list[str]]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from simulation.sim_disk import SimDisk
 
 from reference.events_world import event, publish_request
@@ -24,6 +25,7 @@ from trunkline.core.model import Endpoint, GrpcHealthCheck, Instance, Locality, 
 from trunkline.core.records import Change
 from trunkline.core.wire import scan_publish
 from trunkline.server.admin.about import About
+from trunkline.server.events.compaction import CompactionConfig, Compactor
 from trunkline.server.events.feed import Feed
 from trunkline.server.events.streams import Promise
 from trunkline.server.journal.control.sequencer import Origin
@@ -220,6 +222,54 @@ async def pass_events(plane: ControlPlane) -> Feed:
     return feed
 
 
+async def compact_prices(plane: ControlPlane) -> None:
+    """A stream that is compacted, a subscription that began with the latest of each key, and what came after."""
+    streams = plane.events.streams
+    prices = events_pb2.StreamConfig(namespace=NAMESPACE, name="prices")
+    prices.dedupe_window.SetInParent()
+    prices.compaction.min_lag.SetInParent()
+    stream, _ = await streams.create(prices, HOLDER)
+
+    async def publish_prices(*keys: str) -> None:
+        first = stream.dispatcher.end
+        events = [event(f"price-{first + n}", topic="price.set", key=key, data=b"9") for n, key in enumerate(keys)]
+        scan = scan_publish(publish_request(events, stream="prices"), stream_request=False)
+        await stream.publish(scan, require_sync=0)
+
+    await publish_prices("pears", "plums", "", "apples", "pears", "plums", "apples")
+    await asyncio.sleep(1)
+    await publish_prices("plums", "figs", "plums")
+    await Compactor(lambda: [stream], LoopClock(), CompactionConfig(dirty_bytes_min=0)).compact(stream)
+    start = events_pb2.StartPosition(last_per_key=True)
+    await plane.events.subscriptions.create(stream, "follower", events_pb2.SubscriptionConfig(start=start), HOLDER)
+    await fetch(plane, stream.feeds["follower"], 1)
+    await publish_prices("figs", "figs")
+
+
+async def change_and_number(plane: ControlPlane) -> None:
+    """A stream and a subscription that are changed, and events that a producer numbered."""
+    streams, updates = plane.events.streams, plane.events.updates
+    numbered = events_pb2.StreamConfig(namespace=NAMESPACE, name="numbered")
+    stream, _ = await streams.create(numbered, HOLDER)
+    for first in (1, 3):
+        events = [event(f"numbered-{first + n}", topic="order.placed") for n in range(2)]
+        request = publish_request(
+            events, stream="numbered", producer="orders-7", producer_epoch=5, first_sequence=first
+        )
+        await stream.publish(scan_publish(request, stream_request=False), require_sync=0)
+    numbered.max_records = 1_000
+    await updates.stream(
+        events_pb2.UpdateStreamRequest(stream=numbered, update_mask=FieldMask(paths=["max_records"])), HOLDER
+    )
+    wanted = events_pb2.SubscriptionConfig(max_deliveries=7)
+    await updates.subscription(
+        events_pb2.UpdateSubscriptionRequest(
+            namespace=NAMESPACE, name="billing", config=wanted, update_mask=FieldMask(paths=["max_deliveries"])
+        ),
+        HOLDER,
+    )
+
+
 async def tell(disk: SimDisk) -> None:
     """The whole story."""
     probe = FlakyProbe()
@@ -228,6 +278,8 @@ async def tell(disk: SimDisk) -> None:
         await make_streams_and_tokens(plane)
         await make_schedules(plane)
         await pass_events(plane)
+        await compact_prices(plane)
+        await change_and_number(plane)
         await plane.control.snapshot()
         await lapse_and_restore(plane, held, probe)
     async with started(disk, epoch=2, probe=probe, crash=True) as plane:

@@ -24,7 +24,8 @@ from trunkline.server.journal.files.real_disk import RealDisk
 GOLDEN = sorted(path for path in Path(__file__).parent.glob(f"v*/{JOURNAL}"))
 SEGMENT_HEADER = struct.Struct("<4sHHQQQQqI8xI")
 BLOCK_HEADER = struct.Struct("<4sHHIIQQQQqIIIIIIII")
-IDS, KEYS, TOPIC_IDS, HEADS = 1, 2, 4, 8
+IDS, KEYS, TOPIC_IDS, HEADS, PLACES = 1, 2, 4, 8, 16
+TRAILER_BYTES, DATA_END_AT = 96, 56
 
 
 def numbers(data: bytes, at: int, code: str, count: int) -> tuple[tuple[int, ...], int]:
@@ -34,30 +35,33 @@ def numbers(data: bytes, at: int, code: str, count: int) -> tuple[tuple[int, ...
 
 
 def blocks(data: bytes) -> Iterator[list[dict[str, Any]]]:
-    """The records of each block of a segment that is not sealed."""
-    magic, version, _, segment_id, incarnation, first, _, _, salt, crc = SEGMENT_HEADER.unpack_from(data)
+    """The records of each block of a segment."""
+    magic, version, _, segment_id, incarnation, first, covers_end, _, salt, crc = SEGMENT_HEADER.unpack_from(data)
     assert (magic, version, crc) == (b"TLSG", 1, google_crc32c.value(data[:60]))
-    at, offset = 64, first
-    while at < len(data):
+    at, offset, end = 64, first, len(data)
+    if data[-TRAILER_BYTES:].startswith(b"TLSE"):
+        (end,) = struct.unpack_from("<Q", data, len(data) - TRAILER_BYTES + DATA_END_AT)
+    while at < end:
         header = BLOCK_HEADER.unpack_from(data, at)
-        assert header[:2] == (b"TLBK", 1)
+        assert header[:2] == (b"TLBK", 2 if header[2] & PLACES else 1)
         assert header[17] == google_crc32c.value(data[at : at + 84])
         assert (header[5], header[6], header[16]) == (segment_id, incarnation, salt)
-        assert header[7] == offset
-        assert header[8] <= offset
+        assert header[7] >= offset if covers_end else header[7] == offset
+        assert header[8] <= max(offset, covers_end)
         yield records(data[at : at + header[11]], header)
-        at, offset = at + header[11], offset + header[10]
+        at, offset = at + header[11], header[7] + (header[15] if header[2] & PLACES else header[10])
 
 
 def records(block: bytes, header: tuple[Any, ...]) -> list[dict[str, Any]]:
     _, _, flags, index_crc, payload_crc, _, _, first, _, time_ns, count, _, payload_size, topics_size, *_ = header
-    common_size, heads_size = header[14], header[15]
+    common_size, heads_size = header[14], 0 if flags & PLACES else header[15]
     at = 88
     ids, at = numbers(block, at, "Q", 2 * count) if flags & IDS else ((0,) * 2 * count, at)
     keys, at = numbers(block, at, "Q", count) if flags & KEYS else ((0,) * count, at)
     ends, at = numbers(block, at, "I", count)
     head_ends, at = numbers(block, at, "I", count) if flags & HEADS else ((), at)
     topic_ids, at = numbers(block, at, "H", count) if flags & TOPIC_IDS else ((0,) * count, at)
+    places, at = numbers(block, at, "H", count) if flags & PLACES else (tuple(range(count)), at)
     topics = block[at : at + topics_size].decode().split("\n")
     common = block[at + topics_size : at + topics_size + common_size]
     heads_at = at + topics_size + common_size
@@ -75,7 +79,7 @@ def records(block: bytes, header: tuple[Any, ...]) -> list[dict[str, Any]]:
         frame = block[payload_at + begin : payload_at + end]
         found.append(
             {
-                "offset": first + index,
+                "offset": first + places[index],
                 "time_ns": time_ns,
                 "topic": topics[topic_ids[index]],
                 "body": events_pb2.Delivery.FromString(frame).event.SerializeToString() if not flags & HEADS else None,
@@ -92,9 +96,14 @@ def by_hand(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("journal", GOLDEN, ids=lambda path: path.parent.name)
-@pytest.mark.parametrize("stream", ["trunkline.control", "trunkline.subscriptions", "shop/events", "shop/audit"])
+@pytest.mark.parametrize(
+    "stream", ["trunkline.control", "trunkline.subscriptions", "shop/events", "shop/audit", "shop/prices"]
+)
 async def test_the_shipped_reader_reads_what_the_pages_say(journal: Path, stream: str) -> None:
-    found = by_hand(journal / "streams" / stream.replace("/", "%2F"))
+    folder = journal / "streams" / stream.replace("/", "%2F")
+    if not folder.exists():
+        pytest.skip("older than this stream")
+    found = by_hand(folder)
     shown = [record async for record in show(RealDisk(), str(journal), stream, from_offset=0, count=1_000)]
     assert len(found) == len(shown) > 0
     for mine, record in zip(found, shown, strict=True):
@@ -106,6 +115,12 @@ async def test_the_shipped_reader_reads_what_the_pages_say(journal: Path, stream
         )  # fmt: skip
         assert Version(head.version.writer, head.version.epoch, head.version.sequence) == record.version
         assert head.HasField("expects") == (record.expects is not None)
+
+
+def test_a_compacted_stream_has_gaps_within_blocks_and_between_them() -> None:
+    """Pears, plums and apples were there before; the key that is empty is none, and stays."""
+    found = by_hand(GOLDEN[-1] / "streams/shop%2Fprices")
+    assert [record["offset"] for record in found] == [2, 4, 6, 8, 9, 10, 11]
 
 
 def test_events_lie_as_they_are_delivered() -> None:

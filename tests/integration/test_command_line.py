@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from integration.processes import TRUNKLINE, Server, serving, trunkline
@@ -16,11 +17,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def lines(text: str) -> list[dict[str, object]]:
+def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def run_json(server: Server, *arguments: str) -> list[dict[str, object]]:
+def run_json(server: Server, *arguments: str) -> list[dict[str, Any]]:
     done = trunkline("--json", *arguments, address=server.address)
     assert done.returncode == 0, done.stderr
     return lines(done.stdout)
@@ -70,6 +71,34 @@ def test_streams_are_made_listed_and_deleted(server: Server) -> None:
     assert "audit" in [row["name"] for row in run_json(server, "streams", "list")]
     run_json(server, "streams", "delete", "audit", "--yes")
     assert "audit" not in [row["name"] for row in run_json(server, "streams", "list")]
+
+
+def test_a_stream_of_states_shows_the_last_of_each_key(server: Server) -> None:
+    (made,) = run_json(server, "streams", "create", "states", "--compact", "--min-lag", "60")
+    assert (made["compaction"], made["compacted"]["passes"]) == (
+        {"min_lag": "60s", "tombstone_retention": "86400s"},
+        "0",
+    )
+    for data in ("1", "2"):
+        run_json(server, "publish", "state", data, "--key", "a", "--stream", "states")
+    run_json(server, "publish", "state", "--key", "b", "--tombstone", "--stream", "states")
+    rows = run_json(server, "tail", "--stream", "states", "--last-per-key", "--no-follow")
+    assert [(row["key"], row["data"], row["attributes"].get("tombstone")) for row in rows] == [
+        ("a", "2", None),
+        ("b", None, True),
+    ]
+    rows = run_json(server, "subscribe", "--stream", "states", "--last-per-key", "--count", "2")
+    assert [row["offset"] for row in rows] == [1, 2]
+    run_json(server, "subscriptions", "create", "follower", "--stream", "states", "--start", "last-per-key")
+    assert run_json(server, "seek", "follower", "last-per-key", "--stream", "states")
+    for wrong in (
+        ("publish", "state", "data", "--key", "a", "--tombstone"),
+        ("publish", "state", "--tombstone"),
+        ("subscribe", "--from-start", "--last-per-key"),
+        ("replay", "--from", "last-per-key"),
+        ("streams", "create", "other", "--min-lag", "1"),
+    ):
+        assert trunkline(*wrong, address=server.address).returncode != 0, wrong
 
 
 def test_history_tells_who_was_there_and_what_changed(server: Server) -> None:

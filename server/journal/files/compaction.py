@@ -1,48 +1,93 @@
-"""Compaction by key: sealed segments are written anew with only the latest record of each key in them.
+"""Compaction: sealed segments are written anew with only some of their records in them.
 
 Each new segment stands for a whole number of old ones, is synced before it gets its name, and says in its header what
-it stands for; so at every instant either it or the old ones count. A record that ends its key's life (its body is empty)
-goes too: everything older of that key goes with it.
+it stands for; so at every instant either it or the old ones count. Older ones are replaced first: of what goes because
+something newer stands, the newer is durable all the while, and nothing that went comes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+
+from trunkline.core.errors import TrunklineError
 
 from ..block import Block, encode_block
 from ..block_layout import HEADER_BYTES, pack_header, parse_header
+from ..key_compaction import Thinned
 from ..thinning import Keep, batches_of, kept_records, note_latest
 from .disk import File
 from .segment import Segment, begin_segment, place_segment, seal_segment
 from .segments import Segments
+from .small_file import TEMPORARY_SUFFIX
 from .walk import Found
 
 _WRITE_BYTES = 256 << 10
+
+Thin = Callable[[Block], Awaitable[AsyncIterator[Thinned] | None]]
+"""What stays of a block; None if all does."""
 
 
 async def compact_segments(
     segments: Segments, count: int, *, incarnation: int, segment_bytes: int, keep: Keep | None
 ) -> None:
-    """Compact the `count` oldest segments, all of them sealed. Holds the keys in memory."""
-    sources = segments.all[:count]
+    """Keep of each key the latest record, unless it has no body: then it ended its key's life, and everything older of that
+    key goes with it. Of the `count` oldest segments, all of them sealed. Holds the keys in memory."""
     latest: dict[str, int] = {}
-    for source in sources:
-        async for _, block in _blocks(segments, source):
+    for source in segments.all[:count]:
+        async for block in blocks_of(segments, source):
             note_latest(latest, block)
+
+    async def thin(block: Block) -> AsyncIterator[Thinned] | None:
+        kept = kept_records(block, latest, keep)
+        return None if len(kept) == block.count else _each(batches_of(kept))
+
+    await rewrite_segments(segments, count, thin, incarnation=incarnation, segment_bytes=segment_bytes)
+
+
+async def _each(thinned: Iterable[Thinned]) -> AsyncIterator[Thinned]:
+    for one in thinned:
+        yield one
+
+
+async def rewrite_segments(
+    segments: Segments,
+    count: int,
+    thin: Thin,
+    *,
+    incarnation: int,
+    segment_bytes: int,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Write the `count` oldest segments anew, all of them sealed; `check` raises when that is to end.
+
+    What it raises, or the disk does, leaves some segments as they were, and nothing half done.
+    """
+    sources = segments.all[:count]
     done = 0
     while sources:
         taken = _take(sources, segment_bytes)
         sources = sources[len(taken) :]
-        writer = await _Rewriting.begin(segments, taken, incarnation)
-        try:
-            for source in taken:
-                async for found, block in _blocks(segments, source):
-                    await writer.add(found, block, latest, keep)
-            await writer.finish()
-        finally:
-            await segments.disk.close(writer.file)
-        await segments.replace(done, taken, writer.segment)
+        await segments.replace(done, taken, await _rewrite(segments, taken, thin, incarnation, check))
         done += 1
+
+
+async def _rewrite(
+    segments: Segments, taken: list[Segment], thin: Thin, incarnation: int, check: Callable[[], None]
+) -> Segment:
+    writer = await _Rewriting.begin(segments, taken, incarnation)
+    try:
+        for source in taken:
+            async for found in segments.walk(source):
+                check()
+                block = segments.block(source, found)
+                await writer.add(found, block, await thin(block))
+        await writer.finish()
+    except BaseException:
+        await writer.abandon()
+        raise
+    await segments.disk.close(writer.file)
+    return writer.segment
 
 
 def _take(sources: list[Segment], segment_bytes: int) -> list[Segment]:
@@ -55,9 +100,10 @@ def _take(sources: list[Segment], segment_bytes: int) -> list[Segment]:
     return list(sources)
 
 
-async def _blocks(segments: Segments, source: Segment) -> AsyncIterator[tuple[Found, Block]]:
+async def blocks_of(segments: Segments, source: Segment) -> AsyncIterator[Block]:
+    """Every block of a segment. JournalCorrupt where there is none."""
     async for found in segments.walk(source):
-        yield found, segments.block(source, found)
+        yield segments.block(source, found)
 
 
 class _Rewriting:
@@ -77,15 +123,14 @@ class _Rewriting:
         segment, file = await begin_segment(segments.disk, segments.folder, header)
         return _Rewriting(segments, segment, file, taken[-1].end_offset)
 
-    async def add(self, found: Found, block: Block, latest: dict[str, int], keep: Keep | None) -> None:
+    async def add(self, found: Found, block: Block, thinned: AsyncIterator[Thinned] | None) -> None:
         """Take over what stays of a block."""
         header = self.segment.header
-        kept = kept_records(block, latest, keep)
-        if len(kept) == block.count:
+        if thinned is None:
             copied = found.header._replace(segment_id=header.segment_id, salt=header.salt)
             self._note(pack_header(copied) + found.data[found.at + HEADER_BYTES : found.at + copied.size])
         else:
-            for base_offset, batch in batches_of(kept):
+            async for base_offset, batch in thinned:
                 encoded = encode_block(
                     batch,
                     segment_id=header.segment_id,
@@ -115,3 +160,10 @@ class _Rewriting:
         self.segment.end_offset = self._covers_end
         await seal_segment(self._segments.disk, self.segment, self.file, synced=False)
         await place_segment(self._segments.disk, self.segment)
+
+    async def abandon(self) -> None:
+        """It comes to nothing: give the disk its room back. What it was to stand for is there, with or without it."""
+        await self._segments.disk.close(self.file)
+        for path in (self.segment.path + TEMPORARY_SUFFIX, self.segment.path):
+            with suppress(TrunklineError, FileNotFoundError):
+                await self._segments.disk.unlink(path)

@@ -6,6 +6,7 @@ What a running server is writing at this moment may look like a torn tail.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -220,7 +221,7 @@ async def _records(disk: Disk, segment: Segment, from_offset: int) -> AsyncItera
         async for found in _walk(disk, segment):
             if found.header.end_offset > from_offset:
                 block = found.block()
-                for index in range(max(from_offset - block.base_offset, 0), block.count):
+                for index in range(bisect_left(block.offsets, from_offset), block.count):
                     yield block.record(index)
     except DamagedAt as damage:
         raise JournalCorrupt(

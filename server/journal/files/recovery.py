@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from trunkline.core.clock import Rng
 from trunkline.core.errors import JournalCorrupt
 from trunkline.core.model import Sync
 
 from ..block_layout import HEADER_BYTES, pack_header
+from ..key_compaction import CompactionRecord
 from ..log import Incarnation
+from .compaction_record import load_record
 from .disk import Disk, File
 from .found_segments import corrupt, find_segments, learn_sealed, split_dead
 from .log_meta import LogMeta, load_mark, load_meta, remove_mark, save_meta
@@ -40,6 +42,7 @@ class Opened:
     segments: list[Segment]
     file: File
     """The active segment's."""
+    compacted: CompactionRecord = field(default_factory=CompactionRecord)
 
 
 async def open_files(disk: Disk, folder: str, name: str, sync: Sync, rng: Rng) -> Opened:
@@ -58,7 +61,10 @@ async def open_files(disk: Disk, folder: str, name: str, sync: Sync, rng: Rng) -
     await learn_sealed(disk, alive)
     for segment in dead:
         await disk.unlink(segment.path)
-    return await _open_newest(disk, folder, alive, meta, sync, rng)
+    opened = await _open_newest(disk, folder, alive, meta, sync, rng)
+    if any(segment.header.covers_end for segment in alive):
+        opened.compacted = await load_record(disk, folder, meta.incarnations[0].id)
+    return opened
 
 
 async def _create(

@@ -1,9 +1,12 @@
-"""Which segments may go."""
+"""Which segments may go, and when one is closed."""
 
 from __future__ import annotations
 
-from ..log import Retention
+from ..log import LogConfig, Retention
 from .segment import Segment
+
+SEGMENT_BLOCKS_MAX = 1 << 16
+"""A segment of many small blocks is closed early: the newest is read whole after an unclean stop."""
 
 
 def expired(segments: list[Segment], retention: Retention, *, now_ns: int) -> int:
@@ -35,4 +38,14 @@ def is_due_to_roll(active: Segment, retention: Retention, *, now_ns: int) -> boo
     """Whether the active segment should be closed, so that a stream with little traffic ages too."""
     return (
         retention.max_age_ns is not None and active.blocks > 0 and active.first_time_ns < now_ns - retention.max_age_ns
+    )
+
+
+def is_full(active: Segment, config: LogConfig, *, coming: int) -> bool:
+    """Whether the active segment should not take so many bytes more."""
+    records = config.segment_records_limit
+    return active.blocks > 0 and (
+        active.size + coming > config.segment_bytes_limit
+        or active.blocks >= SEGMENT_BLOCKS_MAX
+        or (records is not None and active.records >= records)
     )

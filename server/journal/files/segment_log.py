@@ -14,6 +14,7 @@ from ..append_queue import AppendQueue, Part
 from ..batch import Batch
 from ..block import Block, encode_block
 from ..block_layout import parse_header
+from ..key_compaction import KeyPolicy
 from ..log import (
     Appended,
     Ids,
@@ -29,16 +30,17 @@ from ..recent import RecentBlocks
 from ..tail import Tail
 from ..thinning import Keep
 from .compaction import compact_segments
+from .compaction_record import save_record
 from .disk import SYNC, Disk
 from .log_meta import CleanMark, save_mark, save_meta
 from .recovery import Opened
-from .retention import expired, is_due_to_roll
+from .refusals import again, definite
+from .retention import expired, is_due_to_roll, is_full
 from .segments import Segments
+from .stream_compaction import compact_keys
 
 log = logging.getLogger(__name__)
 
-SEGMENT_BLOCKS_MAX = 1 << 16
-"""A segment of many small blocks is closed early: the newest is read whole after an unclean stop."""
 READ_ATTEMPTS = 8
 """How often retention or compaction may take a segment away from under one read."""
 
@@ -55,6 +57,7 @@ class SegmentLog:
         self.durable_end = newest.end_offset
         """Everything below is synced."""
         self.failed: TrunklineError | None = None
+        self.compacted = opened.compacted
         self._meta = opened.meta
         self._segments = Segments(disk, folder, opened.segments, opened.file, rng)
         self._disk = disk
@@ -111,7 +114,7 @@ class SegmentLog:
 
     def _refuse_if_closed(self) -> None:
         if self.failed is not None:
-            raise _again(self.failed)
+            raise again(self.failed)
         if self._closing:
             raise StreamClosed(f"stream {self.name} is closed")
 
@@ -139,10 +142,10 @@ class SegmentLog:
 
     async def _write_group(self, group: list[Part]) -> None:
         try:
-            if self._is_full(sum(part.batch.size for part in group)):
+            if is_full(self._segments.active, self.config, coming=sum(part.batch.size for part in group)):
                 await self._roll()
         except TrunklineError as error:
-            self._fail(error, group, _definite(error), kept_end=self._believable(error))
+            self._fail(error, group, definite(error), kept_end=self._believable(error))
             return
         segment, position = self._segments.active, self._segments.active.size
         data = [
@@ -167,15 +170,6 @@ class SegmentLog:
             position += len(encoded)
         self._queue.written(group)
         self._publish(group)
-
-    def _is_full(self, coming: int) -> bool:
-        """Whether the active segment should not take so many bytes more."""
-        active, records = self._segments.active, self.config.segment_records_limit
-        return active.blocks > 0 and (
-            active.size + coming > self.config.segment_bytes_limit
-            or active.blocks >= SEGMENT_BLOCKS_MAX
-            or (records is not None and active.records >= records)
-        )
 
     def _publish(self, group: list[Part]) -> None:
         """Everything in the group has reached the stream's sync: show it, tell it, answer."""
@@ -212,8 +206,8 @@ class SegmentLog:
             if self._segments.active.blocks:
                 await self._roll()
         except TrunklineError as error:
-            self._fail(error, [], _definite(error), kept_end=self._believable(error))
-            asked.set_exception(_again(error))
+            self._fail(error, [], definite(error), kept_end=self._believable(error))
+            asked.set_exception(again(error))
         except Exception as error:  # a bug of ours: who asked holds the lock that recovery needs
             asked.set_exception(StreamClosed(f"the journal failed: {error!r}"))
             raise
@@ -226,7 +220,7 @@ class SegmentLog:
         """Find out whether anything may be left of a write that failed, and say so to those who wait."""
         untouched = error.fields.get("written") == "0" and error.fields.get("operation") != SYNC
         if untouched and isinstance(error, DiskReadOnly):
-            self._fail(error, group, _again(error), kept_end=None)
+            self._fail(error, group, again(error), kept_end=None)
             return
         if isinstance(error, DiskFull) and error.fields.get("operation") != SYNC:
             try:
@@ -236,7 +230,7 @@ class SegmentLog:
                 error = second
             else:
                 self._all_is_durable()
-                self._fail(error, group, _again(error), kept_end=None)
+                self._fail(error, group, again(error), kept_end=None)
                 return
         unknown = OutcomeUnknown(f"{error.message}; it may turn up after a restart", **error.fields)
         self._fail(error, group, unknown, kept_end=self._believable(error))
@@ -251,11 +245,11 @@ class SegmentLog:
         self._kept_end = kept_end
         unknown = OutcomeUnknown(f"a part of it was kept: {error.message}")
         for queued in [queued for part in group for queued in part.queued]:
-            queued.refuse(unknown if queued.first_offset < self.next_offset else _again(answer))
+            queued.refuse(unknown if queued.first_offset < self.next_offset else again(answer))
         for queued in self._queue.drop(self.next_offset, self._last_time_ns):
-            queued.refuse(unknown if queued.first_offset < self.next_offset else _again(self.failed))
+            queued.refuse(unknown if queued.first_offset < self.next_offset else again(self.failed))
         if self._roll_asked is not None:
-            self._roll_asked.set_exception(_again(self.failed))
+            self._roll_asked.set_exception(again(self.failed))
             self._roll_asked = None
         details = {"stream": self.name, "reason": error.code, "error": error.message, "next_offset": self.next_offset}
         log.error("stream closed: its disk failed", extra=details)
@@ -302,7 +296,7 @@ class SegmentLog:
     def on_durable(self, listener: Listener) -> Callable[[], None]:
         return self._tail.listen(listener)
 
-    async def read(self, offset: int, *, max_bytes: int) -> list[Block]:
+    async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> list[Block]:
         for _ in range(READ_ATTEMPTS):
             check_position(self, offset)
             if offset == self.next_offset:
@@ -311,7 +305,7 @@ class SegmentLog:
             if recent is not None:
                 return recent
             try:
-                return await self._segments.read(offset, max_bytes=max_bytes)
+                return await self._segments.read(offset, max_bytes=max_bytes, index_only=index_only)
             except FileNotFoundError:
                 continue  # retention or compaction was faster: look where the offset is now
         raise StreamClosed(f"the segments of {self.name} are gone")
@@ -348,14 +342,31 @@ class SegmentLog:
     async def compact(self, keep: Keep | None = None) -> None:
         async with self._maintenance:
             await self._begin_next_segment()
-            count = len(self._segments.all) - 1
             await compact_segments(
                 self._segments,
-                count,
+                len(self._segments.all) - 1,
                 incarnation=self.incarnation,
                 segment_bytes=self.config.segment_bytes_limit,
                 keep=keep,
             )
+
+    async def compact_keys(self, policy: KeyPolicy, *, time_ns: Callable[[], int]) -> bool:
+        async with self._maintenance:
+            record = await compact_keys(
+                self._segments,
+                policy,
+                self.compacted,
+                time_ns=time_ns,
+                roll=self._begin_next_segment,
+                check=self._refuse_if_closed,
+                incarnation=self.incarnation,
+                segment_bytes=self.config.segment_bytes_limit,
+            )
+            if record is not None:
+                self.compacted = record
+                self._recent.drop_below(record.end_offset)
+                await save_record(self._disk, self._folder, self.incarnations[0].id, record)
+            return record is not None
 
     async def _begin_next_segment(self) -> None:
         """Have the task that writes close the active segment, if there is anything in it."""
@@ -387,13 +398,3 @@ class SegmentLog:
             finally:
                 await self._disk.close(self._segments.file)
                 self._tail.end(StreamClosed(f"stream {self.name} is closed"))
-
-
-def _definite(error: TrunklineError) -> TrunklineError:
-    """The answer to appends of which nothing was written."""
-    return error if isinstance(error, DiskFull | DiskReadOnly) else StreamClosed(error.message)
-
-
-def _again(error: TrunklineError) -> TrunklineError:
-    """The same refusal for one more caller; an exception that is raised twice gathers tracebacks."""
-    return type(error)(error.message, **error.fields)

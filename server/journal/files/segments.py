@@ -36,6 +36,8 @@ class Segments:
         self.all = segments
         self.file = file
         self._rng = rng
+        self._last_id = 0
+        """The highest that was given out: a compaction and a roll may both be making segments."""
         self._loaded: OrderedDict[int, Segment] = OrderedDict()
         self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()
 
@@ -55,29 +57,32 @@ class Segments:
 
     # Reading.
 
-    async def read(self, offset: int, *, max_bytes: int) -> list[Block]:
+    async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> list[Block]:
         """Blocks from `offset` on, of one segment; [] behind the last. FileNotFoundError if retention was faster."""
         for segment in self.all[self.holding(offset) :]:
-            blocks = await self._read_in(segment, offset, max_bytes)
+            blocks = await self._read_in(segment, offset, max_bytes, index_only)
             if blocks:
                 return blocks
         return []
 
-    async def _read_in(self, segment: Segment, offset: int, max_bytes: int) -> list[Block]:
+    async def _read_in(self, segment: Segment, offset: int, max_bytes: int, index_only: bool) -> list[Block]:
         position, end = await self._position(segment, offset), segment.size
         chunk = min(max(max_bytes, CHUNK_BYTES), READ_BYTES_MAX)
         blocks: list[Block] = []
         size = 0
-        walking = walk_blocks(self.disk, segment.path, position, end, segment=segment.header, chunk_bytes=chunk)
+        if index_only:
+            walking = walk_indexes(self.disk, segment.path, position, end, segment=segment.header)
+        else:
+            walking = walk_blocks(self.disk, segment.path, position, end, segment=segment.header, chunk_bytes=chunk)
         try:
             async for found in walking:
                 position = found.position
                 if found.header.end_offset <= offset:
                     continue
-                size += found.header.size
+                size += found.header.index_size if index_only else found.header.size
                 if blocks and size > max_bytes:
                     break
-                blocks.append(found.block())
+                blocks.append(found.index() if index_only else found.block())
                 position = found.end
                 if size >= max_bytes or len(blocks) >= READ_BLOCKS_MAX:
                     break
@@ -168,7 +173,8 @@ class Segments:
         end = segment.size
         try:
             async for found in walk_indexes(self.disk, segment.path, position, end, segment=segment.header):
-                yield found.ids()
+                for ids in found.ids():
+                    yield ids
         except DamagedAt as damage:
             raise self._corrupt(segment, damage, segment.first_offset) from damage
 
@@ -180,7 +186,7 @@ class Segments:
 
     async def begin_next(self, incarnation: int, first_offset: int) -> None:
         """Make a segment that stands for everything from an offset on the active one, durably."""
-        header = next_header(self.all, incarnation, first_offset, self._rng)
+        header = self._numbered(next_header(self.all, incarnation, first_offset, self._rng))
         segment, file = await create_segment(self.disk, self.folder, header)
         old, self.file = self.file, file
         replaced = self.all.pop() if self.active.first_offset >= first_offset else None
@@ -209,5 +215,10 @@ class Segments:
 
     def header_for_compaction(self, incarnation: int, first_offset: int, covers_end: int) -> SegmentHeader:
         """The header of a segment that stands for old ones."""
-        header = next_header(self.all, incarnation, first_offset, self._rng, covers_end=covers_end)
+        header = self._numbered(next_header(self.all, incarnation, first_offset, self._rng, covers_end=covers_end))
         return header._replace(floor_time_ns=0)
+
+    def _numbered(self, header: SegmentHeader) -> SegmentHeader:
+        """With an id that no other segment has, placed or not: hints and indexes go by it."""
+        self._last_id = max(self._last_id + 1, header.segment_id)
+        return header._replace(segment_id=self._last_id)

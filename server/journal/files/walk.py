@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from ..block import Block, parse_block, parse_ids
-from ..block_layout import HEADER_BYTES, BlockDamaged, Header, parse_header
+from ..block import Block, parse_block, parse_ids, parse_index
+from ..block_layout import HEADER_BYTES, PLACES, BlockDamaged, Header, parse_header
 from ..log import Ids
 from .disk import Disk
 from .segment_layout import SegmentHeader
@@ -48,11 +48,20 @@ class Found:
         except BlockDamaged as error:
             raise DamagedAt(self.position, str(error), self.header) from error
 
-    def ids(self) -> Ids:
-        """Its id hashes and numbers. DamagedAt when the index is not whole."""
+    def index(self) -> Block:
+        """The block without its payload. DamagedAt when the index is not whole."""
+        try:
+            return parse_index(self.data, self.at, self.header)
+        except BlockDamaged as error:
+            raise DamagedAt(self.position, str(error), self.header) from error
+
+    def ids(self) -> list[Ids]:
+        """Its id hashes and numbers, of each run of offsets. DamagedAt when the index is not whole."""
         header = self.header
         try:
-            return Ids(header.base_offset, header.time_ns, *parse_ids(self.data, self.at, header))
+            if header.flags & PLACES:
+                return list(Ids.of_block(self.index()))
+            return [Ids(header.base_offset, header.time_ns, *parse_ids(self.data, self.at, header))]
         except BlockDamaged as error:
             raise DamagedAt(self.position, str(error), header) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulation.mutants.compaction import COMPACTION
 from simulation.mutants.handling import HANDLING_MUTANTS
 from simulation.mutants.mutant import CLIENT, DISCOVERY, EVENTS, JOURNAL, PAIR, REGISTRY, Mutant
 
@@ -371,4 +372,5 @@ MUTANTS = (
         test="tests/unit/client/test_requests.py",
     ),
     *HANDLING_MUTANTS,
+    *COMPACTION,
 )

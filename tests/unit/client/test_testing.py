@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from trunkline.api.v1 import events_pb2
 from trunkline.client import Event
 from trunkline.client.testing import FakeControlPlane, FakeTrunkline
 from trunkline.core.errors import InstanceNotFound
@@ -68,3 +69,29 @@ async def test_a_lease_that_nobody_keeps_lapses_and_the_last_one_turns_stale() -
 async def test_ending_what_is_not_there_says_so() -> None:
     with pytest.raises(InstanceNotFound):
         FakeControlPlane().end_lease("orders", "nobody")
+
+
+async def test_the_latest_of_each_key_and_then_all_that_is_new() -> None:
+    async with FakeTrunkline() as trunkline:
+        keys = ["a", "b", "", "a"]
+        await trunkline.publish([Event(type="price", key=key, data=str(n)) for n, key in enumerate(keys)])
+        async with trunkline.subscribe("billing", start="last_per_key", acknowledge=True) as prices:
+            assert [one.offset for one in [await prices.next() for _ in range(2)] if one] == [1, 3]
+            await trunkline.publish([Event(type="price", key="a"), Event(type="price")])
+            assert [one.offset for one in [await prices.next() for _ in range(2)] if one] == [4, 5]
+        async with trunkline.subscribe(start="last_per_key", acknowledge=False, filters=["price"]) as prices:
+            assert [one.offset for one in [await prices.next() for _ in range(2)] if one] == [1, 4]
+
+
+async def test_a_stream_that_is_to_be_compacted_keeps_everything_as_a_young_one_does() -> None:
+    async with FakeTrunkline() as trunkline:
+        config = events_pb2.StreamConfig(namespace="default", name="prices")
+        config.compaction.SetInParent()
+        await trunkline.call(
+            lambda stubs: stubs.events.CreateStream,
+            events_pb2.CreateStreamRequest(stream=config),
+            events_pb2.CreateStreamResponse,
+        )
+        await trunkline.publish([Event(type="price", key="a") for _ in range(3)], stream="prices")
+        async with trunkline.subscribe(stream="prices", start="earliest", acknowledge=False) as prices:
+            assert [one.offset for one in [await prices.next() for _ in range(3)] if one] == [0, 1, 2]

@@ -125,6 +125,30 @@ def test_changes_are_events_whose_offsets_are_revisions() -> None:
     virtual(main)
 
 
+@pytest.mark.parametrize("name", ["", "auditor"])
+def test_the_last_change_of_each_subject_is_a_start(name: str) -> None:
+    async def main() -> None:
+        world = Plane()
+        async with world.running() as bus:
+            first = await world.register("c1")
+            await bus.streams.create(events_pb2.StreamConfig(namespace="shop", name="audit"), BY)
+            await world.register("elsewhere", namespace="other")
+            await bus.streams.delete("shop", "audit", BY)
+            deleted = world.control.sequencer.revision
+            config = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(last_per_key=True))
+            client = world.connect()
+            await client.open(stream="changes", config=config, name=name)
+            await client.received(2)
+            new = await world.register("c2")
+            await client.until(lambda: client.offsets[-1] == new)
+            assert seen(client)[:2] == [
+                (first, "instance.registered", "cart/c1"),
+                (deleted, "stream.deleted", "audit"),
+            ], "not that it was created"
+
+    virtual(main)
+
+
 @pytest.mark.parametrize("recent", [2, 16_384])
 def test_what_is_no_longer_at_hand_comes_from_the_past_and_is_the_same(
     recent: int, monkeypatch: pytest.MonkeyPatch

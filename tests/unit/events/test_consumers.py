@@ -13,6 +13,7 @@ from trunkline.core.errors import SubscriptionNotFound
 from trunkline.core.token import EventToken
 from trunkline.server.events.delivery import Settled
 from trunkline.server.events.feed import Feed
+from trunkline.server.events.operations import set_aside
 from trunkline.server.journal.log import Retention
 
 EARLIEST = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(earliest=True))
@@ -209,7 +210,7 @@ def test_after_too_many_deliveries_an_event_is_set_aside_listed_and_can_be_relea
         async with world.running() as bus:
             stream = await bus.streams.get("shop", "", BY)
             feed = bus.subscriptions.feed(stream, "billing")
-            shown = await bus.subscriptions.set_aside(stream, feed, max_events=0)
+            shown = await set_aside(stream, feed, max_events=0)
             assert [(e.offset, e.attempts, e.event.id) for e in shown] == [(0, 2, "poison"), (2, 1, "stop")]
             assert "2 times" in shown[0].reason
             assert shown[1].reason == "cannot be parsed"

@@ -275,7 +275,7 @@ def test_what_was_being_read_when_the_history_was_cut_is_not_shown() -> None:
 
         def on_durable(self, _listener: object) -> None: ...
 
-        async def read(self, _offset: int, *, max_bytes: int) -> list[EventBlock]:
+        async def read(self, _offset: int, *, max_bytes: int, index_only: bool = False) -> list[EventBlock]:
             return await self.held
 
     class Follower:

@@ -40,7 +40,7 @@ def words(world: World) -> str:
 
 async def moved(world: World, to: events_pb2.StartPosition) -> int:
     stream, feed = place(world)
-    return await seek(stream, feed, to, world.bus.checkpoints)
+    return await seek(stream, feed, to, world.bus.subscriptions, world.bus.checkpoints)
 
 
 @pytest.mark.parametrize("crash", [False, True])

@@ -17,6 +17,7 @@ from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import InvalidArgument, SubscriptionExists, TrunklineError
 from trunkline.server.events.delivery import Delivery
 from trunkline.server.events.feed import Feed
+from trunkline.server.events.operations import set_aside
 from trunkline.server.events.webhook_consumer import WebhookConsumer
 from trunkline.server.events.webhook_outcome import Answer, Result, Silence
 from trunkline.server.events.webhook_request import Request
@@ -217,7 +218,7 @@ def test_an_event_that_is_always_refused_is_set_aside_and_the_others_go_on() -> 
             assert endpoint.taken == Counter(set(ids) - {"7"})
             assert [attempt for _, name, attempt in endpoint.sent if name == "7"] == [1, 2, 3, 4]
             stream = await world.bus.streams.get("shop", "events", BY)
-            [aside] = await world.bus.subscriptions.set_aside(stream, stream.feeds["billing"], max_events=0)
+            [aside] = await set_aside(stream, stream.feeds["billing"], max_events=0)
             assert aside.reason.endswith("its endpoint did not take it: 422 Unprocessable Entity")
 
     virtual(main)

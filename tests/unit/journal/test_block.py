@@ -22,8 +22,10 @@ from trunkline.server.journal.batch import (
     Batch,
     frame_head,
 )
-from trunkline.server.journal.block import Block, encode_block, parse_block, parse_ids
+from trunkline.server.journal.block import Block, encode_block, parse_block, parse_ids, parse_index
 from trunkline.server.journal.block_layout import HEADER_BYTES, BlockDamaged, Header, pack_header, parse_header
+from trunkline.server.journal.key_compaction import gather
+from trunkline.server.journal.log import Ids
 from trunkline.server.journal.numbered import not_numbered
 
 DRAFTS = [
@@ -233,8 +235,70 @@ def test_a_header_that_contradicts_itself_is_refused_although_its_checksum_is_ri
 
 
 def test_a_newer_format_is_refused_in_one_line() -> None:
-    with pytest.raises(JournalTooNew, match="format 2; this program reads up to 1"):
-        parse_header(reheadered(encoded(events_batch(1)), format=2))
+    with pytest.raises(JournalTooNew, match="format 3; this program reads up to 2"):
+        parse_header(reheadered(encoded(events_batch(1)), format=3))
+
+
+def thinned(*indexes: int, topics: int = 3) -> tuple[Block, int, Batch]:
+    """A block of 300 keyed events, and what stays of it if these do."""
+    whole = parsed(encoded(events_batch(300, topics=topics, keyed=True), base_offset=1_000))
+    return whole, *gather(whole, indexes)
+
+
+def test_a_block_with_gaps_comes_back_and_says_where_its_records_stand() -> None:
+    whole, base, batch = thinned(5, 6, 9, 299)
+    data = encoded(batch, base_offset=base)
+    header, block = parse_header(data), parsed(data)
+    assert (header.format, header.span, header.records, header.end_offset) == (2, 295, 4, 1_300)
+    for one in (block, Block.of_batch(batch, base_offset=base, time_ns=77, incarnation=5)):
+        assert (one.base_offset, one.end_offset, one.count) == (1_005, 1_300, 4)
+        assert list(one.offsets) == [1_005, 1_006, 1_009, 1_299]
+        assert [one.index_of(offset) for offset in (1_004, 1_005, 1_007, 1_009, 1_299, 1_300)] == [
+            None,
+            0,
+            None,
+            2,
+            3,
+            None,
+        ]
+        assert [one.record(i) for i in range(4)] == [whole.record(i) for i in (5, 6, 9, 299)]
+        assert list(one.key_hashes) == [whole.key_hashes[i] for i in (5, 6, 9, 299)]
+        runs = [(h.base_offset, len(h.id_hashes) // 2) for h in Ids.of_block(one)]
+        assert runs == [(1_005, 2), (1_009, 1), (1_299, 1)]
+        assert [i for h in Ids.of_block(one) for i in h.id_hashes] == list(one.id_hashes)
+    cut = data[: HEADER_BYTES + header.index_size]
+    assert list(parse_index(cut, 0, header).offsets) == list(block.offsets)
+
+
+def test_what_stays_without_a_gap_is_a_block_like_any_other_and_topics_go_that_nobody_has() -> None:
+    _, base, batch = thinned(3, 4, 5, topics=100)
+    assert (base, batch.places, len(batch.topics)) == (1_003, None, 3)
+    assert parse_header(encoded(batch, base_offset=base)).format == 1
+
+
+def test_every_flipped_bit_of_a_block_with_gaps_is_seen() -> None:
+    _, base, batch = thinned(1, 7)
+    data = encoded(batch, base_offset=base)
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        with pytest.raises(BlockDamaged):
+            parsed(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"heads_size": 1}, {"heads_size": 65_537}, {"format": 1}, {"flags": 2}, {"flags": 2 | 8 | 16}]
+)
+def test_a_header_with_gaps_that_no_writer_would_make(fields: dict[str, int]) -> None:
+    _, base, batch = thinned(1, 7)
+    with pytest.raises(BlockDamaged):
+        parse_header(reheadered(encoded(batch, base_offset=base), **fields))
+
+
+def test_places_that_are_not_what_the_header_says() -> None:
+    _, base, batch = thinned(1, 7)
+    with pytest.raises(BlockDamaged, match="span"):
+        parsed(reheadered(encoded(batch, base_offset=base), heads_size=8))
 
 
 def forged(data: bytes, at: int, value: bytes) -> bytes:

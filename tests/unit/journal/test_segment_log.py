@@ -116,7 +116,7 @@ async def test_small_appends_of_records_keep_their_heads(disk: SimDisk) -> None:
 async def test_many_small_blocks_close_a_segment_and_are_read_in_pieces(
     disk: SimDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trunkline.server.journal.files.segment_log.SEGMENT_BLOCKS_MAX", 300)
+    monkeypatch.setattr("trunkline.server.journal.files.retention.SEGMENT_BLOCKS_MAX", 300)
     log = await (await an_engine(disk)).open_log("shop/events", LogConfig(recent_bytes_max=0))
     await fill(log, 700, batch=1)
     assert len([path for path in disk.paths() if path.endswith(".seg")]) >= 3
@@ -640,3 +640,35 @@ async def test_what_goes_wrong_in_a_roll_is_told_to_who_asked_for_it_and_does_no
         await log.recover()
     await fill(log, 10, first=10)
     assert await read_all(log) == list(range(20))
+
+
+async def test_a_roll_while_a_stream_is_compacted_makes_no_second_segment_of_an_id(
+    disk: SimDisk,
+) -> None:
+    """Where a reader goes on is remembered by the segment's id."""
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    assert isinstance(log, SegmentLog)
+    await fill(log, 600)
+    begun = log._segments.header_for_compaction(log.incarnation, 0, 100)
+    await fill(log, 600, first=600)
+    ids = [segment.id for segment in log._segments.all]
+    assert len(set(ids)) == len(ids) > 3
+    assert begun.segment_id not in ids
+
+
+async def test_a_compaction_that_comes_to_nothing_leaves_nothing(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("trunkline.subscriptions", SMALL)
+    for turn in range(200):
+        await log.append(records_batch("a", f"k{turn}", body=b"x" * 500), time_ns=turn)
+    before = await _all_blocks(log)
+    paths = disk.paths()
+    disk.faults.capacity_bytes = sum(len(disk.content(path)) for path in paths) + 10_000
+    with pytest.raises(DiskFull):
+        await log.compact()
+    assert not [path for path in disk.paths() if path.endswith(".tmp")]
+    disk.faults.capacity_bytes = None
+    assert [b.base_offset for b in await _all_blocks(log)] == [b.base_offset for b in before]
+    await log.compact()
+    disk.kill()
+    log = await (await an_engine(disk)).open_log("trunkline.subscriptions", SMALL)
+    assert sum(block.count for block in await _all_blocks(log)) == 201
