@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from trunkline.core.clock import Rng
-from trunkline.core.errors import JournalCorrupt, TrunklineError
+from trunkline.core.errors import JournalCorrupt, StreamClosed, TrunklineError
 
 from ..block import Block
 from ..log import Ids
@@ -25,6 +25,8 @@ READ_BYTES_MAX = 4 << 20
 READ_BLOCKS_MAX = 256
 """However small: parsing them takes the loop about 5 ms."""
 HINTS_MAX = 1_024
+ATTEMPTS = 8
+"""How often retention or compaction may take a segment away from under one search."""
 
 
 class Segments:
@@ -130,6 +132,12 @@ class Segments:
 
     async def offset_at(self, time_ns: int) -> int | None:
         """The first offset of this time or later; None when there is none."""
+        for _ in range(ATTEMPTS):
+            with suppress(FileNotFoundError):  # retention or compaction was faster: look again
+                return await self._offset_at(time_ns)
+        raise StreamClosed(f"the segments of {self.folder} change faster than they can be read")
+
+    async def _offset_at(self, time_ns: int) -> int | None:
         for segment in self.all:
             if segment.blocks and segment.last_time_ns >= time_ns:
                 await self._load_index(segment)
@@ -142,6 +150,17 @@ class Segments:
 
     async def ids(self, from_offset: int, from_time_ns: int) -> AsyncIterator[Ids]:
         """Ids of the blocks that hold `from_offset` and more, and are not older than a time."""
+        for _ in range(ATTEMPTS):
+            try:
+                async for ids in self._ids(from_offset, from_time_ns):
+                    yield ids
+                    from_offset = ids.base_offset + len(ids.id_hashes) // 2
+                return
+            except FileNotFoundError:
+                continue  # retention or compaction was faster: go on where the offset is now
+        raise StreamClosed(f"the segments of {self.folder} change faster than they can be read")
+
+    async def _ids(self, from_offset: int, from_time_ns: int) -> AsyncIterator[Ids]:
         for segment in self.all[self.holding(from_offset) :]:
             if not segment.blocks or segment.last_time_ns < from_time_ns:
                 continue

@@ -9,6 +9,7 @@ import pytest
 from simulation.sim_disk import DiskFaults, SimDisk
 
 from reference.journal_batches import body_of, events_batch, records_batch
+from reference.keyed_events import Keyed, batch_of
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import (
     DiskFull,
@@ -21,10 +22,12 @@ from trunkline.core.errors import (
     StreamClosed,
 )
 from trunkline.core.model import Sync
+from trunkline.server.events.compaction import EventKeys
 from trunkline.server.journal.block import Block
 from trunkline.server.journal.files.disk import File
 from trunkline.server.journal.files.segment_engine import SegmentEngine
 from trunkline.server.journal.files.segment_log import SegmentLog
+from trunkline.server.journal.key_compaction import KeyPolicy
 from trunkline.server.journal.log import Log, LogConfig, Retention
 
 SMALL = LogConfig(segment_bytes=64 << 10, recent_bytes_max=0)
@@ -672,3 +675,29 @@ async def test_a_compaction_that_comes_to_nothing_leaves_nothing(disk: SimDisk) 
     disk.kill()
     log = await (await an_engine(disk)).open_log("trunkline.subscriptions", SMALL)
     assert sum(block.count for block in await _all_blocks(log)) == 201
+
+
+async def test_ids_and_times_are_found_though_segments_are_compacted_meanwhile(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", SMALL)
+    for turn in range(100):
+        await log.append(batch_of([Keyed(10 * turn + n, f"k{n}") for n in range(10)], 200), time_ns=turn)
+    rules = KeyPolicy(
+        reader=EventKeys(), min_lag_ns=0, tombstone_retention_ns=10**9, dirty_bytes_min=0, dirty_ratio=0.0,
+        dirty_age_max_ns=10**18, keys_max=1_000,
+    )  # fmt: skip
+    found: list[int] = []
+    async for hashes in log.id_hash_columns(from_time_ns=0, max_ids=10_000):
+        found += range(hashes.base_offset, hashes.base_offset + len(hashes.id_hashes) // 2)
+        if len(found) == 10:
+            assert await log.compact_keys(rules, time_ns=lambda: 1_000)
+    assert found == sorted(set(found)), "none twice"
+    assert set(range(990, 1_000)) <= set(found)
+    looking = asyncio.create_task(log.offset_at(50))
+    assert await looking == 990
+    for turn in range(100, 200):
+        await log.append(batch_of([Keyed(10 * turn + n, f"k{n}") for n in range(10)], 200), time_ns=turn)
+    compacting = asyncio.create_task(log.compact_keys(rules, time_ns=lambda: 1_000))
+    while not compacting.done():
+        assert await log.offset_at(199) == 1_990
+    assert await compacting
+    assert await log.offset_at(0) == 1_990
