@@ -686,8 +686,8 @@ async def test_ids_and_times_are_found_though_segments_are_compacted_meanwhile(d
         dirty_age_max_ns=10**18, keys_max=1_000,
     )  # fmt: skip
     found: list[int] = []
-    async for hashes in log.id_hash_columns(from_time_ns=0, max_ids=10_000):
-        found += range(hashes.base_offset, hashes.base_offset + len(hashes.id_hashes) // 2)
+    async for ids in log.ids(from_time_ns=0, max_ids=10_000):
+        found += range(ids.base_offset, ids.base_offset + len(ids.id_hashes) // 2)
         if len(found) == 10:
             assert await log.compact_keys(rules, time_ns=lambda: 1_000)
     assert found == sorted(set(found)), "none twice"
