@@ -35,6 +35,7 @@ HANDLING_MUTANTS = (
         f"{CLIENT}._subscription",
         "            outcome = Acknowledgement.OUTCOME_ACK if why_ended is None else Acknowledgement.OUTCOME_TERM\n",
         "            outcome = Acknowledgement.OUTCOME_ACK\n",
+        faults=("kill", "power cut", "reset"),
     ),
     # Attempts.
     _Mutant(
@@ -50,12 +51,6 @@ HANDLING_MUTANTS = (
         "        self.counts.given_back += 1\n        if clean:\n",
         "        self.counts.given_back += 1\n        if True:\n",
         faults=("client kill", "reset", "partition"),
-    ),
-    _Mutant(
-        "what is acknowledged late is done, whoever has it by now",
-        f"{EVENTS}.subscription",
-        "        mine = entry.consumer < 0 if consumer is None else entry.consumer == consumer\n",
-        "        mine = True\n",
     ),
     # Lanes.
     _Mutant(
