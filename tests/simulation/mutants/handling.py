@@ -35,7 +35,7 @@ HANDLING_MUTANTS = (
         f"{CLIENT}._subscription",
         "            outcome = Acknowledgement.OUTCOME_ACK if why_ended is None else Acknowledgement.OUTCOME_TERM\n",
         "            outcome = Acknowledgement.OUTCOME_ACK\n",
-        faults=("kill", "power cut", "reset"),
+        test="tests/unit/client/test_subscription.py::test_a_lost_termination_is_said_again_as_what_it_was",
     ),
     # Attempts.
     _Mutant(
@@ -64,6 +64,7 @@ HANDLING_MUTANTS = (
         f"{EVENTS}.parking",
         "        while self.held >= ahead and isinstance(self._order, Lanes):\n",
         "        while False and isinstance(self._order, Lanes):\n",
+        test="tests/unit/events/test_parking.py",
     ),
     _Mutant(
         "a restart forgets which lanes are parked",
