@@ -131,7 +131,8 @@ HANDLING_MUTANTS = (
         f"{CLIENT}._ledger",
         "            if not self._durable or attempt > known.attempt:\n",
         "            if True:\n",
-        faults=("reset", "partition", "kill"),
+        test="tests/unit/client/test_subscription.py"
+        "::test_what_is_delivered_anew_on_request_after_a_reconnect_is_handed_on",
     ),
     # Schedules.
     _Mutant(
