@@ -155,7 +155,7 @@ HANDLING_MUTANTS = (
         f"{SCHEDULES}.firing",
         "            wait_s = min(wait_s, max(0, first_ms * _MS - self._clock.time_ns()) / 1e9)\n",
         "            wait_s = max(0, first_ms * _MS - self._clock.time_ns()) / 1e9\n",
-        faults=("clock step",),
+        test="tests/unit/schedules/test_firing.py",
     ),
     _Mutant(
         "a schedule goes by the clock and not by how far it has come",
@@ -169,7 +169,7 @@ HANDLING_MUTANTS = (
         f"{SCHEDULES}.planner",
         "        if due_ms is not None and self.entity.spec.skips and now_ms",
         "        if due_ms is not None and now_ms",
-        faults=("clock step", "stall", "isolation"),
+        test="tests/property/test_schedule_planner.py",
     ),
     # Webhooks.
     _Mutant(
