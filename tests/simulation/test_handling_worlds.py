@@ -10,17 +10,18 @@ from collections import Counter
 import pytest
 from simulation.faults import CELLS_PER_SEED
 from simulation.handling.plan import CELLS, cells
+from simulation.report import report, seeds
 from simulation.scenes import simulate_handling
-from simulation.test_worlds import report, seeds
 
 SEEDS_DEFAULT = 48
+MODULE = "tests/simulation/test_handling_worlds.py"
 
 
 @pytest.mark.parametrize("seed", seeds(SEEDS_DEFAULT))
 @pytest.mark.timeout(300)
 def test_a_world_in_which_handling_fails_keeps_its_promises(seed: int) -> None:
     outcome = simulate_handling(seed)
-    told = report(outcome, "tests/simulation/test_handling_worlds.py")
+    told = report(outcome, MODULE)
     assert not outcome.broken, told
     assert not outcome.unreached, told
 

@@ -5,20 +5,14 @@ SIMULATION_SEEDS=N (`make simulate`) runs N seeds from 0 on, SIMULATION_SEED=K r
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from simulation.pair import simulate_pair
+from simulation.report import seeds
 
 SEEDS_DEFAULT = 60
 
 
-def seeds() -> list[int]:
-    one = os.environ.get("SIMULATION_SEED")
-    return [int(one)] if one else list(range(int(os.environ.get("SIMULATION_SEEDS", SEEDS_DEFAULT))))
-
-
-@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("seed", seeds(SEEDS_DEFAULT))
 @pytest.mark.timeout(120)
 def test_two_control_planes_agree(seed: int) -> None:
     broken = simulate_pair(seed)

@@ -12,37 +12,19 @@ from collections import Counter
 
 import pytest
 from simulation.faults import CELLS, CELLS_PER_SEED, planned
+from simulation.report import report, seeds
 from simulation.scenes import simulate
-from simulation.world import Outcome
 
 SEEDS_DEFAULT = 200
-TRACE_LINES = 60
+MODULE = "tests/simulation/test_worlds.py"
 
 
-def seeds(default: int = SEEDS_DEFAULT) -> list[int]:
-    one = os.environ.get("SIMULATION_SEED")
-    return [int(one)] if one else list(range(int(os.environ.get("SIMULATION_SEEDS", default))))
-
-
-def report(outcome: Outcome, module: str = "tests/simulation/test_worlds.py") -> str:
-    return "\n".join(
-        [
-            f"seed {outcome.seed} broke {len(outcome.broken)} promises; to repeat:",
-            f"  SIMULATION_SEED={outcome.seed} .venv/bin/pytest {module} -k keeps_its_promises",
-            *(f"  {what}" for what in outcome.broken[:20]),
-            *(f"  never came about: {fault} during {operation}" for fault, operation in outcome.unreached),
-            f"the last {TRACE_LINES} things that happened:",
-            *outcome.lines[-TRACE_LINES:],
-        ]
-    )
-
-
-@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("seed", seeds(SEEDS_DEFAULT))
 @pytest.mark.timeout(300)
 def test_a_world_keeps_its_promises(seed: int) -> None:
     outcome = simulate(seed)
-    assert not outcome.broken, report(outcome)
-    assert not outcome.unreached, report(outcome)
+    assert not outcome.broken, report(outcome, MODULE)
+    assert not outcome.unreached, report(outcome, MODULE)
 
 
 def test_the_seeds_reach_every_cell() -> None:

@@ -28,8 +28,6 @@ KEYS: Final = (
 """The lanes of LANES, and how many in a hundred events have each key."""
 WELL: Final = "well"
 """Events of these keys are acknowledged at once."""
-DOOMED: Final = ("doomed", "silent")
-"""Fates by which all attempts are used up."""
 
 
 EXPIRES_PERCENT: Final = 20

@@ -35,6 +35,7 @@ HANDLING_MUTANTS = (
         f"{CLIENT}._subscription",
         "            outcome = Acknowledgement.OUTCOME_ACK if why_ended is None else Acknowledgement.OUTCOME_TERM\n",
         "            outcome = Acknowledgement.OUTCOME_ACK\n",
+        test="tests/unit/client/test_subscription.py::test_a_lost_termination_is_said_again_as_what_it_was",
     ),
     # Attempts.
     _Mutant(
@@ -51,12 +52,6 @@ HANDLING_MUTANTS = (
         "        self.counts.given_back += 1\n        if True:\n",
         faults=("client kill", "reset", "partition"),
     ),
-    _Mutant(
-        "what is acknowledged late is done, whoever has it by now",
-        f"{EVENTS}.subscription",
-        "        mine = entry.consumer < 0 if consumer is None else entry.consumer == consumer\n",
-        "        mine = True\n",
-    ),
     # Lanes.
     _Mutant(
         "lanes that are stuck are not parked",
@@ -69,6 +64,7 @@ HANDLING_MUTANTS = (
         f"{EVENTS}.parking",
         "        while self.held >= ahead and isinstance(self._order, Lanes):\n",
         "        while False and isinstance(self._order, Lanes):\n",
+        test="tests/unit/events/test_parking.py",
     ),
     _Mutant(
         "a restart forgets which lanes are parked",
@@ -142,7 +138,8 @@ HANDLING_MUTANTS = (
         f"{CLIENT}._ledger",
         "            if not self._durable or attempt > known.attempt:\n",
         "            if True:\n",
-        faults=("reset", "partition", "kill"),
+        test="tests/unit/client/test_subscription.py"
+        "::test_what_is_delivered_anew_on_request_after_a_reconnect_is_handed_on",
     ),
     # Schedules.
     _Mutant(
@@ -165,7 +162,7 @@ HANDLING_MUTANTS = (
         f"{SCHEDULES}.firing",
         "            wait_s = min(wait_s, max(0, first_ms * _MS - self._clock.time_ns()) / 1e9)\n",
         "            wait_s = max(0, first_ms * _MS - self._clock.time_ns()) / 1e9\n",
-        faults=("clock step",),
+        test="tests/unit/schedules/test_firing.py",
     ),
     _Mutant(
         "a schedule goes by the clock and not by how far it has come",
@@ -179,7 +176,7 @@ HANDLING_MUTANTS = (
         f"{SCHEDULES}.planner",
         "        if due_ms is not None and self.entity.spec.skips and now_ms",
         "        if due_ms is not None and now_ms",
-        faults=("clock step", "stall", "isolation"),
+        test="tests/property/test_schedule_planner.py",
     ),
     # Webhooks.
     _Mutant(
