@@ -193,6 +193,8 @@ async def test_a_stream_and_a_subscription_change_beneath_their_consumers_and_a_
             assert (stream["max_age"], stream["max_records"]) == ("3600s", "50")
             (stream,) = run(first, "default", "streams", "update", "events", "--max-age", "0")
             assert ("max_age" in stream, stream["max_records"]) == (False, "50")
+            (stream,) = run(first, "default", "streams", "update", "events", "--compact", "--min-lag", "5")
+            assert (stream["compaction"]["min_lag"], stream["max_records"]) == ("5s", "50")
         first.kill()
     with serving(tmp_path) as second:
         async with connect(second.address, options=OPTIONS) as client:

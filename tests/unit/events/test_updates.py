@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from reference.events_world import BY, Ack, Notice, World
+from reference.events_world import BY, Ack, Notice, World, event, publish_request
 from reference.registry_world import virtual
 from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.core.errors import (
@@ -87,6 +87,34 @@ def test_what_is_over_goes() -> None:
             await asyncio.sleep(bus.streams._config.trim_interval_s + 1)
             [state] = bus.streams.states("shop")
             assert (state.first_offset, state.next_offset) == (40, 50)
+
+    virtual(main)
+
+
+def test_a_stream_may_be_compacted_later_on_and_no_more_but_not_where_dead_letters_go() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            stream, _ = await bus.streams.create(events_pb2.StreamConfig(namespace="shop", name="audit"), BY)
+            for number in range(40):
+                events = [event(f"e{number}", key=f"k{number % 4}")]
+                await world.publishing.publish(publish_request(events, stream="audit"), BY, lambda _: None)
+            now = events_pb2.StreamConfig.Compaction(min_lag=Duration(), tombstone_retention=Duration())
+            await update_stream(world, "compaction", compaction=now)
+            await asyncio.sleep(100_000)  # what is due waits a day for more
+            assert stream.event_log.log.compacted.removed == 36
+            await update_stream(world, "compaction")
+            for number in range(40, 60):
+                events = [event(f"e{number}", key=f"k{number % 4}")]
+                await world.publishing.publish(publish_request(events, stream="audit"), BY, lambda _: None)
+            await asyncio.sleep(200_000)
+            assert stream.event_log.log.compacted.removed == 36
+            client = world.connect()
+            config = events_pb2.SubscriptionConfig(dead_letter_stream="audit")
+            await client.open(name="billing", config=config)
+            with pytest.raises(InvalidArgument) as refusal:
+                await update_stream(world, "compaction", compaction=now)
+            assert refusal.value.violations[0].field == "stream.compaction"
 
     virtual(main)
 
