@@ -59,7 +59,7 @@ class Feed(Audience):
         self.maybe_lettered_below = state.delivered_to
         """Of what lies below, a dead letter may have been published by a process that could not say so any more."""
         self._latest = LatestPerKey.of(state, found=latest)
-        self._search = LatestSearch(dispatcher, settings, on_found=self.wake, on_failure=self.fail)
+        self._search = self._new_search()
         self._group = dispatcher.matcher.join(settings.filters, settings.attribute_filters)
         self._checkpoint = checkpoint
         self._bury = bury
@@ -68,6 +68,9 @@ class Feed(Audience):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = NEVER
         self._closed = False
+
+    def _new_search(self) -> LatestSearch:
+        return LatestSearch(self._dispatcher, self.settings, on_found=self.wake, on_failure=self.fail)
 
     # Its life.
 
@@ -83,6 +86,8 @@ class Feed(Audience):
         self._group = matcher.join(settings.filters, settings.attribute_filters)
         matcher.leave(group)
         self.settings, self._bury = settings, bury
+        if self._latest is not None:  # which is the latest of a key follows from the filters: as after a restart
+            self._latest, self._search = LatestPerKey(self._latest.below), self._new_search()
         old = self.state.limits
         limits = settings.limits(durable=old.durable, look_ahead=old.look_ahead)
         self.state.configure(limits, self._clock.now_ns())

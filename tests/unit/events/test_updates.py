@@ -222,6 +222,32 @@ def test_filters_hold_for_what_was_not_looked_at() -> None:
     virtual(main)
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_latest_of_each_key_follows_from_the_filters_that_are(restarts: bool) -> None:
+    async def main() -> None:
+        world = World()
+        config = events_pb2.SubscriptionConfig(start=events_pb2.StartPosition(last_per_key=True), filters=["a.>"])
+        async with world.running():
+            for number, topic in enumerate(["a.x", "b.x", "a.x", "b.x"]):
+                made = event(f"e{number}", topic=topic, key=f"k{number % 2}")
+                await world.publishing.publish(publish_request([made]), BY, lambda _: None)
+            client = world.connect()
+            await client.open(name="billing", config=config, credit=0)
+            await update(world, "filters", filters=["b.>"])
+            if not restarts:
+                await client.give(10)
+                await client.received(1)
+                assert client.offsets == [3]
+        async with world.running():
+            if restarts:
+                client = world.connect()
+                await client.open(name="billing")
+                await client.received(1)
+                assert client.offsets == [3]
+
+    virtual(main)
+
+
 def test_dead_letters_begin_and_end() -> None:
     async def main() -> None:
         world = World()
