@@ -145,9 +145,10 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
                     await wake.wait()
         finally:
             self._listeners.discard(wake)
+            ended = reading.done() and not reading.cancelled() and reading.exception() is None
             reading.cancel()
             for consumer in consumers.values():
-                self._leave(consumer)
+                self._leave(consumer, clean=ended)
 
     async def _read(
         self,
@@ -167,7 +168,7 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
                     consumers[given.subscription_id].credit += given.credit
             closed = consumers.pop(request.close.subscription_id, None) if request.HasField("close") else None
             if closed is not None:
-                self._leave(closed)
+                self._leave(closed, clean=True)
                 ended = SubscriptionNotice.KIND_ENDED
                 notices.append(SubscriptionNotice(subscription_id=request.close.subscription_id, kind=ended))
             self.wake()
@@ -254,8 +255,8 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         if subscription.next_offset > consumer.told_to and response.ByteSize():
             response.notices.append(self._mark(consumer, SubscriptionNotice.KIND_BOOKMARK))
 
-    def _leave(self, consumer: Consumer) -> None:
-        consumer.subscription.give_back(consumer, now_ns=self._clock.now_ns())
+    def _leave(self, consumer: Consumer, *, clean: bool) -> None:
+        consumer.subscription.give_back(consumer, clean=clean, now_ns=self._clock.now_ns())
         self.wake()
 
     def _settle(self, subscription: MemorySubscription, word: events_pb2.Acknowledgement) -> list[int]:

@@ -245,12 +245,12 @@ class MemorySubscription:
             self.set_aside[offset] = reason
         return True
 
-    def give_back(self, consumer: object, *, now_ns: int) -> None:
-        """The consumer is gone."""
+    def give_back(self, consumer: object, *, clean: bool, now_ns: int) -> None:
+        """The consumer is gone; `clean` if it said so: then it had not begun with what comes back."""
         for offset, delivery in list(self.open.items()):
             if delivery.consumer is consumer:
                 del self.open[offset]
-                self.attempts[offset] -= 1  # it was not refused
+                self.attempts[offset] -= clean
                 self.again[offset] = now_ns
 
     def overdue(self, now_ns: int) -> None:

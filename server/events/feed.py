@@ -6,6 +6,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from trunkline.core.clock import Clock
@@ -59,18 +60,15 @@ class Feed(Audience):
         self.maybe_lettered_below = state.delivered_to
         """Of what lies below, a dead letter may have been published by a process that could not say so any more."""
         self._latest = LatestPerKey.of(state, found=latest)
-        self._search = self._new_search()
+        self._new_search = partial(LatestSearch, dispatcher, on_found=self.wake, on_failure=self.fail)
+        self._search = self._new_search(settings)
         self._group = dispatcher.matcher.join(settings.filters, settings.attribute_filters)
         self._checkpoint = checkpoint
         self._bury = bury
-        self._known_aside = 0
+        self._known_aside, self._closed = 0, False
         self._loading: dict[int, Delivery] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = NEVER
-        self._closed = False
-
-    def _new_search(self) -> LatestSearch:
-        return LatestSearch(self._dispatcher, self.settings, on_found=self.wake, on_failure=self.fail)
 
     # Its life.
 
@@ -87,9 +85,8 @@ class Feed(Audience):
         matcher.leave(group)
         self.settings, self._bury = settings, bury
         if self._latest is not None:  # which is the latest of a key follows from the filters: as after a restart
-            self._latest, self._search = LatestPerKey(self._latest.below), self._new_search()
-        old = self.state.limits
-        limits = settings.limits(durable=old.durable, look_ahead=old.look_ahead)
+            self._latest, self._search = LatestPerKey(self._latest.below), self._new_search(settings)
+        limits = settings.limits(durable=self.state.limits.durable, look_ahead=self.state.limits.look_ahead)
         self.state.configure(limits, self._clock.now_ns())
         self._bury_aside()
         self.wake()
@@ -242,18 +239,23 @@ class Feed(Audience):
         self.state.offer(matching, end, time_ns=time_ns, keys=[keys[index] for index in indexes])
 
     def _send(self, deliveries: Sequence[Delivery]) -> bool:
-        """Put each delivery to its consumer; those whose event is not at hand are sent when it has been read. True: some
-        were past their time or gone, and others may have their credit."""
+        """Put each delivery to its consumer; those whose event is not at hand are sent when it has been read, and what goes to
+        the same consumer comes behind them. True: some were past their time or gone, and others may have their credit."""
         touched: dict[int, Consumer] = {}
         block: EventBlock | None = None
         time_ns, counts = self._clock.time_ns(), self.state.counts
         passed = counts.expired + counts.compacted
+        behind = {delivery.consumer for delivery in self._loading.values()}
         for delivery in deliveries:
             offset = delivery.offset
+            if delivery.consumer in behind:
+                self._loading[offset] = delivery
+                continue
             if block is None or not block.start <= offset < block.end:
                 block = self._dispatcher.block_at(offset)
             if block is None:
                 self._loading[offset] = delivery
+                behind.add(delivery.consumer)
                 self._dispatcher.load(offset, self)
                 continue
             suffix = block.suffix_at(offset)
@@ -336,8 +338,7 @@ class Feed(Audience):
         self.wake()
 
     def seek(self, offset: int, latest: LatestPerKey | None = None) -> int:
-        """Go on at `offset`: everything before it is done, nothing from it on is, but for what `latest` leaves out. Gives the
-        floor as it was.
+        """Go on at `offset`: what lies before is done, nothing from it on but what `latest` leaves out. Gives the old floor.
 
         Consumers are told to come again: what they have in hand belongs to the place before.
         """
@@ -347,9 +348,7 @@ class Feed(Audience):
         state.counts = old.counts
         state.latest_below = 0 if latest is None else latest.below
         moved = SubscriptionMoved("the subscription was moved to another place: open it again")
-        for consumer in list(self.consumers.values()):
-            self.leave(consumer.id, clean=True)
-            consumer.end(moved)
+        self._dismiss(list(self.consumers.values()), moved, clean=True)
         self.state, self._latest = state, latest
         self.maybe_lettered_below = max(self.maybe_lettered_below, old.delivered_to)
         self._loading.clear()
@@ -374,10 +373,15 @@ class Feed(Audience):
         return block.keys(self.settings.key_attribute)[indexes[place]]
 
     def _end_those_beyond(self, cut: int) -> None:
-        for consumer in list(self.consumers.values()):
-            if any(offset >= cut for offset in self.state.held_by(consumer.id)):
-                self.leave(consumer.id, clean=False)
-                consumer.end(history_cut(cut))
+        held_by = self.state.held_by
+        beyond = [one for one in self.consumers.values() if any(offset >= cut for offset in held_by(one.id))]
+        self._dismiss(beyond, history_cut(cut), clean=False)
+
+    def _dismiss(self, consumers: Sequence[Consumer], error: TrunklineError, *, clean: bool) -> None:
+        """They have to come again."""
+        for consumer in consumers:
+            self.leave(consumer.id, clean=clean)
+            consumer.end(error)
 
     # What the dispatcher says.
 
@@ -393,6 +397,4 @@ class Feed(Audience):
     def fail(self, error: TrunklineError) -> None:
         """The stream cannot be read: whoever consumes has to come again."""
         log.warning("subscription cannot read its stream", extra={"subscription": self.key, "reason": error.code})
-        for consumer in list(self.consumers.values()):
-            self.leave(consumer.id, clean=True)
-            consumer.end(error)
+        self._dismiss(list(self.consumers.values()), error, clean=True)

@@ -265,6 +265,10 @@ class SubscriptionState(ParkedPlaces):
     def _next(self, now_ns: int) -> Entry | None:
         if self._waiting and (waiting := self._waiting.pop_due(now_ns, ahead=self._count_ahead)) is not None:
             return waiting
+        if (
+            self._waiting.goes_first and self.limits.ordering is Ordering.PARALLEL
+        ):  # lanes keep their order by themselves
+            return None
         ready = self._order.ready
         is_new = bool(ready) and ready[0] < self.reserved_to
         if is_new and len(self._open) + len(self._held_back) + len(self.set_aside) < bounds.HELD_MAX:

@@ -41,7 +41,7 @@ HANDLING_MUTANTS = (
     _Mutant(
         "a later attempt is made before a checkpoint counts it",
         f"{EVENTS}.waiting",
-        "            if entry.attempts < entry.counted or not ahead:\n",
+        "            if entry is None or not ahead:\n",
         "            if True:\n",
         faults=("kill", "power cut"),
     ),

@@ -66,6 +66,22 @@ def test_redeliveries_wait_for_few_checkpoints_when_many_are_taken() -> None:
     assert waits <= 12, f"{waits} checkpoints before {EVENTS} events"
 
 
+def test_what_was_given_back_before_a_clean_stop_comes_before_what_is_new() -> None:
+    state = SubscriptionState(LIMITS, incarnation=1, position=0)
+    state.offer(range(300), 300, time_ns=0)
+    fetch(state, 300)
+    state.remove_consumer(1, clean=True, now_ns=0, time_ns=0)
+    state = recovered(state.save(0, 0, final=True).progress)
+    state.consumers.add(1)
+    got: list[Delivery] = []
+    while len(got) < EVENTS:
+        state.consumers.set_credit(1, 50)
+        got += state.take(0)
+        if state.blocked:
+            checkpoint(state)
+    assert [(delivery.offset, delivery.attempt) for delivery in got] == [(offset, 1) for offset in range(EVENTS)]
+
+
 def test_a_lane_that_was_parked_comes_back_many_events_a_checkpoint() -> None:
     limits = Limits(ordering=Ordering.KEYED, max_in_flight=1_000)
     state = SubscriptionState(limits, incarnation=1, position=0)

@@ -119,3 +119,28 @@ async def later(client: Client, seconds: float) -> list[tuple[int, int]]:
     had = len(client.attempts)
     await asyncio.sleep(seconds)
     return client.attempts[had:]
+
+
+def test_what_has_to_be_read_again_before_it_is_sent_keeps_its_place() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            client = world.connect()
+            await client.open(name="billing", config=EARLIEST, credit=0)
+            for number in range(6):
+                await world.publish(f"e{number}")
+            await asyncio.sleep(1)
+            await client.give(1)
+            await client.received(1)  # so that the others have been looked at
+            stream = bus.streams.peek("shop", "events")
+            assert stream is not None
+            cache = stream.dispatcher.cache
+            blocks = [block for offset in range(3, 6) if (block := cache.find(offset)) is not None]
+            cache.clear()
+            for block in blocks:  # of those that come next the first have gone from memory
+                cache.put(block)
+            await client.give(5)
+            await client.received(6)
+            assert client.offsets == list(range(6))
+
+    virtual(main)
