@@ -16,14 +16,13 @@ class ParkedPlaces(Places):
 
     def make_way(self) -> None:
         """Let the floor pass what is stuck, and let go of what is held, if that keeps the subscription from looking further."""
-        ahead = self.limits.look_ahead.look_ahead_max
-        while self.next_offset - self.floor >= ahead:
+        while self.is_stretched:
             found = self._order.detach()
             if found is None:
                 break
             self._let_go(*found)
         # What was readmitted lies below the floor, which says nothing of it.
-        while self.held >= ahead and isinstance(self._order, Lanes):
+        while self.held >= self.limits.look_ahead.look_ahead_max and isinstance(self._order, Lanes):
             found = self._order.park_longest()
             if found is None:
                 break

@@ -108,10 +108,7 @@ class Places:
     def wants(self) -> bool:
         """Whether to look at more of the stream. One lane needs no more than a few; among many, others may be free."""
         known = self.ready if self.limits.ordering is Ordering.SEQUENTIAL else len(self._order.ready)
-        if (
-            known >= self.limits.look_ahead.ready_max
-            or self.next_offset - self.floor >= self.limits.look_ahead.look_ahead_max
-        ):
+        if known >= self.limits.look_ahead.ready_max or self.is_stretched:
             return False
         return self.limits.ordering is not Ordering.KEYED or self.held < self._held_max
 
@@ -142,20 +139,16 @@ class Places:
     def _moved(self, now_ns: int) -> None:
         """Something was delivered."""
         self._moved_ns = now_ns
-        if (
-            now_ns - self._held_max_ns >= self.limits.look_ahead.stall_over_ns
-            and self._held_max > self.limits.look_ahead.ready_max
-        ):
-            self._held_max = max(self._held_max // 4, self.limits.look_ahead.ready_max)
+        ahead = self.limits.look_ahead
+        if self._held_max > ahead.ready_max and now_ns - self._held_max_ns >= ahead.stall_over_ns:
+            self._held_max = max(self._held_max // 4, ahead.ready_max)
             self._held_max_ns = now_ns
 
     def _stalls_ns(self) -> int:
         """When to look further if nothing is delivered until then; NEVER if that is not what it waits for."""
-        waits = (
-            self.limits.ordering is Ordering.KEYED
-            and self._held_max <= self.held < self.limits.look_ahead.look_ahead_max
-        )
-        return self._moved_ns + self.limits.look_ahead.stall_ns if waits else NEVER
+        ahead = self.limits.look_ahead
+        waits = self.limits.ordering is Ordering.KEYED and self._held_max <= self.held < ahead.look_ahead_max
+        return self._moved_ns + ahead.stall_ns if waits else NEVER
 
     def offer(
         self, offsets: Sequence[int], scanned_to: int, *, time_ns: int, keys: Iterable[int] = repeat(NO_KEY)
@@ -253,7 +246,8 @@ class Places:
     def _close(self, entry: Entry) -> None:
         self._land(entry)
         del self._open[entry.offset]
-        self._waiting.forget(entry.offset)
+        if self._waiting.uncounted:
+            self._waiting.forget(entry.offset)
         following = self._order.leave(entry.offset)
         if following is not None:
             self._go_out(following, self._held_back.pop(following, None))

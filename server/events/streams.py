@@ -29,14 +29,7 @@ from trunkline.server.journal.engine import Engine
 from trunkline.server.journal.log import LogConfig
 
 from .feed import Feed
-from .fold import (
-    STREAM_CREATED,
-    STREAM_DELETED,
-    SUBSCRIPTION_DELETED,
-    EventsFold,
-    StreamEntity,
-    stream_key,
-)
+from .fold import STREAM_CREATED, STREAM_DELETED, SUBSCRIPTION_DELETED, EventsFold, StreamEntity, stream_key
 from .settings import CHANGES, DEFAULT_STREAM, StreamSettings
 from .stream import EventStream, open_stored, recover_log
 from .tasks import Tasks

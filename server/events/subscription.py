@@ -44,7 +44,6 @@ class SubscriptionState(ParkedPlaces):
         self._saved_floor = position
         self._delivered_unsaved = 0
         self._delivered_saved = 0
-        self._count_ahead = 0
         self._low = False
         self._saves = 0
 
@@ -92,6 +91,8 @@ class SubscriptionState(ParkedPlaces):
     @property
     def latest_from(self) -> int | None:
         """From here to `latest_below`, only the latest event of each key is taken; None when nothing lies there any more."""
+        if not self.latest_below:
+            return None
         first = min([self.floor, *self._order.parked.values()])
         return first if first < self.latest_below else None
 
@@ -245,10 +246,11 @@ class SubscriptionState(ParkedPlaces):
         room = min(limit, self.limits.max_in_flight - self.in_flight)
         deadline_ns = now_ns + self.limits.ack_deadline_ns
         willing = self.consumers.willing
-        if self.limits.durable and self._waiting:
-            self._count_ahead = self._ahead(room)
+        ahead = None
+        if self._waiting:  # what comes to wait from now on has its turn with the next call
+            ahead = self._ahead(room) if self.limits.durable else 0
         while len(out) < room and willing:
-            entry = self._next(now_ns)
+            entry = self._next(now_ns, ahead)
             if entry is None:
                 break
             consumer = self.consumers.spend()
@@ -257,18 +259,17 @@ class SubscriptionState(ParkedPlaces):
         if out:
             self._moved(now_ns)
         self._delivered_unsaved += len(out)
-        self._low = (
-            self.limits.durable and self.reserved_to - self.delivered_to < self.limits.look_ahead.reserve_min // 2
-        )
+        low = self.limits.look_ahead.reserve_min // 2
+        self._low = self.limits.durable and self.reserved_to - self.delivered_to < low
         return out
 
-    def _next(self, now_ns: int) -> Entry | None:
-        if self._waiting and (waiting := self._waiting.pop_due(now_ns, ahead=self._count_ahead)) is not None:
-            return waiting
-        if (
-            self._waiting.goes_first and self.limits.ordering is Ordering.PARALLEL
-        ):  # lanes keep their order by themselves
-            return None
+    def _next(self, now_ns: int, ahead: int | None) -> Entry | None:
+        """One to hand out; see Waiting.pop_due for `ahead`, which is None when nothing waits."""
+        if ahead is not None:
+            waiting = self._waiting.pop_due(now_ns, ahead=ahead)
+            # Lanes keep their order by themselves.
+            if waiting is not None or (self._waiting.goes_first and self.limits.ordering is Ordering.PARALLEL):
+                return waiting
         ready = self._order.ready
         is_new = bool(ready) and ready[0] < self.reserved_to
         if is_new and len(self._open) + len(self._held_back) + len(self.set_aside) < bounds.HELD_MAX:

@@ -76,7 +76,7 @@ class Updates:
         feed = self._subscriptions.feed(stream, request.name)
         if request.config.HasField("start") or "start" in request.update_mask.paths:
             raise InvalidArgument.of("config.start", "not in an update: seek moves a subscription", "a start")
-        await self._subscriptions.check(stream, self.wanted(feed, request), origin)
+        await self._subscriptions.check(stream, updated(feed.settings, request), origin)
 
         def decide(view: View) -> Sequence[Change]:
             found = view.get(feed.key)
@@ -89,11 +89,6 @@ class Updates:
 
         await self._writer.write(decide, origin, deadline_ns=deadline_ns)
         return feed
-
-    @staticmethod
-    def wanted(feed: Feed, request: events_pb2.UpdateSubscriptionRequest) -> SubscriptionSettings:
-        """What the subscription is to be, if nobody else changes it meanwhile."""
-        return updated(feed.settings, request)
 
 
 def updated(settings: SubscriptionSettings, request: events_pb2.UpdateSubscriptionRequest) -> SubscriptionSettings:

@@ -71,8 +71,8 @@ class Waiting:
         """Of `uncounted`: those that nobody was given before."""
 
     def __bool__(self) -> bool:
-        """Whether `pop_due` may find one, now or later."""
-        return bool(self._counted) or bool(self._others)
+        """Whether anything waits, or did: removal is lazy."""
+        return bool(self._counted) or bool(self._others) or bool(self.uncounted)
 
     def push(self, entry: Entry, not_before_ns: int) -> None:
         """An entry that is not in flight any more."""

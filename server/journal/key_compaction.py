@@ -60,6 +60,13 @@ class KeyPolicy:
     keys_max: int
     """Keys held in memory by one pass, but for those of one segment; others have to wait for the next."""
 
+    def is_due(self, dirty_bytes: int, bytes_in_all: int, oldest_ns: int | None, cutoff_ns: int) -> bool:
+        """Whether what came, of which the oldest has this time, is worth reading and writing all, or has waited enough."""
+        if oldest_ns is None:
+            return False
+        enough = dirty_bytes >= self.dirty_bytes_min and dirty_bytes >= self.dirty_ratio * bytes_in_all
+        return enough or oldest_ns <= cutoff_ns - self.dirty_age_max_ns
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactionRecord:

@@ -170,9 +170,8 @@ class MemoryLog:
         cutoff_ns, clean_end = began_ns - policy.min_lag_ns, self.compacted.end_offset
         blocks = [block for block in self._blocks.all() if block.time_ns <= cutoff_ns]
         dirty = [block for block in blocks if block.base_offset >= clean_end]
-        size, kept = sum(block.size for block in dirty), sum(block.size for block in blocks)
-        waited = bool(dirty) and dirty[0].time_ns <= cutoff_ns - policy.dirty_age_max_ns
-        if not waited and (size < policy.dirty_bytes_min or size < policy.dirty_ratio * kept or not dirty):
+        size, in_all = sum(block.size for block in dirty), sum(block.size for block in blocks)
+        if not policy.is_due(size, in_all, dirty[0].time_ns if dirty else None, cutoff_ns):
             dirty = []
             if not self.compacted.waits_for_tombstones(began_ns, policy.tombstone_retention_ns):
                 return False

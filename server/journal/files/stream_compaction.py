@@ -90,8 +90,5 @@ def _is_due_to_roll(segments: list[Segment], policy: KeyPolicy, cutoff_ns: int) 
 def _is_due(clean: list[Segment], dirty: list[Segment], policy: KeyPolicy, cutoff_ns: int) -> bool:
     """Whether so much came that a pass is worth its reading and writing, or it has waited for long enough."""
     size, kept = sum(one.size for one in dirty if one.blocks), sum(one.size for one in clean)
-    first_ns = next((one.first_time_ns for one in dirty if one.blocks), None)
-    if first_ns is None:
-        return False
-    enough = size >= policy.dirty_bytes_min and size >= policy.dirty_ratio * (size + kept)
-    return enough or first_ns <= cutoff_ns - policy.dirty_age_max_ns
+    oldest_ns = next((one.first_time_ns for one in dirty if one.blocks), None)
+    return policy.is_due(size, size + kept, oldest_ns, cutoff_ns)

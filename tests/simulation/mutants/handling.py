@@ -62,7 +62,7 @@ HANDLING_MUTANTS = (
     _Mutant(
         "lanes that are stuck again fill what may be held",
         f"{EVENTS}.parking",
-        "        while self.held >= ahead and isinstance(self._order, Lanes):\n",
+        "        while self.held >= self.limits.look_ahead.look_ahead_max and isinstance(self._order, Lanes):\n",
         "        while False and isinstance(self._order, Lanes):\n",
         test="tests/unit/events/test_parking.py",
     ),
