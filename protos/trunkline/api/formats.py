@@ -120,5 +120,9 @@ FORMS: Final[dict[int, Form]] = {
     rules_pb2.FORMAT_STREAM: Form(
         is_stream, f"must be DNS labels separated by dots, at most {STREAM_CHARACTERS_MAX} characters"
     ),
+    rules_pb2.FORMAT_METADATA_KEY: Form(
+        re.compile(r"(?!.*-bin$)[a-z0-9._-]{1,128}").fullmatch,
+        "must be a metadata key: lower-case letters, digits and ._-, not ending in -bin, at most 128 characters",
+    ),
 }
 """By trunkline.api.v1.Format."""

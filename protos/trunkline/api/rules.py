@@ -219,9 +219,9 @@ def _scalar_tests(names: _Names, field: FieldDescriptor, rules: rules_pb2.FieldR
         return _text_tests(names, rules, text=field.type == FieldDescriptor.TYPE_STRING)
     tests = [("not v", "must not be 0")] if rules.required else []
     if rules.HasField("min"):
-        tests.append((f"v < {rules.min}", f"must be at least {rules.min}"))
+        tests.append((f"not v >= {rules.min}", f"must be at least {rules.min}"))  # so that it refuses NaN, too
     if rules.HasField("max"):
-        tests.append((f"v > {rules.max}", f"must be at most {rules.max}"))
+        tests.append((f"not v <= {rules.max}", f"must be at most {rules.max}"))
     return tests
 
 
