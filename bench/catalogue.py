@@ -114,7 +114,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="watch-storm",
-        what="one change of the registry told to many watches",
+        what="one change of the registry, or of a policy, told to many watches",
         modules=("bench.load.storm",),
         durability="FSYNCED: the change is durable before it is told",
         sizes="10,000 watches of one service",
