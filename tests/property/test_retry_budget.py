@@ -14,7 +14,7 @@ budgets = st.tuples(
     st.sampled_from([0, 1, 20, 50, 100, 1_000]), st.sampled_from([0, 1, 3]), st.sampled_from([SECOND, 10 * SECOND])
 )
 # How long after the one before, in 64ths of a ttl; and a call, or so many wishes to retry.
-steps = st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 2, 31, 62, 64, 66, 200]), st.integers(0, 8)), max_size=80)
+steps = st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 2, 31, 62, 63, 64, 66, 200]), st.integers(0, 8)), max_size=80)
 
 
 @given(budget=budgets, steps=steps)
@@ -75,6 +75,14 @@ def test_a_share_alone_lets_every_fifth_call_be_made_again() -> None:
         taken += budget.take(at)
     assert taken == 20
     assert not any(RetryBudget(0, 0, SECOND).take(at) for at in range(3))
+
+
+def test_nothing_is_forgotten_before_its_time() -> None:
+    for begin_ns in range(0, SECOND, SECOND // 100):
+        budget = RetryBudget(0, 1, SECOND)
+        assert budget.take(begin_ns)
+        assert not budget.take(begin_ns + SECOND - 1)
+        assert budget.take(begin_ns + SECOND + SECOND // 32)
 
 
 def test_time_that_goes_back_counts_as_the_latest() -> None:
