@@ -63,12 +63,6 @@ class OutlierDetector(OutlierCounts):
     """
 
     def __init__(self, policy: OutlierDetection, rng: Rng) -> None:
-        super().__init__(
-            consecutive_5xx=policy.consecutive_5xx,
-            consecutive_gateway_failure=policy.consecutive_gateway_failure,
-            consecutive_local_origin_failure=policy.consecutive_local_origin_failure,
-            split=policy.split_external_local_origin_errors,
-        )
         self._policy = policy
         self._rng = rng
         self._hosts: list[_Host] = []
