@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from reference import outliers as reference
 from trunkline.core.clock import Rng
+from trunkline.core.outlier_counts import Detection, OutlierCounts, Volume
 from trunkline.core.outliers import OutlierDetector
 from trunkline.core.policy import MS, OutlierDetection, S, StatusCode
 
@@ -121,3 +124,48 @@ class OutlierHistory(RuleBasedStateMachine):
 
 
 TestOutlierHistory = OutlierHistory.TestCase
+
+
+@given(
+    split=st.booleans(),
+    steps=st.lists(st.one_of(st.tuples(st.integers(0, 7), endings), st.lists(st.integers(0, 7), max_size=8))),
+)
+def test_counts_move_with_their_hosts(
+    split: bool, steps: list[tuple[int, tuple[StatusCode, bool]] | list[int]]
+) -> None:
+    policy = OutlierDetection(split_external_local_origin_errors=split, consecutive_5xx=3)
+    counts = OutlierCounts(policy)
+    known: list[list[tuple[StatusCode, bool]]] = []
+    for step in steps:
+        if isinstance(step, list):  # who is to be there: those that are known keep what they had, others are new
+            counts.renumber([was if was < len(known) else -1 for was in step])
+            known = [list(known[was]) if was < len(known) else [] for was in step]
+        elif step[0] < len(known):
+            assert counts.record(step[0], *step[1], 0) is False
+            known[step[0]].append(step[1])
+        else:
+            with pytest.raises(IndexError):
+                counts.record(step[0], *step[1], 0)
+    sees = [[one for one in calls if one[0] is not StatusCode.CANCELLED] for calls in known]
+    failed = [[local or code in reference.FAILURES for code, local in calls if not (split and local)] for calls in sees]
+    local = [[local for _, local in calls] if split else [] for calls in sees]
+    assert counts.take_volumes() == (
+        [Volume(len(calls), calls.count(False)) for calls in failed],
+        [Volume(len(calls), calls.count(False)) for calls in local],
+    )
+    assert counts.take_volumes() == ([Volume(0, 0)] * len(known),) * 2
+
+
+def test_a_threshold_is_told_at_its_call_alone() -> None:
+    told = []
+
+    class Telling(OutlierCounts):
+        def outlier(self, index: int, detection: int, now_ns: int) -> bool:
+            told.append((index, Detection(detection), now_ns))
+            return True
+
+    counts = Telling(OutlierDetection(consecutive_5xx=2, consecutive_gateway_failure=3))
+    counts.renumber([-1, -1])
+    said = [counts.record(1, StatusCode.UNAVAILABLE, False, now_ns) for now_ns in range(5)]
+    assert said == [False, True, True, False, False]
+    assert told == [(1, Detection.CONSECUTIVE_5XX, 1), (1, Detection.CONSECUTIVE_GATEWAY_FAILURE, 2)]
