@@ -86,7 +86,8 @@ cdef class InFlight:
     """The calls of one caller to one service that are under way, at each endpoint and in all, and what bounds them.
 
     An endpoint has a slot as long as it is there and until its last call has ended. Breakers are those of
-    trunkline.core.breaker, or others with their `admit` and `record`. A limit of 0 sets none. Not to be shared by threads.
+    trunkline.core.breaker, or others with their `admit` and `record`. A limit of 0 sets none. Not to be shared by
+    threads.
     """
 
     cdef uint32_t* _active
@@ -312,7 +313,7 @@ cdef class Picker:
 
     cdef int _make(self, InFlight in_flight, load_balancing, weights, hosts) except -1:
         if self._algorithm == ROUND_ROBIN:
-            # A random start: callers that learn of the same state at the same time should not all begin with the same one.
+            # A random start: callers that learn of the same state at once should not all begin with the same one.
             self._round_robin = RoundRobin(weights, start=self._rng.next_below(self._weight))
         elif self._algorithm == RANDOM:
             self._random = Random(self._count, self._rng)
@@ -364,11 +365,11 @@ cdef class CallChain:
     `levels` are (percent of the calls, slots, weights, hosts) of those that are equally near; the percents add up to 100.
     `load_balancing` is a trunkline.core.policy.LoadBalancingPolicy.
 
-    What an endpoint's limit, its breaker or the bound of hashing does not let through goes to another: the next picks, then
-    whoever is found when all are looked at. With hashing the next one is the next on the ring or in the table, so a key that
-    is sent away is always sent to the same one.
+    What an endpoint's limit, its breaker or the bound of hashing does not let through goes to another: the next picks,
+    then whoever is found when all are looked at. With hashing the next one is the next on the ring or in the table, so
+    a key that is sent away is always sent to the same one.
 
-    ValueError: no levels, or one with nobody in it.
+    ValueError: no levels, one with nobody in it, or percents that do not add up to 100.
     """
 
     cdef InFlight _in_flight

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from trunkline.core.breaker import Breaker, State
+from trunkline.core.breaker import Breaker, Outcome, State
 from trunkline.core.call_chain import CallChain, InFlight, Ticket
 from trunkline.core.clock import Rng
 from trunkline.core.hashing import xxh64
@@ -19,6 +19,16 @@ NO_INSTANCE = "no_instance"
 """A refusal besides those of trunkline.core.call_chain: nobody is there."""
 
 ANYWHERE = Decision(None, "")
+
+
+class AnyBreaker(Protocol):
+    """What guards calls: trunkline.core.breaker's, or another that is asked and told the same."""
+
+    def admit(self, now_ns: int, /) -> int:
+        """A permit, or -1."""
+
+    def record(self, permit: int, outcome: Outcome, duration_ns: int, now_ns: int, /) -> None:
+        """How the call of a permit ended."""
 
 
 class Explanation(NamedTuple):
