@@ -10,8 +10,8 @@ from trunkline.core.call_chain import InFlight, Ticket
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.evaluator import AnyBreaker, Evaluator
+from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Endpoint, Locality, RegisteredInstance, Status
-from trunkline.core.placement import NOWHERE
 from trunkline.core.placement import Candidate as Placeable
 from trunkline.core.policy import PLAIN, Algorithm, CircuitBreaker, Destination, KeySource, LoadBalancingPolicy, Policy
 from trunkline.core.splits import Metadata
@@ -37,7 +37,7 @@ class Candidate(Placeable):
 
     __slots__ = ("_calls",)
 
-    endpoint: Endpoint  # type: ignore[assignment]  # those without one are not made
+    endpoint: Endpoint  # those without one are not made
 
     def __init__(self, instance: RegisteredInstance, endpoint: Endpoint, calls: InFlight) -> None:
         super().__init__(instance, endpoint)

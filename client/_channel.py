@@ -17,8 +17,8 @@ import grpc.aio
 from trunkline.api.status import DETAILS_KEY, status_to
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import NoInstance, TrunklineError, Unreachable
+from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Locality, RegisteredInstance, Status
-from trunkline.core.placement import NOWHERE
 
 from ._balancer import Balancer, Candidate, LoadBalancing, plain_policy
 from ._changes import Change

@@ -8,8 +8,8 @@ from typing import Self
 
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import NoInstance
+from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Endpoint, Locality, RegisteredInstance
-from trunkline.core.placement import NOWHERE
 
 from ._balancer import Balancer, Candidate, LoadBalancing
 from ._changes import Change

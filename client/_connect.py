@@ -12,8 +12,8 @@ import grpc.aio
 
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.errors import InvalidArgument
+from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Locality
-from trunkline.core.placement import NOWHERE
 
 from ._connection import Trunkline
 from ._edge import (

@@ -15,6 +15,7 @@ import grpc.aio
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
 from trunkline.core.errors import InvalidArgument
+from trunkline.core.localities import NOWHERE
 from trunkline.core.model import (
     NO_LABELS,
     TTL_MS_MAX,
@@ -27,7 +28,6 @@ from trunkline.core.model import (
     Locality,
     RegisteredInstance,
 )
-from trunkline.core.placement import NOWHERE
 from trunkline.core.selector import Selector
 
 from ._advertise import advertised, endpoints_of

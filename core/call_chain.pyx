@@ -314,7 +314,7 @@ cdef class Picker:
     cdef int _make(self, InFlight in_flight, load_balancing, weights, hosts) except -1:
         if self._algorithm == ROUND_ROBIN:
             # A random start: callers that learn of the same state at once should not all begin with the same one.
-            self._round_robin = RoundRobin(weights, start=self._rng.next_below(self._weight))
+            self._round_robin = RoundRobin(weights, start=self._rng.next_below(self._count))
         elif self._algorithm == RANDOM:
             self._random = Random(self._count, self._rng)
         elif self._algorithm == WEIGHTED_RANDOM:
@@ -362,8 +362,8 @@ cdef class Picker:
 cdef class CallChain:
     """Sends calls to the endpoints of one pool.
 
-    `levels` are (percent of the calls, slots, weights, hosts) of those that are equally near; the percents add up to 100.
-    `load_balancing` is a trunkline.core.policy.LoadBalancingPolicy.
+    `levels` are (percent of the calls, slots, weights, hosts) of those that are equally near; the percents add up to
+    100. `load_balancing` is a trunkline.core.policy.LoadBalancingPolicy.
 
     What an endpoint's limit, its breaker or the bound of hashing does not let through goes to another: the next picks,
     then whoever is found when all are looked at. With hashing the next one is the next on the ring or in the table, so
