@@ -42,11 +42,18 @@ BENCHMARKS = (
         sizes="1,000 endpoints",
     ),
     Benchmark(
+        name="chain",
+        what="all that is done around a call: limits, breakers, the pick, counts, and the same again at its end",
+        modules=("bench.micro.chain",),
+        peers="an empty Cython method call in the same loop",
+        sizes="1,000 endpoints, each with a breaker; 16 calls in flight",
+    ),
+    Benchmark(
         name="breaker",
-        what="a breaker around a call, both readings of the clock included",
-        modules=("bench.micro.breaker",),
+        what="a breaker around a call, both readings of the clock included; what else stands around one",
+        modules=("bench.micro.breaker", "bench.micro.guards"),
         peers="an empty Cython method call in the same loop; pybreaker",
-        sizes="windows of 100 calls or 100 s",
+        sizes="windows of 100 calls or 100 s; 1,000 hosts",
     ),
     Benchmark(
         name="wire",

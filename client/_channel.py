@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +17,10 @@ import grpc.aio
 from trunkline.api.status import DETAILS_KEY, status_to
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import NoInstance, TrunklineError, Unreachable
-from trunkline.core.model import RegisteredInstance, Status
+from trunkline.core.localities import NOWHERE
+from trunkline.core.model import Locality, RegisteredInstance, Status
 
-from ._balancer import Balancer, Candidate, LoadBalancing
+from ._balancer import Balancer, Candidate, LoadBalancing, plain_policy
 from ._changes import Change
 from ._fork import ForkGuard
 from ._multicallable import Method
@@ -50,6 +51,10 @@ class ChannelOptions:
     """An endpoint that is not connected within this time is left out until it is."""
     first_instance_within_s: float = 10.0
     """A call without deadline waits so long for the first instance."""
+    locality: Locality = NOWHERE
+    """Where this process runs, for policies that prefer near instances."""
+    caller: str = ""
+    """This process's name, for policies that hash or split by who calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,10 @@ class BalancedChannel(grpc.aio.Channel):
         self._guard = guard
         self._options = options
         self._tasks = Tasks()
-        self._balancer = Balancer(options.load_balancing, options.protocol, rng)
+        policy = plain_policy(options.load_balancing, options.hash_header)
+        self._balancer = Balancer(
+            policy, options.protocol, rng, clock=clock, where=options.locality, caller=options.caller
+        )
         self._subchannels: dict[Candidate, Subchannel] = {}
         self._changed = asyncio.Event()
         self._had_instances = False
@@ -125,14 +133,14 @@ class BalancedChannel(grpc.aio.Channel):
 
     def endpoints(self) -> list[EndpointState]:
         """Every endpoint and why it is picked or not."""
-        self._balancer.pick()
+        left_out = self._balancer.left_out()
         return [
             EndpointState(
                 instance_id=one.instance.instance.id,
                 address=one.endpoint.address,
                 status=one.instance.status,
-                picked=one.index >= 0,
-                why="" if one.index >= 0 else one.out or "behind better ones",
+                picked=one not in left_out,
+                why=left_out.get(one, ""),
                 calls_in_flight=one.active,
             )
             for one in self._balancer.candidates
@@ -166,18 +174,10 @@ class BalancedChannel(grpc.aio.Channel):
             self._subchannels[candidate] = subchannel
         return subchannel
 
-    def _hash_key(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> bytes | None:
-        if not self._options.hash_header:
-            return None
-        for key, value in metadata or ():
-            if key == self._options.hash_header:
-                return value if isinstance(value, bytes) else value.encode()
-        return None
-
     def choose_endpoint(self, metadata: Any) -> tuple[Candidate | None, Subchannel | None]:
         """See Endpoints."""
         self._check_open()
-        candidate = self._balancer.pick(self._hash_key(metadata))
+        candidate = self._balancer.pick(metadata=metadata)
         subchannel = None if candidate is None else self._subchannels.get(candidate)
         return candidate, subchannel if subchannel is not None and subchannel.ready else None
 
@@ -220,7 +220,7 @@ class BalancedChannel(grpc.aio.Channel):
 
     async def _connected_endpoint(self, chosen: Candidate | None, metadata: Any) -> tuple[Candidate, Subchannel]:
         still_there = chosen is not None and self._balancer.holds(chosen)
-        candidate = chosen if still_there else self._balancer.pick(self._hash_key(metadata))
+        candidate = chosen if still_there else self._balancer.pick(metadata=metadata)
         if candidate is None:
             raise NoInstance(f"no instance of {self._view.service} can be called")
         tried: set[Candidate] = set()

@@ -15,6 +15,7 @@ import grpc.aio
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
 from trunkline.core.errors import InvalidArgument
+from trunkline.core.localities import NOWHERE
 from trunkline.core.model import (
     NO_LABELS,
     TTL_MS_MAX,
@@ -56,10 +57,11 @@ class Trunkline(RequestCalls, ScheduleCalls):
 
     def __init__(
         self, edge: Edge, options: ClientOptions, *, namespace: str, name: str, token: str | None = None,
-        cache: ViewCache | None = None, target: str = "",
+        cache: ViewCache | None = None, target: str = "", locality: Locality = NOWHERE,
     ) -> None:  # fmt: skip
         super().__init__(edge, options, namespace=namespace, name=name, token=token, target=target)
         self._cache = cache
+        self._locality = locality
         self._keeper = LeaseKeeper(self._link, edge.rng, self._new_backoff())
         self._watches = Watches(self._link, edge.clock, self._new_backoff(), options, client=name, cache=cache)
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
@@ -185,7 +187,8 @@ class Trunkline(RequestCalls, ScheduleCalls):
         every call that was sent, when it has ended: where it went, its status, how long it took.
         """
         options = ChannelOptions(
-            load_balancing=load_balancing, hash_header=hash_header, protocol=protocol, connect_timeout_s=connect_timeout_s
+            load_balancing=load_balancing, hash_header=hash_header, protocol=protocol,
+            connect_timeout_s=connect_timeout_s, locality=self._locality, caller=self._name,
         )  # fmt: skip
         view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
         dial = partial(self._dial_instance, credentials)
@@ -206,7 +209,10 @@ class Trunkline(RequestCalls, ScheduleCalls):
         choice.endpoint.address`.
         """
         view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
-        return Chooser(view, self._edge.rng, self._guard, load_balancing=load_balancing, protocol=protocol)
+        return Chooser(
+            view, self._edge.rng, self._guard, load_balancing=load_balancing, protocol=protocol, clock=self._edge.clock,
+            locality=self._locality, caller=self._name,
+        )  # fmt: skip
 
     async def resolve(
         self, service: str, *, selector: Selector | None = None, namespace: str | None = None
