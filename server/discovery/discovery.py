@@ -14,6 +14,7 @@ from .catalogue import Catalogue
 from .header import ResponseHeaders
 from .outcomes import Outcomes
 from .picker import PickerConfig, Pickers
+from .policy_view import PolicyView
 from .registry_view import RegistryView
 from .resolver import Resolver
 from .tokens import TokenMaker
@@ -49,6 +50,7 @@ class Discovery:
         clock: Clock,
         rng: Rng,
         config: DiscoveryConfig | None = None,
+        policies: PolicyView | None = None,
     ) -> None:
         config = config or DiscoveryConfig()
         encoded = wire.EncodedInstances(instances_max=config.encoded_instances_max)
@@ -62,6 +64,7 @@ class Discovery:
             rng=rng,
             encoded=encoded,
             config=config.watches,
+            policies=policies,
         )
         self.headers = ResponseHeaders(journal_id, incarnation, lambda: self.watches.hub.revision)
         self.pickers = Pickers(registry, rng, config.pickers)

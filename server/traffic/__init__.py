@@ -1,0 +1,1 @@
+"""How services are called: policies, what holds for a service, what a change takes away."""
