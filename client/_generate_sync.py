@@ -45,8 +45,8 @@ FACES = {
     ),
     "View": Face(
         "_view",
-        ("instances", "revision", "from_cache", "is_stale", "error", "staleness", "changes", "close",
-         "__aenter__", "__aexit__"),
+        ("instances", "policy", "policies", "policy_of", "revision", "from_cache", "is_stale", "error",
+         "staleness", "changes", "close", "__aenter__", "__aexit__"),
     ),
     "Delivery": Face("_delivery", ("ack", "nack", "term", "progress"), base="SyncDeliveryFields", posts=True),
     "Subscription": Face(

@@ -20,6 +20,7 @@ from trunkline.core.model import (
     RegisteredInstance,
     Sync,
 )
+from trunkline.core.policy import Policy
 from trunkline.core.selector import Selector
 
 from ._balancer import LoadBalancing
@@ -110,7 +111,7 @@ class SyncRegistration(SyncFace[Registration]):
 
 
 class SyncView(SyncFace[View]):
-    """The instances of one service (or of a whole namespace) that match a selector.
+    """The instances of one service (or of a whole namespace) that match a selector, and how they are called.
 
     It lives on when the control plane is away, with what was last known. A resync is swapped in whole: there is no
     empty moment in between.
@@ -120,6 +121,20 @@ class SyncView(SyncFace[View]):
     def instances(self) -> tuple[RegisteredInstance, ...]:
         """In order of service and id. The same tuple until something changes."""
         return self._portal.run(lambda: self._async.instances)
+
+    @property
+    def policy(self) -> Policy:
+        """How the service is called; in a view of a whole namespace, what holds where nothing else is said."""
+        return self._portal.run(lambda: self._async.policy)
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """How services are called, as far as anything is said, by service; see `policy_of`."""
+        return self._portal.run(lambda: self._async.policies)
+
+    def policy_of(self, service: str) -> Policy:
+        """How a service of this view is called."""
+        return self._portal.run(self._async.policy_of, service)
 
     @property
     def revision(self) -> int:
