@@ -147,10 +147,9 @@ class EffectivePolicies:
             revision=max(known, default=0),
         )
 
-    def effective(self, namespace: str, service: str) -> tuple[TrafficPolicy, Policy, int]:
-        """The message, the values, and the revision of the last change."""
-        found = self.get(namespace, service)
-        return found.message, found.policy, found.revision
+    def effective(self, namespace: str, service: str) -> Policy:
+        """What holds, as values: the same until it changes."""
+        return self.get(namespace, service).policy
 
     def supposed(self, namespace: str, service: str, *, changed: str, policy: TrafficPolicy | None) -> Effective:
         """What would hold for a service if the policy of `changed`, a service or "", were this one, or none."""

@@ -55,14 +55,15 @@ def in_plane(test: Callable[[ControlPlane], Awaitable[None]], config: PlaneConfi
 def test_a_policy_holds_from_its_revision_on() -> None:
     async def test(plane: ControlPlane) -> None:
         traffic = plane.traffic
-        assert traffic.policies.effective("default", "cart")[1:] == (PLAIN, 0)
+        assert traffic.policies.effective("default", "cart") == PLAIN
         made = await traffic.apply(limited("cart", 7), ANYHOW, BY)
         assert made.changed
         assert made.entity is not None
         assert (made.entity.author, made.entity.reason) == ("token/ops", "a test")
-        message, values, revision = traffic.policies.effective("default", "cart")
-        assert (message, values.limits.max_requests) == (limited("cart", 7), 7)
-        assert revision == values.revision == made.entity.revision == plane.control.sequencer.revision
+        held = traffic.policies.get("default", "cart")
+        assert (held.message, held.policy.limits.max_requests) == (limited("cart", 7), 7)
+        revision = held.revision
+        assert revision == held.policy.revision == made.entity.revision == plane.control.sequencer.revision
         again = await traffic.apply(limited("cart", 7), ANYHOW, BY)
         assert (again.changed, again.entity) == (False, made.entity)
         assert plane.control.sequencer.revision == revision
@@ -77,18 +78,18 @@ def test_a_services_sections_lie_over_the_namespaces() -> None:
         own = policy("cart", limits=Limits_(max_requests_per_endpoint=2), healthy_panic_threshold=0)
         await traffic.apply(default, ANYHOW, BY)
         await traffic.apply(own, ANYHOW, BY)
-        cart, mail = (traffic.policies.effective("default", service)[1] for service in ("cart", "mail"))
+        cart, mail = (traffic.policies.effective("default", service) for service in ("cart", "mail"))
         assert (cart.limits.max_requests, cart.limits.max_requests_per_endpoint) == (0, 2)
         assert (cart.healthy_panic_threshold, mail.healthy_panic_threshold) == (0, 10)
         assert mail.limits.max_requests == 1
         before = cart.revision
         changed = await traffic.apply(policy("", timeout={"seconds": 3}), ANYHOW, BY)
         assert changed.entity is not None
-        cart = traffic.policies.effective("default", "cart")[1]
+        cart = traffic.policies.effective("default", "cart")
         assert (cart.timeout_ns, cart.revision) == (3_000_000_000, changed.entity.revision)
         assert cart.revision > before
         await traffic.delete("default", "cart", ANYHOW, BY)
-        cart = traffic.policies.effective("default", "cart")[1]
+        cart = traffic.policies.effective("default", "cart")
         assert cart.limits == PLAIN.limits
         assert cart.revision > changed.entity.revision, "what holds never gets older"
 
@@ -182,7 +183,7 @@ def test_a_namespaces_policy_is_judged_by_all_services_that_have_no_such_section
         with pytest.raises(BlastRadius):
             await traffic.apply(policy("mail", circuit_breaker=breaker), ANYHOW, BY)
         await traffic.apply(policy("mail", circuit_breaker=breaker), Wish(force=True), BY)
-        held = traffic.policies.effective("default", "mail")[1]
+        held = traffic.policies.effective("default", "mail")
         assert held.circuit_breaker is not None
         assert held.circuit_breaker.forced is Forced.OPEN
 
