@@ -37,6 +37,7 @@ from ._chooser import Chooser
 from ._edge import Edge
 from ._lease import LeaseKeeper
 from ._options import ClientOptions
+from ._policy_calls import PolicyCalls
 from ._registration import Registration, Terms, declared_of
 from ._request_calls import RequestCalls
 from ._requests import Requests
@@ -49,7 +50,7 @@ from ._watches import Watches
 Answer = TypeVar("Answer")
 
 
-class Trunkline(RequestCalls, ScheduleCalls):
+class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls):
     """One connection.
 
     Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).
