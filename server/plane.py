@@ -18,6 +18,7 @@ from trunkline.api.v1 import (
     discovery_pb2_grpc,
     events_pb2_grpc,
     registry_pb2_grpc,
+    releases_pb2_grpc,
     schedules_pb2_grpc,
 )
 from trunkline.core.clock import Clock, Rng
@@ -62,6 +63,10 @@ from .security.authenticate import Authenticator
 from .security.config import SecurityConfig
 from .security.tokens import Tokens
 from .security.tokens_fold import TokensFold
+from .traffic.release_config import ReleasesConfig
+from .traffic.release_fold import ReleasesFold
+from .traffic.release_service import ReleaseService
+from .traffic.releases import Releases
 from .transport.sink import SinkConfig
 
 log = logging.getLogger(__name__)
@@ -80,6 +85,7 @@ class PlaneConfig:
     history: HistoryConfig = field(default_factory=HistoryConfig)
     events: BusConfig = field(default_factory=BusConfig)
     schedules: SchedulesConfig = field(default_factory=SchedulesConfig)
+    releases: ReleasesConfig = field(default_factory=ReleasesConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     sink: SinkConfig = field(default_factory=SinkConfig)
@@ -121,9 +127,18 @@ class ControlPlane:
         self._events_fold = EventsFold()
         self._tokens_fold = TokensFold()
         self._schedules_fold = SchedulesFold()
+        self._releases_fold = ReleasesFold()
         self.control = Control(
             engine,
-            Folds([self._registry_fold, self._events_fold, self._tokens_fold, self._schedules_fold]),
+            Folds(
+                [
+                    self._registry_fold,
+                    self._events_fold,
+                    self._tokens_fold,
+                    self._schedules_fold,
+                    self._releases_fold,
+                ]
+            ),
             clock,
             config.control,
             program_version=about.version,
@@ -153,12 +168,20 @@ class ControlPlane:
         self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
         self._make_events()
         self.schedules = Schedules(self._schedules_fold, self.events.streams, sequencer, clock, config.schedules)
+        self.releases = Releases(
+            self._releases_fold,
+            self._registry_fold.instances,
+            self.discovery.outcomes,
+            sequencer,
+            clock,
+            config.releases,
+        )
         self.tokens = Tokens(sequencer, self._tokens_fold, clock, self._entropy)
         self.operations = Operations(
             self.control,
             self.registry,
             self.discovery,
-            (self.registry, self.prober, self.events, self.schedules),
+            (self.registry, self.prober, self.events, self.schedules, self.releases),
             self._about,
             clock,
         )
@@ -214,6 +237,7 @@ class ControlPlane:
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), server)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(self.schedules, header), server)
+        releases_pb2_grpc.add_ReleaseServiceServicer_to_server(ReleaseService(self.releases, header), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(self.operations, self.tokens, self.history), server
         )
@@ -244,6 +268,7 @@ class ControlPlane:
             self.schedules.start()
             tasks.create_task(self.events.run(), name="events")
             tasks.create_task(self.schedules.run(), name="schedules")
+            tasks.create_task(self.releases.run(), name="releases")
             tasks.create_task(self.registry.run(), name="registry")
             tasks.create_task(self.discovery.watches.run(), name="watches")
             tasks.create_task(self.prober.run(), name="prober")
@@ -255,6 +280,7 @@ class ControlPlane:
     def _on_group(self, group: Group) -> None:
         self.events.on_records(group.applied)
         self.schedules.on_records(group.applied)
+        self.releases.on_records(group.applied)
         self.changes.on_group(group)
 
     async def reached(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2, schedules_pb2
+from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2, releases_pb2, schedules_pb2
 from trunkline.core.leases import read_lease_ids
 from trunkline.core.model import Registration
 from trunkline.core.registrations import read_registration_request
@@ -84,6 +84,10 @@ def _create_schedule(request: schedules_pb2.CreateScheduleRequest) -> Demand:
     return Verb.PUBLISH, Resource(request.schedule.namespace)
 
 
+def _start_release(request: releases_pb2.StartReleaseRequest) -> Demand:
+    return Verb.ADMINISTER, Resource(request.release.namespace)
+
+
 def _everything(_request: admin_pb2.StatusRequest) -> Demand:
     return Verb.ADMINISTER, EVERYTHING
 
@@ -148,6 +152,12 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "CreateSchedule": Method(verb=Verb.PUBLISH, demands=_create_schedule),
         "ListSchedules": _plain(Verb.READ),
         "DeleteSchedule": _plain(Verb.PUBLISH),
+    },
+    "trunkline.api.v1.ReleaseService": {
+        "StartRelease": Method(verb=Verb.ADMINISTER, demands=_start_release),
+        "GetRelease": _plain(Verb.READ),
+        "ListReleases": _plain(Verb.READ),
+        "SteerRelease": _plain(Verb.ADMINISTER),
     },
     "trunkline.api.v1.AdminService": {
         "Status": Method(verb=Verb.ADMINISTER, demands=_everything),
