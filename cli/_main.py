@@ -33,6 +33,7 @@ OWN = {
     "redrive": "_subscriptions",
     "explain": "_subscriptions",
     "schedules": "_schedules",
+    "release": "_release",
     "webhooks": "_webhooks",
     "token": "_admin",
     "status": "_admin",

@@ -37,6 +37,7 @@ from ._edge import Edge
 from ._lease import LeaseKeeper
 from ._options import ClientOptions
 from ._registration import Registration, Terms, declared_of
+from ._release_calls import ReleaseCalls
 from ._request_calls import RequestCalls
 from ._requests import Requests
 from ._schedule_calls import ScheduleCalls
@@ -48,7 +49,7 @@ from ._watches import Watches
 Answer = TypeVar("Answer")
 
 
-class Trunkline(RequestCalls, ScheduleCalls):
+class Trunkline(RequestCalls, ScheduleCalls, ReleaseCalls):
     """One connection.
 
     Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).

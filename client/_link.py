@@ -16,6 +16,7 @@ from trunkline.api.v1 import (
     discovery_pb2_grpc,
     events_pb2_grpc,
     registry_pb2_grpc,
+    releases_pb2_grpc,
     schedules_pb2_grpc,
 )
 from trunkline.core.errors import DeadlineExceeded, TrunklineError, Unreachable
@@ -43,6 +44,7 @@ class Stubs(NamedTuple):
     discovery: discovery_pb2_grpc.DiscoveryServiceAsyncStub
     events: events_pb2_grpc.EventServiceAsyncStub
     schedules: schedules_pb2_grpc.ScheduleServiceAsyncStub
+    releases: releases_pb2_grpc.ReleaseServiceAsyncStub
     admin: admin_pb2_grpc.AdminServiceAsyncStub
 
 
@@ -67,6 +69,7 @@ def stubs_on(channel: ControlChannel) -> Stubs:
         discovery=discovery_pb2_grpc.DiscoveryServiceStub(real),
         events=events_pb2_grpc.EventServiceStub(real),
         schedules=schedules_pb2_grpc.ScheduleServiceStub(real),
+        releases=releases_pb2_grpc.ReleaseServiceStub(real),
         admin=admin_pb2_grpc.AdminServiceStub(real),
     )
 
