@@ -63,6 +63,7 @@ from .security.authenticate import Authenticator
 from .security.config import SecurityConfig
 from .security.tokens import Tokens
 from .security.tokens_fold import TokensFold
+from .traffic.release import ReleaseSplit
 from .traffic.release_config import ReleasesConfig
 from .traffic.release_fold import ReleasesFold
 from .traffic.release_service import ReleaseService
@@ -242,6 +243,10 @@ class ControlPlane:
             AdminService(self.operations, self.tokens, self.history), server
         )
         return chain.services
+
+    def split_of(self, namespace: str, service: str) -> ReleaseSplit | None:
+        """Who gets a service's calls by its last release, in place of a policy's destinations; None without one."""
+        return self._releases_fold.split_of(namespace, service)
 
     @property
     def chain(self) -> Chain:
