@@ -27,6 +27,8 @@ from .release_watch import ReleaseWatches
 SLICE_RELEASES = 50
 """Shown between two looks at the loop."""
 
+ALARMS = {Phase.PAUSED: "RELEASE_PAUSED", Phase.ROLLED_BACK: "RELEASE_ROLLED_BACK"}
+
 State = releases_pb2.ReleaseState
 Action = releases_pb2.SteerReleaseRequest
 
@@ -195,7 +197,7 @@ class Releases:
             if paused or went_back:
                 found.append(
                     ReleaseAlarm(
-                        name=f"RELEASE_{release.phase.name}",
+                        name=ALARMS[release.phase],
                         namespace=release.spec.namespace,
                         subject=release.spec.service,
                         message=f"the release of {release.spec.version}: {release.reason}",

@@ -21,9 +21,10 @@ from trunkline.server.journal.log import Log, LogConfig
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
 from trunkline.server.schedules.fold import SchedulesFold
 from trunkline.server.security.tokens_fold import TokensFold
+from trunkline.server.traffic.release_fold import ReleasesFold
 
-NO_SCHEDULES = hashlib.sha256().hexdigest()
-"""Of a journal from before there were schedules."""
+NONE = hashlib.sha256().hexdigest()
+"""Of a fold that a journal knows nothing of: it is from before there was such a thing."""
 
 
 COMPACTED = "shop/prices"
@@ -46,8 +47,8 @@ async def read(folder: Path) -> Reading:
     await engine.open()
     registry = RegistryFold(TombstoneConfig())
     first: list[Fold] = [registry, EventsFold(), TokensFold()]
-    schedules = SchedulesFold()
-    control = Control(engine, Folds([*first, schedules]), LoopClock(), ControlConfig(), program_version="")
+    schedules, releases = SchedulesFold(), ReleasesFold()
+    control = Control(engine, Folds([*first, schedules, releases]), LoopClock(), ControlConfig(), program_version="")
     await control.open()
     sequencer = control.sequencer
     # Of the folds that the first of these journals knew: a later one's state stands beside it.
@@ -60,6 +61,7 @@ async def read(folder: Path) -> Reading:
         "registry": registry.digest(),
         "folds": hashlib.sha256(b"".join(snapshot)).hexdigest(),
         "schedules": hashlib.sha256(b"".join(schedules.dump())).hexdigest(),
+        "releases": hashlib.sha256(b"".join(releases.dump())).hexdigest(),
         "statuses": {e.registered.instance.key: e.registered.status.name for e in registry.entries()},
     }
     topics: list[str] = []
