@@ -91,6 +91,8 @@ class ReleaseEntity:
     changed_ns: int
     step_revision: int
     """Of the record that began the step."""
+    split_revision: int
+    """Of the record that last changed who gets the calls."""
     revision: int
     """Of the last change."""
     author: str = ""
@@ -131,6 +133,7 @@ class ReleaseSplit(NamedTuple):
     destinations: tuple[Destination, ...]
     sticky_on: KeySource | None
     revision: int
+    """Of the last change of any of it."""
 
 
 def release_key(namespace: str, service: str) -> str:
@@ -147,7 +150,7 @@ def split_of(release: ReleaseEntity) -> ReleaseSplit:
     return ReleaseSplit(
         tuple(Destination(version=version, weight=weight) for version, weight in shares),
         spec.sticky_on,
-        release.revision,
+        release.split_revision,
     )
 
 

@@ -74,6 +74,10 @@ class ReleasesFold:
         keys = (self._keys[index] for index in range(first, len(self._keys)))
         return (self._releases[key] for key in takewhile(lambda key: key.startswith(prefix), keys))
 
+    def services(self, namespace: str) -> list[str]:
+        """Those of a namespace of which `split_of` has anything to say, sorted."""
+        return [release.spec.service for release in self.releases(namespace)]
+
     def count(self, namespace: str) -> int:
         """How many services of a namespace have had one."""
         return self._counts[namespace]
@@ -140,6 +144,9 @@ def _reduced(
         revision=revision,
         step_began_ns=time_ns if began else entity.step_began_ns,
         step_revision=revision if began else entity.step_revision,
+        split_revision=revision
+        if (change.percent, change.target) != (entity.percent, entity.target)
+        else entity.split_revision,
         target=change.target,
         gate=change.gate.SerializeToString(deterministic=True) if change.HasField("gate") else b"",
         baseline_calls=sample_from(change.baseline_calls)
@@ -159,6 +166,7 @@ def _started(
         step_began_ns=time_ns,
         changed_ns=time_ns,
         step_revision=revision,
+        split_revision=revision,
         revision=revision,
         baseline_calls=sample_from(body.baseline_calls),
         proven="" if before is None else before.proven_now,
@@ -201,6 +209,7 @@ def _entity_to(entity: ReleaseEntity) -> releases_pb2.KeptRelease:
         step_began_ns=entity.step_began_ns,
         changed_ns=entity.changed_ns,
         step_revision=entity.step_revision,
+        split_revision=entity.split_revision,
         revision=entity.revision,
         author=entity.author,
         reason=entity.reason,
@@ -223,6 +232,7 @@ def _entity_from(kept: releases_pb2.KeptRelease) -> ReleaseEntity:
         step_began_ns=kept.step_began_ns,
         changed_ns=kept.changed_ns,
         step_revision=kept.step_revision,
+        split_revision=kept.split_revision,
         revision=kept.revision,
         author=kept.author,
         reason=kept.reason,

@@ -141,6 +141,7 @@ def check(before: ReleaseEntity | None, after: ReleaseEntity | None) -> None:
     assert before.is_open or (before.phase, after.phase) == (Phase.COMPLETED, Phase.ABORTED)
     assert after.step - before.step in (0, 1), "never two steps at once, never back"
     assert after.spec == before.spec
+    assert (after.split_revision == after.revision) == (split_of(after)[:2] != split_of(before)[:2])
     assert after.proven == before.proven
     began = after.step_revision == after.revision
     assert began == (after.phase is Phase.RUNNING)
@@ -176,6 +177,7 @@ def test_it_only_goes_where_it_may_and_snapshots_lead_to_the_same(
     for namespace in ("shop", "shop-2", "shop-"):
         own = [r for r in fold.releases() if r.spec.namespace == namespace]
         assert list(fold.releases(namespace)) == own
+        assert fold.services(namespace) == sorted(r.spec.service for r in own)
         assert fold.count(namespace) == again.count(namespace) == len(own)
 
 

@@ -46,7 +46,7 @@ def spec(*steps: Step, gate: Gate | None = None, version: str = "^2", baseline: 
 def started(wanted: ReleaseSpec, *, revision: int = 1, baseline_calls: Sample = NO_CALLS) -> ReleaseEntity:
     return ReleaseEntity(
         spec=wanted, percent=wanted.steps[0].percent, started_ns=0, step_began_ns=0, changed_ns=0,
-        step_revision=revision, revision=revision, baseline_calls=baseline_calls,
+        step_revision=revision, split_revision=revision, revision=revision, baseline_calls=baseline_calls,
     )  # fmt: skip
 
 
