@@ -34,6 +34,7 @@ OWN = {
     "explain": "_explain",
     "schedules": "_schedules",
     "policy": "_policy",
+    "release": "_release",
     "webhooks": "_webhooks",
     "token": "_admin",
     "status": "_admin",

@@ -38,6 +38,13 @@ from ._pull import Fetched as Fetched
 from ._registration import Drained as Drained
 from ._registration import LateClient as LateClient
 from ._registration import Registration as Registration
+from ._releases import GateReport as GateReport
+from ._releases import GateSample as GateSample
+from ._releases import GateVerdict as GateVerdict
+from ._releases import Release as Release
+from ._releases import ReleaseGate as ReleaseGate
+from ._releases import ReleasePhase as ReleasePhase
+from ._releases import ReleaseStep as ReleaseStep
 from ._requests import RequestCounts as RequestCounts
 from ._schedules import Schedule as Schedule
 from ._subscription import Gap as Gap

@@ -39,6 +39,7 @@ from ._lease import LeaseKeeper
 from ._options import ClientOptions
 from ._policy_calls import PolicyCalls
 from ._registration import Registration, Terms, declared_of
+from ._release_calls import ReleaseCalls
 from ._request_calls import RequestCalls
 from ._requests import Requests
 from ._schedule_calls import ScheduleCalls
@@ -50,7 +51,7 @@ from ._watches import Watches
 Answer = TypeVar("Answer")
 
 
-class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls):
+class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls, ReleaseCalls):
     """One connection.
 
     Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).

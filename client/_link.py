@@ -16,6 +16,7 @@ from trunkline.api.v1 import (
     discovery_pb2_grpc,
     events_pb2_grpc,
     registry_pb2_grpc,
+    releases_pb2_grpc,
     schedules_pb2_grpc,
     traffic_pb2_grpc,
 )
@@ -44,6 +45,7 @@ class Stubs(NamedTuple):
     discovery: discovery_pb2_grpc.DiscoveryServiceAsyncStub
     events: events_pb2_grpc.EventServiceAsyncStub
     schedules: schedules_pb2_grpc.ScheduleServiceAsyncStub
+    releases: releases_pb2_grpc.ReleaseServiceAsyncStub
     admin: admin_pb2_grpc.AdminServiceAsyncStub
     traffic: traffic_pb2_grpc.TrafficServiceAsyncStub
 
@@ -70,6 +72,7 @@ def stubs_on(channel: ControlChannel) -> Stubs:
         events=events_pb2_grpc.EventServiceStub(real),
         schedules=schedules_pb2_grpc.ScheduleServiceStub(real),
         traffic=traffic_pb2_grpc.TrafficServiceStub(real),
+        releases=releases_pb2_grpc.ReleaseServiceStub(real),
         admin=admin_pb2_grpc.AdminServiceStub(real),
     )
 

@@ -35,6 +35,7 @@ from ._policies import AppliedPolicy, KeptPolicy, PolicyChange, PolicyState
 from ._publish import Published
 from ._pull import Fetched
 from ._registration import Drained, LateClient, Registration
+from ._releases import Release, ReleaseGate, ReleaseStep
 from ._requests import RequestCounts
 from ._schedules import Schedule
 from ._subscription import Gap
@@ -882,6 +883,66 @@ class SyncTrunkline(SyncConnection):
         return self._portal.call(
             self._async.wait_until_applied, revision, service, limit_s=limit_s, namespace=namespace
         )
+
+    def start_release(
+        self,
+        service: str,
+        version: str,
+        *,
+        baseline: str = "",
+        steps: Sequence[ReleaseStep | int] = (),
+        gate: ReleaseGate | None = None,
+        sticky_on_header: str = "",
+        sticky_on_caller: bool = False,
+        reason: str = "",
+        namespace: str | None = None,
+    ) -> Release:
+        """Give `version`, a range, a growing share of a service's calls, step by step (5, 25, 50 and 100 percent if none are
+        said; a number is a step of a minute), each as long as its calls do as well as those of the version that serves now.
+
+        `baseline` is that one, a range; empty: what the last release proved good, or all other versions. Calls with the
+        same value of a metadata key, or of one caller, stay with one version as long as the shares stay. One release of a
+        service at a time: another is ReleaseRunning. InvalidArgument when nothing of a range can be called.
+        """
+        return self._portal.call(
+            self._async.start_release,
+            service,
+            version,
+            baseline=baseline,
+            steps=steps,
+            gate=gate,
+            sticky_on_header=sticky_on_header,
+            sticky_on_caller=sticky_on_caller,
+            reason=reason,
+            namespace=namespace,
+        )
+
+    def get_release(self, service: str, *, namespace: str | None = None) -> Release:
+        """A service's last release, with what its gate says now. ReleaseNotFound."""
+        return self._portal.call(self._async.get_release, service, namespace=namespace)
+
+    def releases(self, *, namespace: str | None = None) -> tuple[Release, ...]:
+        """The last release of each service of the namespace, by service."""
+        return self._portal.call(self._async.releases, namespace=namespace)
+
+    def promote_release(self, service: str, *, reason: str = "", namespace: str | None = None) -> Release:
+        """Take the next step now, whatever the gate says; behind the last one the release is completed.
+
+        ReleaseNotFound, ReleaseEnded.
+        """
+        return self._portal.call(self._async.promote_release, service, reason=reason, namespace=namespace)
+
+    def pause_release(self, service: str, *, reason: str = "", namespace: str | None = None) -> Release:
+        """Hold it where it is. ReleaseNotFound, ReleaseEnded."""
+        return self._portal.call(self._async.pause_release, service, reason=reason, namespace=namespace)
+
+    def resume_release(self, service: str, *, reason: str = "", namespace: str | None = None) -> Release:
+        """Go on after a pause: the step begins anew. ReleaseNotFound, ReleaseEnded."""
+        return self._portal.call(self._async.resume_release, service, reason=reason, namespace=namespace)
+
+    def abort_release(self, service: str, *, reason: str = "", namespace: str | None = None) -> Release:
+        """Give the baseline all calls; after the end, too. ReleaseNotFound, ReleaseBaselineEmpty."""
+        return self._portal.call(self._async.abort_release, service, reason=reason, namespace=namespace)
 
     def call(
         self, method: Callable[[Stubs], Calling], request: Any, answer: type[Answer], *, timeout_s: float | None = None

@@ -107,6 +107,13 @@ class ScheduleNotFound(TrunklineError):
     status = "NOT_FOUND"
 
 
+class ReleaseNotFound(TrunklineError):
+    """The service has had no release."""
+
+    code = "RELEASE_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
 class TokenNotFound(TrunklineError):
     """No token has this id."""
 
@@ -147,6 +154,27 @@ class ScheduleExists(TrunklineError):
 
     code = "SCHEDULE_EXISTS"
     status = "ALREADY_EXISTS"
+
+
+class ReleaseRunning(TrunklineError):
+    """Another release of the service is on its way: promote or abort that first; `fields` has its `version`."""
+
+    code = "RELEASE_RUNNING"
+    status = "FAILED_PRECONDITION"
+
+
+class ReleaseEnded(TrunklineError):
+    """The service's last release is over and cannot be steered; `fields` has its `phase`."""
+
+    code = "RELEASE_ENDED"
+    status = "FAILED_PRECONDITION"
+
+
+class ReleaseBaselineEmpty(TrunklineError):
+    """What the release would return to has no instance that can be called."""
+
+    code = "RELEASE_BASELINE_EMPTY"
+    status = "FAILED_PRECONDITION"
 
 
 class RevisionMismatch(TrunklineError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,6 +24,9 @@ _PARTIAL = re.compile(
 )
 _SIMPLE = re.compile(r"(<=|>=|~>|[<>=~^]|)(.+)")
 _GAP_BEHIND_OPERATOR = re.compile(r"(<=|>=|~>|[<>=~^]) +")
+ALTERNATIVES_MAX = 32
+"""Of a range that is made of others."""
+_NEGATIONS = {"<": (">=",), "<=": (">",), "=": ("<", ">"), ">=": ("<",), ">": ("<=",)}
 _TESTS: dict[str, Callable[[Precedence, Precedence], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -87,6 +90,18 @@ class VersionRange:
             _all_hold(alternative, key) for alternative in self._alternatives for key in _least_above(alternative)
         )
 
+    def outside(self) -> VersionRange | None:
+        """What takes every release that this does not take, and nothing that it takes. None when no release is left.
+
+        ValueError when that is too long to be written as a range.
+        """
+        negated = [[flipped for c in alternative for flipped in _negated(c)] for alternative in self._alternatives]
+        return _joined([(flipped,) for flipped in choices] for choices in negated)
+
+    def both(self, other: VersionRange) -> VersionRange | None:
+        """What takes the releases that both take, and nothing else. Otherwise as `outside`."""
+        return _joined([self._alternatives, other._alternatives])
+
 
 @lru_cache(maxsize=1024)
 def parse_range(text: str) -> VersionRange:
@@ -97,10 +112,59 @@ def parse_range(text: str) -> VersionRange:
 
 
 @lru_cache(maxsize=4096)
+def takes(range_: str, version: str) -> bool:
+    """Whether a version lies in a range, both as texts; one that is not semantic lies in none. ValueError when the range is
+    none."""
+    try:
+        parsed = Version(version)
+    except ValueError:
+        return False
+    return parse_range(range_).takes(parsed)
+
+
+@lru_cache(maxsize=4096)
 def precedence(version: Version) -> Precedence:
     """The version's precedence."""
     pre = tuple((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in version.prerelease)
     return Precedence(version.major, version.minor, version.patch, not pre, pre)
+
+
+def _negated(comparator: Comparator) -> Iterator[Comparator]:
+    version = comparator.text.lstrip("<>=")
+    for sign in _NEGATIONS[comparator.operator]:
+        yield Comparator(sign, comparator.bound, sign + version)
+
+
+def _joined(factors: Iterable[Sequence[tuple[Comparator, ...]]]) -> VersionRange | None:
+    """Alternatives of all that one of each of the factors asks for, without those that nothing can satisfy."""
+    joined: set[tuple[Comparator, ...]] = {()}
+    for factor in factors:
+        joined = {tight for left in joined for right in factor if (tight := _tight({*left, *right})) is not None}
+        if len(joined) > ALTERNATIVES_MAX:
+            raise ValueError(f"it has more than {ALTERNATIVES_MAX} alternatives")
+    if not joined:
+        return None
+    found = VersionRange(tuple(sorted(joined)))
+    return parse_range(found.text)
+
+
+def _tight(comparators: Collection[Comparator]) -> tuple[Comparator, ...] | None:
+    """Without what the others imply; None when no version satisfies all of them."""
+    exact = [c for c in comparators if c.operator == "="]
+    lows = [c for c in comparators if c.operator in (">", ">=")]
+    highs = [c for c in comparators if c.operator in ("<", "<=")]
+    low = max(lows, key=lambda c: (c.bound, c.operator == ">"), default=None)
+    high = min(highs, key=lambda c: (c.bound, c.operator == "<="), default=None)
+    kept = [c for c in (low, high) if c is not None]
+    if exact:
+        if all(_TESTS[c.operator](exact[0].bound, c.bound) for c in comparators):
+            return (exact[0],)
+        return None
+    if low is not None and high is not None:
+        closed = low.operator == ">=" and high.operator == "<="
+        if low.bound > high.bound or (low.bound == high.bound and not closed):
+            return None
+    return tuple(sorted(kept, key=lambda c: (c.bound, c.operator)))
 
 
 def _all_hold(alternative: tuple[Comparator, ...], key: Precedence) -> bool:

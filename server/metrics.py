@@ -45,6 +45,7 @@ class PlaneMetrics(Collector):
             "events": plane.events.metrics(),
             "schedules": plane.schedules.metrics(),
             "traffic": plane.traffic.metrics(),
+            "releases": plane.releases.metrics(),
         }
 
 

@@ -18,6 +18,7 @@ from trunkline.api.v1 import (
     discovery_pb2_grpc,
     events_pb2_grpc,
     registry_pb2_grpc,
+    releases_pb2_grpc,
     schedules_pb2_grpc,
     traffic_pb2_grpc,
 )
@@ -66,6 +67,10 @@ from .security.tokens_fold import TokensFold
 from .traffic.config import TrafficConfig
 from .traffic.explain import Explain
 from .traffic.fold import PoliciesFold
+from .traffic.release_config import ReleasesConfig
+from .traffic.release_fold import ReleasesFold
+from .traffic.release_service import ReleaseService
+from .traffic.releases import Releases
 from .traffic.service import TrafficService
 from .traffic.traffic import Traffic
 from .transport.sink import SinkConfig
@@ -87,6 +92,7 @@ class PlaneConfig:
     events: BusConfig = field(default_factory=BusConfig)
     schedules: SchedulesConfig = field(default_factory=SchedulesConfig)
     traffic: TrafficConfig = field(default_factory=TrafficConfig)
+    releases: ReleasesConfig = field(default_factory=ReleasesConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     sink: SinkConfig = field(default_factory=SinkConfig)
@@ -129,6 +135,7 @@ class ControlPlane:
         self._tokens_fold = TokensFold()
         self._schedules_fold = SchedulesFold()
         self._policies_fold = PoliciesFold()
+        self._releases_fold = ReleasesFold()
         self.control = Control(
             engine,
             Folds(
@@ -138,6 +145,7 @@ class ControlPlane:
                     self._tokens_fold,
                     self._schedules_fold,
                     self._policies_fold,
+                    self._releases_fold,
                 ]
             ),
             clock,
@@ -157,7 +165,14 @@ class ControlPlane:
         self.registry = Registry(
             self._registry_fold, sequencer, clock, rng, node_id=self.engine.node_id, config=config.registry
         )
-        self.traffic = Traffic(self._policies_fold, self._registry_fold, sequencer, self.control.log, config.traffic)
+        self.traffic = Traffic(
+            self._policies_fold,
+            self._registry_fold,
+            sequencer,
+            self.control.log,
+            config.traffic,
+            shares=self._releases_fold,
+        )
         self.discovery = Discovery(
             self._registry_fold,
             journal_id=self.engine.journal_id,
@@ -171,12 +186,20 @@ class ControlPlane:
         self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
         self._make_events()
         self.schedules = Schedules(self._schedules_fold, self.events.streams, sequencer, clock, config.schedules)
+        self.releases = Releases(
+            self._releases_fold,
+            self._registry_fold.instances,
+            self.discovery.outcomes,
+            sequencer,
+            clock,
+            config.releases,
+        )
         self.tokens = Tokens(sequencer, self._tokens_fold, clock, self._entropy)
         self.operations = Operations(
             self.control,
             self.registry,
             self.discovery,
-            (self.registry, self.prober, self.events, self.schedules),
+            (self.registry, self.prober, self.events, self.schedules, self.releases),
             self._about,
             clock,
         )
@@ -234,6 +257,7 @@ class ControlPlane:
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(self.schedules, header), server)
         explain = Explain(self._registry_fold, self.traffic.policies, self._clock, header)
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(TrafficService(self.traffic, header, explain), server)
+        releases_pb2_grpc.add_ReleaseServiceServicer_to_server(ReleaseService(self.releases, header), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(self.operations, self.tokens, self.history), server
         )
@@ -264,6 +288,7 @@ class ControlPlane:
             self.schedules.start()
             tasks.create_task(self.events.run(), name="events")
             tasks.create_task(self.schedules.run(), name="schedules")
+            tasks.create_task(self.releases.run(), name="releases")
             tasks.create_task(self.registry.run(), name="registry")
             tasks.create_task(self.discovery.watches.run(), name="watches")
             tasks.create_task(self.prober.run(), name="prober")
@@ -275,6 +300,7 @@ class ControlPlane:
     def _on_group(self, group: Group) -> None:
         self.events.on_records(group.applied)
         self.schedules.on_records(group.applied)
+        self.releases.on_records(group.applied)
         self.traffic.on_records(group.applied)  # before discovery tells of the group
         self.changes.on_group(group)
 

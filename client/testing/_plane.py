@@ -16,6 +16,7 @@ from trunkline.api.v1 import (
     discovery_pb2_grpc,
     events_pb2_grpc,
     registry_pb2_grpc,
+    releases_pb2_grpc,
     schedules_pb2_grpc,
     traffic_pb2_grpc,
 )
@@ -77,6 +78,10 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
     """Nor of this."""
 
 
+class ReleaseServicer(releases_pb2_grpc.ReleaseServiceServicer):
+    """Nor of this."""
+
+
 class FakeControlPlane:
     """Answers as Trunkline does: registry, discovery, policies and events, with the same errors, in memory.
 
@@ -110,6 +115,7 @@ class FakeControlPlane:
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(self._traffic, server)
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleServicer(), server)  # type: ignore[abstract]
+        releases_pb2_grpc.add_ReleaseServiceServicer_to_server(ReleaseServicer(), server)  # type: ignore[abstract]
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(), server)  # type: ignore[abstract]
 
     def connect(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2, schedules_pb2, traffic_pb2
+from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2, releases_pb2, schedules_pb2, traffic_pb2
 from trunkline.core.leases import read_lease_ids
 from trunkline.core.model import Registration
 from trunkline.core.registrations import read_registration_request
@@ -88,6 +88,10 @@ def _apply_policy(request: traffic_pb2.ApplyPolicyRequest) -> Demand:
     return Verb.ADMINISTER, Resource(request.policy.namespace)
 
 
+def _start_release(request: releases_pb2.StartReleaseRequest) -> Demand:
+    return Verb.ADMINISTER, Resource(request.release.namespace)
+
+
 def _everything(_request: admin_pb2.StatusRequest) -> Demand:
     return Verb.ADMINISTER, EVERYTHING
 
@@ -161,6 +165,12 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "ListPolicyChanges": _plain(Verb.READ),
         "RollBackPolicy": _plain(Verb.ADMINISTER),
         "ExplainPick": _plain(Verb.READ),
+    },
+    "trunkline.api.v1.ReleaseService": {
+        "StartRelease": Method(verb=Verb.ADMINISTER, demands=_start_release),
+        "GetRelease": _plain(Verb.READ),
+        "ListReleases": _plain(Verb.READ),
+        "SteerRelease": _plain(Verb.ADMINISTER),
     },
     "trunkline.api.v1.AdminService": {
         "Status": Method(verb=Verb.ADMINISTER, demands=_everything),

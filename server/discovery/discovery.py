@@ -10,11 +10,11 @@ from trunkline.api.v1 import discovery_pb2
 from trunkline.core.clock import Clock, Rng
 
 from ..registry.changes import RegistryStep
+from ..traffic.outcomes import Outcomes, OutcomesConfig
 from . import wire
 from .catalogue import Catalogue
 from .evaluation import Policies
 from .header import ResponseHeaders
-from .outcomes import Outcomes
 from .picker import PickerConfig, Pickers
 from .policy_view import PolicyView
 from .registry_view import RegistryView
@@ -37,7 +37,11 @@ class DiscoveryConfig:
     encoded_instances_max: int = 200_000
     """Instances whose encoding is kept."""
     outcomes_max: int = 10_000
-    """Kinds of calls that are counted."""
+    """Versions of services whose calls are counted."""
+    outcome_instances_max: int = 20_000
+    """Instances whose calls are counted."""
+    outcome_edges_max: int = 10_000
+    """Pairs of a service that calls and one that is called, whose calls are counted."""
 
 
 class KnownPolicies(Policies, PolicyView, Protocol):
@@ -75,7 +79,13 @@ class Discovery:
         self.headers = ResponseHeaders(journal_id, incarnation, lambda: self.watches.hub.revision)
         self.pickers = Pickers(registry, rng, config.pickers, clock=clock, policies=policies)
         self.catalogue = Catalogue(registry)
-        self.outcomes = Outcomes(outcomes_max=config.outcomes_max)
+        self.outcomes = Outcomes(
+            OutcomesConfig(
+                outcomes_max=config.outcomes_max,
+                instances_max=config.outcome_instances_max,
+                edges_max=config.outcome_edges_max,
+            )
+        )
         self._resolver = Resolver(
             registry, encoded, answers_max=config.answers_max, answer_bytes_max=config.answer_bytes_max
         )
@@ -120,9 +130,7 @@ class Discovery:
             "resolve_answer_bytes_max": config.answer_bytes_max,
             "picker_entries": self.pickers.entries,
             "picker_entries_max": config.pickers.entries_max,
-            "outcomes": len(self.outcomes),
-            "outcomes_max": config.outcomes_max,
-            "outcomes_dropped_total": self.outcomes.dropped,
+            **self.outcomes.metrics(),
         }
 
     def resolve(self, request: discovery_pb2.ResolveRequest) -> bytes:

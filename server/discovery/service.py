@@ -13,12 +13,12 @@ from trunkline.api.v1.discovery_pb2_grpc import DiscoveryServiceServicer
 from trunkline.core.policy import Algorithm
 from trunkline.server.chain.call import principal_of
 from trunkline.server.security.principal import Resource, Verb, authorize
+from trunkline.server.traffic.outcomes import Reported
 from trunkline.server.transport.sink import SinkConfig, sink_of
 
 from .applied import LateWatcher
 from .catalogue import ServiceSummary
 from .discovery import Discovery
-from .outcomes import Reported
 from .watch_stream import serve_watches
 
 PAGE_SIZE_DEFAULT = 1_000
@@ -83,7 +83,9 @@ class DiscoveryService(DiscoveryServiceServicer):
         self, request: discovery_pb2.ReportOutcomesRequest, context: Context
     ) -> discovery_pb2.ReportOutcomesResponse:
         reports = map(_reported_from, request.outcomes)
-        dropped = self._discovery.outcomes.report(request.namespace, reports, self._discovery.clock.now_ns())
+        dropped = self._discovery.outcomes.report(
+            request.namespace, reports, self._discovery.clock.now_ns(), caller=request.caller
+        )
         return discovery_pb2.ReportOutcomesResponse(header=self._discovery.headers.message(), dropped=dropped)
 
     async def WaitUntilApplied(
@@ -126,4 +128,6 @@ def _reported_from(outcomes: discovery_pb2.CallOutcomes) -> Reported:
         status_code=outcomes.status_code,
         calls=outcomes.count,
         latency_ns=outcomes.total_latency.seconds * 1_000_000_000 + outcomes.total_latency.nanos,
+        instance_id=outcomes.instance_id,
+        buckets=dict(outcomes.latency_buckets),
     )

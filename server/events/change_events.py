@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from google.protobuf import json_format
 
 from trunkline.api import convert
+from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import events_pb2
 from trunkline.core.model import RegisteredInstance
 from trunkline.core.records import Record
@@ -47,8 +48,10 @@ def of_instance(change: RegistryChange, incarnation: int) -> DerivedEvent:
 
 
 def of_record(record: Record, incarnation: int) -> DerivedEvent:
-    """A stream, a subscription, a schedule or a policy came, changed or went. A policy is named by its service; that of a
-    namespace has no name."""
+    """A stream, a subscription, a schedule or a policy came, changed or went, or a release took a step.
+
+    A policy is named by its service; that of a namespace has no name.
+    """
     _, namespace, subject = record.key.split("/", 2)
     data = {
         "revision": record.offset,
@@ -57,7 +60,24 @@ def of_record(record: Record, incarnation: int) -> DerivedEvent:
         "author": record.author,
         "reason": record.reason,
     }
+    if record.topic.startswith("release."):
+        told = control_pb2.ReleaseChanged.FromString(record.body)
+        data |= json_format.MessageToDict(
+            told, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
     return _event(namespace, f"trunkline.{record.topic}", subject, record.offset, record.time_ns, incarnation, data)
+
+
+def told_of_release(record: Record) -> bytes:
+    """The body of a record of a release as the event tells it: one form for all of them, without the latencies."""
+    if record.topic == "release.started":
+        started = control_pb2.ReleaseStarted.FromString(record.body)
+        percent = started.release.steps[0].percent if started.release.steps else 0
+        told = control_pb2.ReleaseChanged(version=started.release.version, percent=percent)
+    else:
+        told = control_pb2.ReleaseChanged.FromString(record.body)
+        told.ClearField("baseline_calls")
+    return told.SerializeToString(deterministic=True)
 
 
 def _shown(registered: RegisteredInstance | None) -> Any:

@@ -20,7 +20,7 @@ from trunkline.server.journal.control.sequencer import Group
 from trunkline.server.journal.log import Incarnation, Log
 from trunkline.server.registry.changes import RegistryChange, RegistryStep
 
-from .change_events import ChangeBlock, DerivedEvent, in_blocks, of_instance, of_record, wrap_changes
+from .change_events import ChangeBlock, DerivedEvent, in_blocks, of_instance, of_record, told_of_release, wrap_changes
 from .dispatcher import Dispatcher
 from .settings import CHANGES, StreamSettings
 from .stream import EventStream
@@ -65,7 +65,7 @@ class Changes:
     # What happened. Both are told of every group, in whichever order.
 
     def on_group(self, group: Group) -> None:
-        """Records were folded: those of streams, subscriptions, schedules and policies are changes."""
+        """Records were folded: those of streams, subscriptions, schedules, policies and releases are changes."""
         self._changes += [_without_body(record) for record in group.applied if _is_shown(record)]
         self._records_to = group.revision
         self._publish()
@@ -132,7 +132,7 @@ class Changes:
             yield step
 
     async def _records(self, namespace: str, begin: int, end: int) -> list[Change]:
-        """The records about a namespace's streams, subscriptions, schedules and policies."""
+        """The records about a namespace's streams, subscriptions, schedules, policies and releases."""
         found: list[Change] = []
         while begin < end:
             blocks = await self._control.read(begin, max_bytes=READ_BYTES)
@@ -234,13 +234,15 @@ class ChangesLog:
 
 def _is_shown(record: Record) -> bool:
     """Of schedules only that they come and go: what they publish is seen where they publish it."""
-    return record.topic.startswith(("stream.", "subscription.", "schedule.created", "schedule.deleted", "policy."))
+    shown = ("stream.", "subscription.", "schedule.created", "schedule.deleted", "policy.", "release.")
+    return record.topic.startswith(shown)
 
 
 def _without_body(record: Record) -> Record:
-    """What is told of a record: its body may be large, and many are kept."""
+    """What is told of a record: its body may be large, and many are kept. Of a release it is small, and told."""
+    body = told_of_release(record) if record.topic.startswith("release.") else b""
     return Record(
-        record.offset, record.time_ns, record.topic, b"", key=record.key, author=record.author, reason=record.reason
+        record.offset, record.time_ns, record.topic, body, key=record.key, author=record.author, reason=record.reason
     )
 
 

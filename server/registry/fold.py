@@ -10,7 +10,7 @@ from sys import intern
 from typing import NamedTuple
 
 from trunkline.api.journal.v1 import control_pb2
-from trunkline.core.model import Instance
+from trunkline.core.model import Instance, RegisteredInstance
 from trunkline.core.records import Change, Record
 from trunkline.core.registered import Entry, Lease
 
@@ -94,6 +94,11 @@ class RegistryFold:
         """None when nothing is known of it: it has no instances, and its tombstones are forgotten."""
         of_namespace = self._namespaces.get(namespace)
         return None if of_namespace is None else of_namespace.services.get(service)
+
+    def instances(self, namespace: str, service: str) -> Sequence[RegisteredInstance]:
+        """All instances of a service, ordered by their last change."""
+        state = self.service(namespace, service)
+        return () if state is None else tuple(state.instances.values())
 
     def namespace(self, namespace: str) -> NamespaceState | None:
         """None when none of its services is known."""

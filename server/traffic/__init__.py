@@ -1,1 +1,1 @@
-"""How services are called: policies, what holds for a service, what a change takes away, and what explains a pick."""
+"""Traffic policy: how services are called, which of their versions get the calls, and what became of them."""

@@ -22,6 +22,7 @@ from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
 from trunkline.server.schedules.fold import SchedulesFold
 from trunkline.server.security.tokens_fold import TokensFold
 from trunkline.server.traffic.fold import PoliciesFold
+from trunkline.server.traffic.release_fold import ReleasesFold
 
 NOTHING = hashlib.sha256().hexdigest()
 """Of a fold that a journal is older than."""
@@ -46,9 +47,9 @@ async def read(folder: Path) -> Reading:
     await engine.open()
     registry = RegistryFold(TombstoneConfig())
     first: list[Fold] = [registry, EventsFold(), TokensFold()]
-    schedules = SchedulesFold()
-    policies = PoliciesFold()
-    control = Control(engine, Folds([*first, schedules, policies]), LoopClock(), ControlConfig(), program_version="")
+    schedules, policies, releases = SchedulesFold(), PoliciesFold(), ReleasesFold()
+    folds = Folds([*first, schedules, policies, releases])
+    control = Control(engine, folds, LoopClock(), ControlConfig(), program_version="")
     await control.open()
     sequencer = control.sequencer
     # Of the folds that the first of these journals knew: a later one's state stands beside it.
@@ -62,6 +63,7 @@ async def read(folder: Path) -> Reading:
         "folds": hashlib.sha256(b"".join(snapshot)).hexdigest(),
         "schedules": hashlib.sha256(b"".join(schedules.dump())).hexdigest(),
         "policies": hashlib.sha256(b"".join(policies.dump())).hexdigest(),
+        "releases": hashlib.sha256(b"".join(releases.dump())).hexdigest(),
         "statuses": {e.registered.instance.key: e.registered.status.name for e in registry.entries()},
     }
     topics: list[str] = []

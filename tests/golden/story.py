@@ -19,7 +19,7 @@ from reference.events_world import event, publish_request
 from reference.registry_world import LoopClock
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
-from trunkline.api.v1 import admin_pb2, common_pb2, events_pb2, schedules_pb2
+from trunkline.api.v1 import admin_pb2, common_pb2, events_pb2, releases_pb2, schedules_pb2
 from trunkline.api.v1.policy_pb2 import Limits, TrafficPolicy
 from trunkline.core.clock import Rng
 from trunkline.core.model import Endpoint, GrpcHealthCheck, Instance, Locality, Registration, Status
@@ -36,6 +36,7 @@ from trunkline.server.registry.entity import InstanceKey
 from trunkline.server.registry.reduce import MOVED
 from trunkline.server.registry.registry import Reference, Registered, Registry
 from trunkline.server.security.principal import Principal, Role, Via
+from trunkline.server.traffic.outcomes import Reported
 from trunkline.server.traffic.traffic import Wish
 
 FOLDER = "/journal"
@@ -288,10 +289,43 @@ async def change_and_number(plane: ControlPlane) -> None:
     )
 
 
+async def release_versions(plane: ControlPlane) -> None:
+    """Two releases of a service, with every kind of change; its instances go with them."""
+    registry, releases, Action = plane.registry, plane.releases, releases_pb2.SteerReleaseRequest
+    for version in ("1.4.0", "2.0.0"):
+        await register(registry, instance("carts", f"carts-{version}", version=version))
+    wanted = releases_pb2.Release(namespace=NAMESPACE, service="carts", version="^2")
+    wanted.sticky_on.header = "user"
+    for percent in (10, 100):
+        wanted.steps.add(percent=percent, manual=True)
+
+    def report(failed: int) -> None:
+        calls = [
+            Reported("carts", "1.4.0", 0, 900, 0, "", {20: 900}),
+            Reported("carts", "2.0.0", 0, 200, 0, "", {20: 200}),
+        ]
+        calls += [Reported("carts", "2.0.0", 14, failed, 0)] if failed else []
+        plane.discovery.outcomes.report(NAMESPACE, calls, LoopClock().now_ns())
+
+    await releases.start(wanted, OPERATOR)
+    report(0)
+    for action in (Action.ACTION_PROMOTE, Action.ACTION_PAUSE, Action.ACTION_RESUME, Action.ACTION_PROMOTE):
+        await releases.steer(NAMESPACE, "carts", action, Origin(author="token:ops", reason="as planned"))
+    await releases.steer(NAMESPACE, "carts", Action.ACTION_ABORT, HOLDER)
+    await releases.start(wanted, HOLDER)
+    report(100)
+    await asyncio.sleep(1.5)
+    for version in ("1.4.0", "2.0.0"):
+        await registry.deregister(
+            Reference(namespace=NAMESPACE, service="carts", instance_id=f"carts-{version}"), HOLDER
+        )
+
+
 async def tell(disk: SimDisk) -> None:
     """The whole story."""
     probe = FlakyProbe()
     async with started(disk, epoch=1, probe=probe) as plane:
+        await release_versions(plane)
         held = await register_and_operate(plane)
         await make_streams_and_tokens(plane)
         await make_schedules(plane)

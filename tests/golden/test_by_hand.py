@@ -136,7 +136,7 @@ def test_control_tells_its_story() -> None:
     assert [record["topic"] for record in found].count("node.started") == 2
     registered = next(record for record in found if record["topic"] == "instance.registered")
     body = control_pb2.InstanceRegistered.FromString(registered["frame"][-_length(registered["frame"]) :])
-    assert registered["head"].key == f"instance/shop/orders/{body.instance.id}"
+    assert registered["head"].key == f"instance/shop/{body.instance.service}/{body.instance.id}"
     assert len(body.secret_hash) == 32
     assert registered["head"].version.epoch == 1
 

@@ -22,7 +22,7 @@ from trunkline.server.journal.files.inspect import check
 from trunkline.server.journal.files.real_disk import RealDisk
 
 GOLDEN = sorted(path.parent for path in Path(__file__).parent.glob(f"v*/{EXPECTED}"))
-TOPIC = re.compile(r"(node|instance|lease|probe|override|stream|subscription|schedule|policy|token)\.[a-z]+")
+TOPIC = re.compile(r"(node|instance|lease|probe|override|stream|subscription|schedule|policy|release|token)\.[a-z_]+")
 CONTRACT = Path(__file__).parents[2] / "protos/trunkline/api/journal/v1/control.proto"
 
 
@@ -35,7 +35,8 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[s
 
 
 def compare(reading: Reading, expected: dict[str, Any]) -> None:
-    assert {**reading.facts, "topics": reading.topics} == {"schedules": NOTHING, "policies": NOTHING, **expected}
+    later = dict.fromkeys(("schedules", "policies", "releases"), NOTHING)
+    assert {**reading.facts, "topics": reading.topics} == {**later, **expected}
 
 
 def test_there_is_a_golden_journal() -> None:
@@ -147,12 +148,12 @@ async def test_a_snapshot_of_a_newer_form_is_left_out_and_the_records_do(golden:
     compare(await read(folder), expected)
 
 
-@pytest.mark.parametrize("section", ["registry", "events", "tokens", "admission", "schedules"])
+@pytest.mark.parametrize("section", ["registry", "events", "tokens", "admission", "schedules", "releases"])
 async def test_a_snapshot_with_a_newer_section_is_left_out_whole(
     golden: tuple[Path, dict[str, Any]], section: str
 ) -> None:
     folder, expected = golden
-    if section == "schedules" and "schedules" not in expected:
+    if section in ("schedules", "releases") and section not in expected:
         pytest.skip("older than this section")
     for path in (folder / "snapshots").iterdir():
         head, data = bytearray(path.read_bytes()[:40]), bytearray(path.read_bytes()[40:])

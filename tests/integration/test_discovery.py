@@ -130,7 +130,7 @@ async def test_resolve_pick_and_list() -> None:
             discovery_pb2.ReportOutcomesRequest(namespace="default", outcomes=[outcome])
         )
         assert reported.dropped == 0
-        assert next(server.discovery.outcomes.rows("default"))[1].calls == 3
+        assert server.discovery.outcomes.lately("default", "orders", 0)[""].calls == 3
 
 
 @pytest.mark.parametrize(

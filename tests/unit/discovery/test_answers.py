@@ -13,7 +13,6 @@ from trunkline.core.model import Declared, Status
 from trunkline.core.records import Record
 from trunkline.server.discovery.catalogue import ServiceSummary
 from trunkline.server.discovery.discovery import Discovery, DiscoveryConfig
-from trunkline.server.discovery.outcomes import Outcomes, Reported
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.fold import RegistryFold
 
@@ -139,30 +138,5 @@ def test_metrics_are_plain_numbers_with_their_bounds(registry: Registry) -> None
     assert metrics["encoded_instances"] == 2
     assert metrics["resolve_answer_bytes"] > 100
     bounds = [name for name in metrics if name.endswith("_max") and name.removesuffix("_max") in metrics]
-    assert len(bounds) == 8
+    assert len(bounds) == 10
     assert all(metrics[name.removesuffix("_max")] <= metrics[name] for name in bounds)
-
-
-def report(version: str, calls: int = 1, code: int = 0) -> Reported:
-    return Reported(service="orders", version=version, status_code=code, calls=calls, latency_ns=calls * 5)
-
-
-def test_outcomes_are_added_up_by_version_and_code() -> None:
-    outcomes = Outcomes()
-    assert outcomes.report("default", [report("1.0.0", 5), report("1.0.0", 2, 14)], 1) == 0
-    assert outcomes.report("default", [report("1.0.0", 6)], 2) == 0
-    assert {(key.version, key.status_code): row.calls for key, row in outcomes.rows("default")} == {
-        ("1.0.0", 0): 11,
-        ("1.0.0", 14): 2,
-    }
-    assert list(outcomes.rows("other")) == []
-
-
-def test_outcomes_are_bounded_and_the_idle_make_way() -> None:
-    outcomes = Outcomes(outcomes_max=2, idle_ns=100)
-    assert outcomes.report("default", [report("1"), report("2"), report("3")], 0) == 1
-    assert outcomes.report("default", [report("1")], 90) == 0
-    assert outcomes.report("default", [report("3")], 100) == 0, "2 was idle"
-    assert outcomes.report("default", [report("4")], 110) == 1
-    assert [key.version for key, _ in outcomes.rows("default")] == ["1", "3"]
-    assert outcomes.dropped == 2
