@@ -23,13 +23,15 @@ TIERS = (Status.SERVING, Status.DEGRADED, Status.STALE)
 class Candidate:
     """One endpoint that may be picked."""
 
-    __slots__ = ("active", "endpoint", "index", "instance", "out")
+    __slots__ = ("active", "ejected", "endpoint", "index", "instance", "out")
 
     def __init__(self, instance: RegisteredInstance, endpoint: Endpoint) -> None:
         self.instance = instance
         self.endpoint = endpoint
         self.out = ""
         """Why it is not picked although it is registered; empty when it is."""
+        self.ejected = ""
+        """Why outlier detection leaves it out; empty when it does not."""
         self.active = 0
         """Calls in flight."""
         self.index = -1
@@ -127,6 +129,12 @@ class Balancer:
                 self._picker = None
             candidate.out = why
 
+    def set_ejected(self, candidate: Candidate, why: str) -> None:
+        """Pick it only when there is no other one in its tier (or, with an empty reason, again)."""
+        if bool(candidate.ejected) != bool(why):
+            self._picker = None
+        candidate.ejected = why
+
     def pick(self, key: bytes | None = None) -> Candidate | None:
         """None when there is no candidate at all.
 
@@ -171,7 +179,7 @@ class Balancer:
         for status in TIERS:
             members = [one for one in self._candidates.values() if one.instance.status is status and not one.out]
             if members:
-                return members
+                return [one for one in members if not one.ejected] or members
         best = min((one.instance.status for one in self._candidates.values()), default=None)
         return [one for one in self._candidates.values() if one.instance.status is best]
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -14,19 +13,29 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from trunkline.api.status import DETAILS_KEY, status_to
 from trunkline.core.clock import Clock, Rng
-from trunkline.core.errors import NoInstance, TrunklineError, Unreachable
-from trunkline.core.model import RegisteredInstance, Status
+from trunkline.core.errors import CircuitOpen, NoInstance, TrunklineError, Unreachable
+from trunkline.core.policy import PLAIN, Policy
 
-from ._balancer import Balancer, Candidate, LoadBalancing
+from ._balancer import Balancer, Candidate
 from ._changes import Change
+from ._channel_options import ChannelOptions, ChannelPolicyState, EndpointState, SentCall
+from ._channel_policy import ChannelPolicy, Route, Surroundings
 from ._fork import ForkGuard
-from ._multicallable import Method
+from ._multicallable import Method, Rpc
+from ._policy_call import (
+    PolicyCall,
+    PolicyStreamStreamCall,
+    PolicyStreamUnaryCall,
+    PolicyUnaryStreamCall,
+    PolicyUnaryUnaryCall,
+)
+from ._rpc import NotSent, code_of
 from ._subchannel import Subchannel
 from ._tasks import Tasks
 from ._view import View
 from ._waiting_call import (
+    WaitingCall,
     WaitingStreamStreamCall,
     WaitingStreamUnaryCall,
     WaitingUnaryStreamCall,
@@ -35,56 +44,26 @@ from ._waiting_call import (
 
 log = logging.getLogger("trunkline.client")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelOptions:
-    """How a channel picks and connects. Times in seconds."""
-
-    load_balancing: LoadBalancing = "round_robin"
-    """Among the endpoints of the best tier: SERVING before DEGRADED before STALE."""
-    hash_header: str = ""
-    """With ring_hash and maglev: the metadata key whose value is hashed; a call without it goes anywhere."""
-    protocol: str = "grpc"
-    """Of an instance's endpoints, the first that speaks this."""
-    connect_timeout_s: float = 5.0
-    """An endpoint that is not connected within this time is left out until it is."""
-    first_instance_within_s: float = 10.0
-    """A call without deadline waits so long for the first instance."""
-
-
-@dataclass(frozen=True, slots=True)
-class SentCall:
-    """A call that was sent to an instance and has ended. A call that goes to a second endpoint is two of these."""
-
-    instance: RegisteredInstance
-    address: str
-    code: grpc.StatusCode | None
-    """None for a call that was cancelled here."""
-    sent_ns: int
-    """Monotonic."""
-    ended_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointState:
-    """What the channel makes of one endpoint, and why."""
-
-    instance_id: str
-    address: str
-    status: Status
-    picked: bool
-    """Calls go there now."""
-    why: str
-    """When not: "connection refused", "connection lost", "behind better ones"; else empty."""
-    calls_in_flight: int
+WAITING_CALLS: dict[str, type[WaitingCall]] = {
+    "unary_unary": WaitingUnaryUnaryCall,
+    "unary_stream": WaitingUnaryStreamCall,
+    "stream_unary": WaitingStreamUnaryCall,
+    "stream_stream": WaitingStreamStreamCall,
+}
+POLICY_CALLS: dict[str, type[PolicyCall]] = {
+    "unary_unary": PolicyUnaryUnaryCall,
+    "unary_stream": PolicyUnaryStreamCall,
+    "stream_unary": PolicyStreamUnaryCall,
+    "stream_stream": PolicyStreamStreamCall,
+}
 
 
 class BalancedChannel(grpc.aio.Channel):
     """One subchannel per endpoint, connected when first picked, kept connected, and closed after its last call.
 
     A refused or lost connection takes its endpoint out of the picker at once, until it stands again. A call whose
-    endpoint could not be connected has not left and goes to another one, at most once to each, within its deadline; a
-    call that was sent is never sent again.
+    endpoint could not be connected has not left and goes to another one, at most once to each, within its deadline. What
+    was sent is sent again only if the service's policy says so.
     """
 
     def __init__(
@@ -97,6 +76,7 @@ class BalancedChannel(grpc.aio.Channel):
         *,
         clock: Clock,
         on_call: Callable[[SentCall], None] | None = None,
+        surroundings: Surroundings = Surroundings(),
     ) -> None:
         """`on_call` is told of every call when it has ended; what it raises is logged, and no affair of the call's."""
         self._view = view
@@ -111,6 +91,10 @@ class BalancedChannel(grpc.aio.Channel):
         self._changed = asyncio.Event()
         self._had_instances = False
         self._closed = False
+        self._policy = ChannelPolicy(
+            self, self._tasks, options, rng, clock, service=view.service, surroundings=surroundings
+        )
+        self._policy.adopt(self._policy_now())
         self._stop_listening = view.listen(self._view_changed)
 
     @property
@@ -132,19 +116,31 @@ class BalancedChannel(grpc.aio.Channel):
                 address=one.endpoint.address,
                 status=one.instance.status,
                 picked=one.index >= 0,
-                why="" if one.index >= 0 else one.out or "behind better ones",
+                why="" if one.index >= 0 else one.out or one.ejected or "behind better ones",
                 calls_in_flight=one.active,
+                breaker=self._policy.endpoint_breaker(one),
             )
             for one in self._balancer.candidates
         ]
 
+    def policy_state(self) -> ChannelPolicyState:
+        """The policy that holds, breakers, ejections, and counts."""
+        return self._policy.state(self._balancer.candidates)
+
     # The view.
 
+    def _policy_now(self) -> Policy:
+        said: Policy = getattr(self._view, "policy", PLAIN)
+        return self._options.policy or said
+
     def _view_changed(self, change: Change) -> None:
+        self._policy.adopt(self._policy_now())
         for gone in self._balancer.update(self._view.instances):
+            self._policy.forget(gone)
             subchannel = self._subchannels.pop(gone, None)
             if subchannel is not None:
                 subchannel.retire()
+        self._policy.set_hosts(self._balancer.candidates)
         self._had_instances = self._had_instances or bool(self._balancer.candidates)
         self._tell()
 
@@ -185,6 +181,16 @@ class BalancedChannel(grpc.aio.Channel):
         self, chosen: Candidate | None, metadata: Any, *, timeout_s: float | None, wait_for_ready: bool
     ) -> tuple[Candidate, Subchannel, float | None]:
         """See Endpoints."""
+        route = Route(chosen)
+        try:
+            return await self.find(route, metadata, timeout_s=timeout_s, wait_for_ready=wait_for_ready)
+        except NotSent as error:
+            raise error.error from None
+
+    async def find(
+        self, route: Route, metadata: Any, *, timeout_s: float | None, wait_for_ready: bool
+    ) -> tuple[Candidate, Subchannel, float | None]:
+        """A connected endpoint by way of `route`, and what is left of the time; NotSent when there is none."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         refusal: TrunklineError = NoInstance(f"no instance of {self._view.service} can be called")
@@ -193,9 +199,9 @@ class BalancedChannel(grpc.aio.Channel):
                 while True:
                     changed = self._changed
                     try:
-                        candidate, subchannel = await self._connected_endpoint(chosen, metadata)
+                        candidate, subchannel = await self._connected_endpoint(route, metadata)
                     except TrunklineError as error:
-                        refusal, chosen = error, None
+                        refusal, route.chosen = error, None
                         if self._had_instances and not wait_for_ready:
                             raise
                         await self._wait(changed, timeout_s)
@@ -203,9 +209,9 @@ class BalancedChannel(grpc.aio.Channel):
                         left_s = None if timeout_s is None else max(timeout_s - (loop.time() - began_s), 0.001)
                         return candidate, subchannel, left_s
         except TimeoutError:
-            raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, refusal) from None
+            raise NotSent(grpc.StatusCode.DEADLINE_EXCEEDED, refusal) from None
         except TrunklineError as error:
-            raise rpc_error(grpc.StatusCode.UNAVAILABLE, error) from None
+            raise NotSent(grpc.StatusCode.UNAVAILABLE, error) from None
 
     async def _wait(self, changed: asyncio.Event, timeout_s: float | None) -> None:
         """For the view or an endpoint to change; a call without deadline gives up on the first instance some time."""
@@ -218,41 +224,93 @@ class BalancedChannel(grpc.aio.Channel):
         except TimeoutError:
             raise NoInstance(f"no instance of {self._view.service} was there in time") from None
 
-    async def _connected_endpoint(self, chosen: Candidate | None, metadata: Any) -> tuple[Candidate, Subchannel]:
-        still_there = chosen is not None and self._balancer.holds(chosen)
-        candidate = chosen if still_there else self._balancer.pick(self._hash_key(metadata))
+    async def _connected_endpoint(self, route: Route, metadata: Any) -> tuple[Candidate, Subchannel]:
+        candidate = self._first_choice(route, metadata)
         if candidate is None:
             raise NoInstance(f"no instance of {self._view.service} can be called")
         tried: set[Candidate] = set()
+        refused: set[Candidate] = set()
         while candidate is not None:
             self._check_open()
-            subchannel = self._subchannel(candidate)
-            if await subchannel.connected(within_s=self._options.connect_timeout_s):
-                return candidate, subchannel
-            tried.add(candidate)
-            candidate = self._balancer.pick_another(tried)
+            if not self._policy.admits(route, candidate):
+                refused.add(candidate)
+            elif await self._connected(route, candidate):
+                return candidate, self._subchannel(candidate)
+            else:
+                tried.add(candidate)
+            candidate = self._balancer.pick_another(tried | refused)
+        if refused and not tried:
+            raise CircuitOpen(f"the circuit breaker of each endpoint of {self._view.service} is open", breaker="endpoint")
         addresses = ", ".join(sorted(one.endpoint.address for one in tried))
         raise Unreachable(f"no instance of {self._view.service} could be reached: {addresses}")
 
-    def begun(self, candidate: Candidate, subchannel: Subchannel, call: Any) -> None:
-        """See Endpoints."""
+    def _first_choice(self, route: Route, metadata: Any) -> Candidate | None:
+        if route.chosen is not None and self._balancer.holds(route.chosen):
+            return route.chosen
+        candidate = self._balancer.pick(self._hash_key(metadata))
+        if candidate in route.avoid:
+            return self._balancer.pick_another(route.avoid) or candidate
+        return candidate
+
+    async def _connected(self, route: Route, candidate: Candidate) -> bool:
+        subchannel = self._subchannel(candidate)
+        connected = False
+        try:
+            connected = subchannel.ready or await subchannel.connected(within_s=self._options.connect_timeout_s)
+        except BaseException:
+            self._policy.not_begun(route)
+            raise
+        if not connected:
+            self._policy.not_connected(route, candidate)
+        return connected
+
+    def begun(
+        self, candidate: Candidate, subchannel: Subchannel, call: Any,
+        told: Callable[[grpc.StatusCode | None], grpc.StatusCode | None] | None = None,
+    ) -> None:  # fmt: skip
+        """See Endpoints. `told` is told of the code, and says what it stands for."""
         self._balancer.begun(candidate)
         subchannel.begun()
-        call.add_done_callback(partial(self._ended, candidate, subchannel, self._clock.now_ns()))
+        call.add_done_callback(partial(self._ended, candidate, subchannel, self._clock.now_ns(), told))
 
-    def _ended(self, candidate: Candidate, subchannel: Subchannel, sent_ns: int, call: Any) -> None:
+    def _ended(self, candidate: Candidate, subchannel: Subchannel, sent_ns: int, told: Any, call: Any) -> None:
         self._balancer.ended(candidate)
         code = code_of(call)
+        if told is not None:
+            code = told(code)
         if code is grpc.StatusCode.UNAVAILABLE:
             subchannel.suspect()
         subchannel.ended()
+        if self._on_call is None and not self._policy.observes:
+            return
+        sent = SentCall(candidate.instance, candidate.endpoint.address, code, sent_ns, self._clock.now_ns())
+        self._policy.observe(candidate, sent, connected=subchannel.stands)
         if self._on_call is not None:
-            address = candidate.endpoint.address
-            sent = SentCall(candidate.instance, address, code, sent_ns, self._clock.now_ns())
             try:
                 self._on_call(sent)
             except Exception:
-                log.exception("on_call failed", extra={"service": self._view.service, "address": address})
+                log.exception("on_call failed", extra={"service": self._view.service, "address": sent.address})
+
+    def choose_again(self) -> None:
+        """What outlier detection makes of endpoints has changed."""
+        for candidate in self._balancer.candidates:
+            self._balancer.set_ejected(candidate, self._policy.why_ejected(candidate))
+        self._tell()
+
+    # Calls with a policy.
+
+    @property
+    def guarded(self) -> bool:
+        """See Endpoints."""
+        return self._policy.needed
+
+    def begin_policy_call(
+        self, rpc: Rpc, request: Any, timeout_s: float | None, metadata: Any, options: Any, depth: int
+    ) -> PolicyCall:
+        """See Endpoints."""
+        self._check_open()
+        ask = self._policy.ask(rpc, request, timeout_s, metadata, options, depth)
+        return POLICY_CALLS[rpc.kind](self._policy, ask, request if rpc.streams_in else rpc.serialize(request))
 
     def _check_open(self) -> None:
         self._guard.check()
@@ -261,21 +319,30 @@ class BalancedChannel(grpc.aio.Channel):
 
     # grpc.aio.Channel.
 
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """See grpc.aio.Channel."""
-        return Method(self, lambda channel: channel.unary_unary(method, *args, **kwargs), WaitingUnaryUnaryCall)
+    def _method(
+        self, kind: str, name: str, request_serializer: Any = None, response_deserializer: Any = None, *_: Any, **named: Any
+    ) -> Method:
+        return self.method_for(Rpc(kind, name, request_serializer, response_deserializer, named))
 
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def unary_unary(self, method: str, *given: Any, **named: Any) -> Any:
         """See grpc.aio.Channel."""
-        return Method(self, lambda channel: channel.unary_stream(method, *args, **kwargs), WaitingUnaryStreamCall)
+        return self._method("unary_unary", method, *given, **named)
 
-    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def unary_stream(self, method: str, *given: Any, **named: Any) -> Any:
         """See grpc.aio.Channel."""
-        return Method(self, lambda channel: channel.stream_unary(method, *args, **kwargs), WaitingStreamUnaryCall)
+        return self._method("unary_stream", method, *given, **named)
 
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def stream_unary(self, method: str, *given: Any, **named: Any) -> Any:
         """See grpc.aio.Channel."""
-        return Method(self, lambda channel: channel.stream_stream(method, *args, **kwargs), WaitingStreamStreamCall)
+        return self._method("stream_unary", method, *given, **named)
+
+    def stream_stream(self, method: str, *given: Any, **named: Any) -> Any:
+        """See grpc.aio.Channel."""
+        return self._method("stream_stream", method, *given, **named)
+
+    def method_for(self, rpc: Rpc) -> Method:
+        """The same method of this service."""
+        return Method(self, rpc, WAITING_CALLS[rpc.kind])
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """READY when a call would be sent at once, IDLE while nothing is connected, SHUTDOWN after `close`."""
@@ -307,6 +374,7 @@ class BalancedChannel(grpc.aio.Channel):
         self._view.close()
         with suppress(RuntimeError):
             await asyncio.gather(*(subchannel.close(grace) for subchannel in self._subchannels.values()))
+        await self._policy.close(grace)
         await self._tasks.close()
 
     async def __aenter__(self) -> Self:
@@ -317,21 +385,3 @@ class BalancedChannel(grpc.aio.Channel):
     ) -> None:
         await self.close()
 
-
-def rpc_error(code: grpc.StatusCode, error: TrunklineError) -> grpc.aio.AioRpcError:
-    """What stubs raise, with Trunkline's error in its details."""
-    status = status_to(error)
-    trailing = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, error.message)
-
-
-def code_of(call: Any) -> grpc.StatusCode | None:
-    """The code of a call that is done: grpc.aio has it ready, so the coroutine that gives it ends at its first step."""
-    coroutine = call.code()
-    try:
-        coroutine.send(None)
-    except StopIteration as answer:
-        code: grpc.StatusCode = answer.value
-        return code
-    coroutine.close()
-    return None
