@@ -33,6 +33,7 @@ class Snapshot(NamedTuple):
     slow_call_rate: float | None
     counts: Counts
     not_permitted: int
+    rejection_rate: float | None = None
 
 @final
 class Breaker:

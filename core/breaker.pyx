@@ -55,7 +55,8 @@ class Snapshot(NamedTuple):
     """A breaker as it is. Rates are in percent; None while there are fewer calls than the minimum.
 
     `generation` counts the state's changes; `since_ns` is when the last was; `retry_at_ns`, when OPEN, is when calls
-    are tried again, else None; `not_permitted` are the calls refused since that change.
+    are tried again, else None; `not_permitted` are the calls refused since that change. `rejection_rate` is the chance
+    in percent that a SheddingBreaker refuses the next call; a Breaker has none.
     """
 
     state: State
@@ -66,6 +67,7 @@ class Snapshot(NamedTuple):
     slow_call_rate: float | None
     counts: Counts
     not_permitted: int
+    rejection_rate: float | None = None
 
 
 cdef enum:
