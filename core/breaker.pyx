@@ -135,22 +135,6 @@ cdef class Breaker:
     ValueError: a setting out of range.
     """
 
-    cdef Window _window
-    cdef Window _closed_window
-    cdef Window _half_open_window
-    cdef double _failure_rate_threshold
-    cdef double _slow_call_rate_threshold
-    cdef int64_t _slow_ns
-    cdef int64_t _wait_ns
-    cdef int64_t _half_open_wait_ns
-    cdef uint64_t _minimum
-    cdef uint64_t _permitted
-    cdef uint64_t _slots
-    cdef uint64_t _not_permitted
-    cdef int64_t _generation
-    cdef int64_t _since_ns
-    cdef int _state
-
     def __cinit__(
         self,
         *,
@@ -193,17 +177,17 @@ cdef class Breaker:
         self._window = self._half_open_window if state == HALF_OPEN else self._closed_window
         self._window.clear()
 
-    cdef inline uint64_t _least_calls(self) noexcept:
+    cdef uint64_t _least_calls(self) noexcept:
         return self._permitted if self._state == HALF_OPEN else self._minimum
 
-    cdef inline bint _over_threshold(self) noexcept:
+    cdef bint _over_threshold(self) noexcept:
         cdef Sums* sums = &self._window.sums
         return (
             100.0 * sums.failed >= self._failure_rate_threshold * sums.total
             or 100.0 * sums.slow >= self._slow_call_rate_threshold * sums.total
         )
 
-    cdef inline int64_t _refuse(self) noexcept:
+    cdef int64_t _refuse(self) noexcept:
         self._not_permitted += 1
         return -1
 
@@ -216,7 +200,7 @@ cdef class Breaker:
         self._slots -= 1
         return self._generation
 
-    cdef inline int64_t _admitted(self, int64_t now_ns) noexcept:
+    cdef int64_t admitted(self, int64_t now_ns) noexcept:
         if self._state == CLOSED or self._state == DISABLED or self._state == METRICS_ONLY:
             return self._generation
         if self._state == OPEN and now_ns - self._since_ns >= self._wait_ns:
@@ -227,7 +211,7 @@ cdef class Breaker:
 
     def admit(self, int64_t now_ns):
         """Ask for a call at `now_ns`: a permit (an int, not negative) to give to `record`, or -1 when it is refused."""
-        return self._admitted(now_ns)
+        return self.admitted(now_ns)
 
     def record(self, int64_t permit, int outcome, int64_t duration_ns, int64_t now_ns):
         """Report how a permitted call ended: an Outcome, how long it took, and when. Exactly once for each permit.
@@ -240,13 +224,16 @@ cdef class Breaker:
             raise ValueError(f"{outcome} is no Outcome")
         if duration_ns < 0:
             raise ValueError(f"a call took {duration_ns} ns")
+        self.recorded(permit, outcome, duration_ns, now_ns)
+
+    cdef void recorded(self, int64_t permit, int outcome, int64_t duration_ns, int64_t now_ns) noexcept:
         if permit == self._generation:
             self._count(outcome, duration_ns, now_ns)
 
     def begin(self, Clock clock not None):
         """Ask for a call now: a permit (an int, not negative) to give to `end`, or -1 when it is refused."""
         cdef int64_t now_ns = clock.now_ns()
-        if self._admitted(now_ns) < 0:
+        if self.admitted(now_ns) < 0:
             return -1
         return ((now_ns >> TICK_BITS) & TICK_MASK) << GENERATION_BITS | (self._generation & GENERATION_MASK)
 
@@ -264,7 +251,7 @@ cdef class Breaker:
         if (permit & GENERATION_MASK) == (self._generation & GENERATION_MASK):
             self._count(outcome, took << TICK_BITS, now_ns)
 
-    cdef inline void _count(self, int outcome, int64_t duration_ns, int64_t now_ns) noexcept:
+    cdef void _count(self, int outcome, int64_t duration_ns, int64_t now_ns) noexcept:
         """Take in the end of a call that was permitted in this state."""
         if self._state == DISABLED:
             return

@@ -22,13 +22,6 @@ TABLE_SIZE_MAX = 5_000_011
 cdef enum:
     EMPTY = 0xFFFFFF  # no index: there are fewer hosts than that
 
-cdef struct Walk:  # one host's way through the table
-    uint64_t skip
-    uint64_t next  # the place it looks at next
-    double weight
-    double target
-    uint32_t host
-
 
 cdef bint _is_prime(int64_t n) noexcept nogil:
     cdef int64_t divisor = 2
@@ -71,9 +64,6 @@ cdef class Maglev:
     ValueError: no hosts, an empty address, lists of different lengths, all weights zero or one out of range, or another
     table_size.
     """
-
-    cdef uint32_t* _table
-    cdef uint64_t _size
 
     def __cinit__(self, hosts, weights, *, int64_t table_size=65_537):
         cdef uint64_t total = 0
@@ -153,7 +143,7 @@ cdef class Maglev:
             move_winner(nodes, count, turn(_next_round(walk, round), 0, at))
         return 0
 
-    cdef inline uint32_t _owner_of(self, uint64_t hash) noexcept nogil:
+    cdef uint32_t _owner_of(self, uint64_t hash) noexcept nogil:
         return self._table[hash % self._size]
 
     def locate(self, uint64_t hash):

@@ -19,10 +19,6 @@ from trunkline.core.weights cimport addresses_of, read_weights
 RING_SIZE_MAX = 8_388_608
 """The largest minimum_ring_size and maximum_ring_size, as in Envoy."""
 
-cdef struct Point:
-    uint64_t hash
-    uint32_t owner
-
 
 cdef int _by_hash(const void* left, const void* right) noexcept nogil:
     cdef const Point* a = <const Point*>left
@@ -63,11 +59,6 @@ cdef class Ring:
     ValueError: no hosts, an empty address, lists of different lengths, all weights zero or one out of range, or sizes
     that are not 1 <= minimum_ring_size <= maximum_ring_size <= RING_SIZE_MAX.
     """
-
-    cdef Point* _points
-    cdef uint32_t* _starts
-    cdef uint32_t _size
-    cdef int _shift
 
     def __cinit__(self, hosts, weights, *, int64_t minimum_ring_size=1024, int64_t maximum_ring_size=8_388_608):
         cdef uint64_t total = 0
@@ -148,7 +139,7 @@ cdef class Ring:
         self._starts[buckets] = self._size
         return 0
 
-    cdef inline uint32_t _owner_of(self, uint64_t hash) noexcept nogil:
+    cdef uint32_t place_of(self, uint64_t hash) noexcept nogil:
         cdef uint64_t bucket = hash >> self._shift
         cdef uint32_t low = self._starts[bucket]
         cdef uint32_t high = self._starts[bucket + 1]
@@ -159,7 +150,10 @@ cdef class Ring:
                 low = middle + 1
             else:
                 high = middle
-        return self._points[low if low < self._size else 0].owner
+        return low if low < self._size else 0
+
+    cdef uint32_t _owner_of(self, uint64_t hash) noexcept nogil:
+        return self._points[self.place_of(hash)].owner
 
     def locate(self, uint64_t hash):
         """The index of the host that owns `hash`; OverflowError unless it is in [0, 2**64)."""

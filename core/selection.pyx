@@ -37,14 +37,6 @@ cdef inline bint _all_equal(uint32_t* weights, uint32_t count) noexcept nogil:
     return True
 
 
-cdef struct Schedule:
-    # Who is due next: each has a deadline, and after its turn another, a step later. Ties go to who has waited longest.
-    uint32_t count
-    uint64_t order
-    double* steps  # 1 / weight; infinite for weight 0, so that it never comes
-    uint128_t* nodes
-
-
 cdef int _make_schedule(Schedule* schedule, uint32_t* weights, uint32_t count) except -1:
     cdef uint32_t at
     schedule.count = count
@@ -93,11 +85,6 @@ cdef class RoundRobin:
     ValueError: no weights, all of them zero, or one out of range.
     """
 
-    cdef Schedule _schedule
-    cdef uint32_t _count
-    cdef uint32_t _next
-    cdef bint _plain
-
     def __cinit__(self, weights, *, uint64_t start=0):
         cdef uint64_t total = 0
         cdef uint32_t* read = read_weights(weights, &total)
@@ -125,10 +112,10 @@ cdef class RoundRobin:
             _set_first(&self._schedule, at, (had + 1) * self._schedule.steps[at])
         _begin(&self._schedule)
         while left:
-            self._pick()
+            self.next_index()
             left -= 1
 
-    cdef inline uint32_t _pick(self) noexcept:
+    cdef uint32_t next_index(self) noexcept:
         cdef uint32_t picked
         if self._plain:
             picked = self._next
@@ -140,28 +127,23 @@ cdef class RoundRobin:
 
     def pick(self):
         """The index whose turn it is."""
-        return self._pick()
+        return self.next_index()
 
 
 @cython.final
 cdef class Random:
     """Each of n with the same chance. ValueError when n is not in [1, 1,000,000]."""
 
-    cdef Rng _rng
-    cdef uint32_t _count
-
     def __cinit__(self, Py_ssize_t n, Rng rng not None):
         self._count = checked_count(n)
         self._rng = rng
 
+    cdef uint32_t next_index(self) noexcept:
+        return <uint32_t>self._rng.next_below(self._count)
+
     def pick(self):
         """A random index."""
-        return self._rng.next_below(self._count)
-
-
-cdef struct Cell:
-    uint64_t threshold  # in 2**-64: under it the cell's own index is picked, else `other`
-    uint32_t other
+        return self.next_index()
 
 
 @cython.final
@@ -173,10 +155,6 @@ cdef class WeightedRandom:
 
     ValueError: no weights, all of them zero, or one out of range.
     """
-
-    cdef Rng _rng
-    cdef Cell* _cells
-    cdef uint32_t _count
 
     def __cinit__(self, weights, Rng rng not None):
         cdef uint64_t total = 0
@@ -234,13 +212,16 @@ cdef class WeightedRandom:
                 waiting[poor] = donor
                 poor += 1
 
-    def pick(self):
-        """A random index."""
+    cdef uint32_t next_index(self) noexcept:
         # One random number is enough: the upper half of the product is the cell, the lower half is uniform within it.
         cdef uint128_t product = <uint128_t>self._rng.next_u64() * self._count
         cdef uint32_t at = <uint32_t>(product >> 64)
         cdef Cell* cell = &self._cells[at]
         return at if <uint64_t>product < cell.threshold else cell.other
+
+    def pick(self):
+        """A random index."""
+        return self.next_index()
 
 
 @cython.final
@@ -259,14 +240,6 @@ cdef class LeastRequest:
     of range.
     """
 
-    cdef Rng _rng
-    cdef Schedule _schedule
-    cdef uint32_t* _active
-    cdef double _bias
-    cdef uint32_t _count
-    cdef uint32_t _choices
-    cdef bint _plain
-
     def __cinit__(
         self, weights, Rng rng not None, *, int64_t choice_count=2, double active_request_bias=1.0, active=()
     ):
@@ -284,6 +257,7 @@ cdef class LeastRequest:
             self._count = <uint32_t>len(weights)
             self._plain = _all_equal(read, self._count)
             self._take_over(active)
+            self._counts = &self._active
             if not self._plain:
                 _make_schedule(&self._schedule, read, self._count)
                 for at in range(self._count):
@@ -314,30 +288,45 @@ cdef class LeastRequest:
             self._active[at] = <uint32_t>requests
         return 0
 
-    cdef inline uint32_t _least_of_some(self) noexcept:
+    cdef void count_elsewhere(self, uint32_t** counts, uint32_t* slots) noexcept:
+        cdef uint32_t at
+        self._counts = counts
+        self._slots = slots
+        if not self._plain:
+            for at in range(self._count):
+                _set_first(&self._schedule, at, self._step(at))
+            _begin(&self._schedule)
+
+    cdef uint32_t _load(self, uint32_t at) noexcept:
+        return self._counts[0][self._slots[at] if self._slots is not NULL else at]
+
+    cdef uint32_t _least_of_some(self) noexcept:
         cdef uint32_t picked = <uint32_t>self._rng.next_below(self._count)
         cdef uint32_t other
         cdef uint32_t _choice
         for _choice in range(1, self._choices):
             other = <uint32_t>self._rng.next_below(self._count)
-            if self._active[other] < self._active[picked]:
+            if self._load(other) < self._load(picked):
                 picked = other
         return picked
 
-    cdef inline double _step(self, uint32_t at) noexcept:
-        cdef double load = <double>self._active[at] + 1.0
+    cdef double _step(self, uint32_t at) noexcept:
+        cdef double load = <double>self._load(at) + 1.0
         if self._bias != 1.0:
             load = pow(load, self._bias)
         return self._schedule.steps[at] * load
 
-    cdef inline uint32_t _in_turn(self) noexcept:
+    cdef uint32_t _in_turn(self) noexcept:
         cdef uint32_t picked = _due(&self._schedule)
         _put_off(&self._schedule, self._step(picked))
         return picked
 
+    cdef uint32_t next_index(self) noexcept:
+        return self._least_of_some() if self._plain else self._in_turn()
+
     def pick(self):
         """The index to send the next request to. It is active only when `started` is called."""
-        return self._least_of_some() if self._plain else self._in_turn()
+        return self.next_index()
 
     def started(self, Py_ssize_t index):
         """Count one more active request; IndexError when there is no such index."""
