@@ -13,8 +13,13 @@ from typing import Final, NamedTuple, Protocol
 from trunkline.core.clock import Rng
 from trunkline.core.policy import MS, Retry, StatusCode
 
-PREVIOUS_ATTEMPTS_KEY: Final = "grpc-previous-rpc-attempts"
-"""Metadata of an attempt: how many came before it; absent on the first."""
+PREVIOUS_ATTEMPTS_KEY: Final = "trunkline-previous-rpc-attempts"
+"""Metadata of an attempt: how many came before it; absent on the first.
+
+gRPC A6 calls it `grpc-previous-rpc-attempts`, which gRPC's core keeps for its own retries: it takes the key away from what
+an application sends. Who serves honours both (PREVIOUS_ATTEMPTS_KEYS).
+"""
+PREVIOUS_ATTEMPTS_KEYS: Final = (PREVIOUS_ATTEMPTS_KEY, "grpc-previous-rpc-attempts")
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 """Trailing metadata: when the server wants to be asked again; a negative number, or none at all: not."""
 PUSHBACK_MS_MAX: Final = 2**31 - 1
@@ -69,11 +74,9 @@ def pushback_of(trailing: Iterable[tuple[str, str | bytes]] | None) -> int | Non
 
 def previous_attempts(metadata: Iterable[tuple[str, str | bytes]] | None) -> int:
     """How many attempts came before the call that bears this metadata; 0 for what is no number."""
-    for key, value in metadata or ():
-        if key == PREVIOUS_ATTEMPTS_KEY:
-            text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
-            return int(text[:9]) if text.isascii() and text.isdecimal() else 0
-    return 0
+    said = [value for key, value in metadata or () if key in PREVIOUS_ATTEMPTS_KEYS]
+    texts = [value.decode("ascii", "replace") if isinstance(value, bytes) else value for value in said]
+    return max((int(text[:9]) for text in texts if text.isascii() and text.isdecimal()), default=0)
 
 
 class Attempts:
@@ -103,8 +106,8 @@ class Attempts:
         """An attempt has failed: nanoseconds to wait before the next one, or why there is none.
 
         `left_ns` is the time until the call's deadline, None without one; `committed` says that the caller has seen a
-        part of the answer, or that the requests cannot be sent again. One that `per_try_timeout` cut off may be repeated whatever the codes say: that is what the timeout is for. A
-        retry that is allowed is taken from the budget.
+        part of the answer, or that the requests cannot be sent again. One that `per_try_timeout` cut off may be repeated
+        whatever the codes say: that is what the timeout is for. A retry that is allowed is taken from the budget.
         """
         self._failed += 1
         retry = self._retry

@@ -20,7 +20,7 @@ from trunkline.core.policy import PLAIN, Policy
 from ._balancer import Balancer, Candidate
 from ._changes import Change
 from ._channel_options import ChannelOptions, ChannelPolicyState, EndpointState, SentCall
-from ._channel_policy import ChannelPolicy, Route, Surroundings
+from ._channel_policy import ALONE, ChannelPolicy, Route, Surroundings
 from ._fork import ForkGuard
 from ._multicallable import Method, Rpc
 from ._policy_call import (
@@ -76,7 +76,7 @@ class BalancedChannel(grpc.aio.Channel):
         *,
         clock: Clock,
         on_call: Callable[[SentCall], None] | None = None,
-        surroundings: Surroundings = Surroundings(),
+        surroundings: Surroundings = ALONE,
     ) -> None:
         """`on_call` is told of every call when it has ended; what it raises is logged, and no affair of the call's."""
         self._view = view
@@ -94,7 +94,7 @@ class BalancedChannel(grpc.aio.Channel):
         self._policy = ChannelPolicy(
             self, self._tasks, options, rng, clock, service=view.service, surroundings=surroundings
         )
-        self._policy.adopt(self._policy_now())
+        self._adopt_policy()
         self._stop_listening = view.listen(self._view_changed)
 
     @property
@@ -129,12 +129,12 @@ class BalancedChannel(grpc.aio.Channel):
 
     # The view.
 
-    def _policy_now(self) -> Policy:
+    def _adopt_policy(self) -> None:
         said: Policy = getattr(self._view, "policy", PLAIN)
-        return self._options.policy or said
+        self._policy.adopt(self._options.policy or said, managed=said.revision > 0)
 
     def _view_changed(self, change: Change) -> None:
-        self._policy.adopt(self._policy_now())
+        self._adopt_policy()
         for gone in self._balancer.update(self._view.instances):
             self._policy.forget(gone)
             subchannel = self._subchannels.pop(gone, None)
@@ -240,7 +240,9 @@ class BalancedChannel(grpc.aio.Channel):
                 tried.add(candidate)
             candidate = self._balancer.pick_another(tried | refused)
         if refused and not tried:
-            raise CircuitOpen(f"the circuit breaker of each endpoint of {self._view.service} is open", breaker="endpoint")
+            raise CircuitOpen(
+                f"the circuit breaker of each endpoint of {self._view.service} is open", breaker="endpoint"
+            )
         addresses = ", ".join(sorted(one.endpoint.address for one in tried))
         raise Unreachable(f"no instance of {self._view.service} could be reached: {addresses}")
 
@@ -320,7 +322,13 @@ class BalancedChannel(grpc.aio.Channel):
     # grpc.aio.Channel.
 
     def _method(
-        self, kind: str, name: str, request_serializer: Any = None, response_deserializer: Any = None, *_: Any, **named: Any
+        self,
+        kind: str,
+        name: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        *_: Any,
+        **named: Any,
     ) -> Method:
         return self.method_for(Rpc(kind, name, request_serializer, response_deserializer, named))
 
@@ -384,4 +392,3 @@ class BalancedChannel(grpc.aio.Channel):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-

@@ -69,8 +69,13 @@ class Surroundings:
     """Who calls, for limits by caller."""
     open_service: Callable[[str], Awaitable[OtherChannel]] | None = None
     """A channel of another service of the namespace, with its own policy."""
-    report: Callable[[SentCall, Policy], None] | None = None
-    """Told of each attempt that was sent, when it has ended."""
+    report: Callable[[SentCall, int], None] | None = None
+    """Told of each attempt that was sent, when it has ended, with its status code."""
+    reports_all: bool = False
+    """It is told so even of services that the control plane has said nothing of."""
+
+
+ALONE = Surroundings()
 
 
 class Finder(Protocol):
@@ -101,6 +106,7 @@ class ChannelPolicy:
         self.guards = Guards(PLAIN, rng, service=service, caller=surroundings.caller, now_ns=clock.now_ns())
         self.needed = options.fallback is not None
         """A call is more than a pick."""
+        self._reports = surroundings.report if surroundings.reports_all else None
         self._finder = finder
         self._tasks = tasks
         self._surroundings = surroundings
@@ -111,12 +117,13 @@ class ChannelPolicy:
     @property
     def observes(self) -> bool:
         """Attempts that have ended are of interest here."""
-        return self._surroundings.report is not None or self._outliers.on
+        return self._reports is not None or self._outliers.on
 
     # The policy.
 
-    def adopt(self, policy: Policy) -> None:
-        """What holds from now on. What did not change keeps its state."""
+    def adopt(self, policy: Policy, *, managed: bool) -> None:
+        """What holds from now on. What did not change keeps its state. `managed`: the control plane has said something."""
+        self._reports = self._surroundings.report if managed or self._surroundings.reports_all else None
         if policy == self.guards.policy:
             return
         self.guards.set_policy(policy, self.clock.now_ns())
@@ -223,8 +230,8 @@ class ChannelPolicy:
             return
         lost = code is StatusCode.UNAVAILABLE and not connected
         self._outliers.record(candidate, code, local_origin=lost)
-        if self._surroundings.report is not None:
-            self._surroundings.report(sent, self.guards.policy)
+        if self._reports is not None:
+            self._reports(sent, code)
 
     # Other services.
 

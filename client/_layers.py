@@ -42,16 +42,16 @@ class AioRetryLayer(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """See grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
         before = previous_attempts(handler_call_details.invocation_metadata)
         return _with_behaviour(handler, _aio, before) if before else handler
 
 
-class RetryLayer(grpc.ServerInterceptor):  # type: ignore[type-arg]
+class RetryLayer(grpc.ServerInterceptor):
     """`serving` around every handler of a grpc.server."""
 
     def intercept_service(

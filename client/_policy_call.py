@@ -49,7 +49,7 @@ class PolicyCall:
         self._written = given is None and ask.method.streams_in
         refusal = self._enter()
         self._tries = Tries(caller, ask, suppressed=attempts_before() > 0)
-        self._task = caller.spawn(self._final(refusal), name="call")
+        self._task: asyncio.Task[Committed | Exception] = caller.spawn(self._final(refusal), name="call")
         self._task.add_done_callback(self._decided)
         if ask.method.streams_in and not self._written:
             self._pump = caller.spawn(self._pump_from(given), name="requests")
@@ -112,7 +112,7 @@ class PolicyCall:
 
     async def _committed(self) -> Committed:
         """What the call came to; raises an error."""
-        outcome = await asyncio.shield(self._task)
+        outcome: Committed | Exception = await asyncio.shield(self._task)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -141,7 +141,7 @@ class PolicyCall:
 
     def cancel(self) -> bool:
         if not self._task.done():
-            return self._task.cancel()
+            return not self._task.cancelling() and self._task.cancel()
         outcome = self._outcome()
         return bool(outcome.call.cancel()) if isinstance(outcome, Committed) else False
 

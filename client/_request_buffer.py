@@ -63,6 +63,11 @@ class RequestBuffer:
         self._tell()
 
     @property
+    def kept_bytes(self) -> int:
+        """What is kept now."""
+        return self._bytes
+
+    @property
     def ended(self) -> bool:
         """`end` was called."""
         return self._ended

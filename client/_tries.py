@@ -230,4 +230,3 @@ async def _first(one: asyncio.Future[Any], decided: asyncio.Future[Any], *, canc
         raise
     if cancel:
         one.cancel()
-
