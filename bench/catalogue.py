@@ -42,6 +42,13 @@ BENCHMARKS = (
         sizes="1,000 endpoints",
     ),
     Benchmark(
+        name="chain",
+        what="all that is done around a call: limits, breakers, the pick, counts, and the same again at its end",
+        modules=("bench.micro.chain",),
+        peers="an empty Cython method call in the same loop",
+        sizes="1,000 endpoints, each with a breaker; 16 calls in flight",
+    ),
+    Benchmark(
         name="breaker",
         what="a breaker around a call, both readings of the clock included",
         modules=("bench.micro.breaker",),

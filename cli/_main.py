@@ -31,7 +31,7 @@ OWN = {
     "subscriptions": "_subscriptions",
     "seek": "_subscriptions",
     "redrive": "_subscriptions",
-    "explain": "_subscriptions",
+    "explain": "_explain",
     "schedules": "_schedules",
     "webhooks": "_webhooks",
     "token": "_admin",

@@ -1,4 +1,4 @@
-"""subscriptions, seek, redrive, explain: who consumes, how far they are, and why they are not further."""
+"""subscriptions, seek, redrive: who consumes, and how far they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ COLUMNS = (
     "stream", "name", "floor", "lag", "lag_time", "in_flight", "held", "waiting", "redelivered", "set_aside",
     "dead_lettered", "consumers",
 )  # fmt: skip
-FINDINGS = ("cause", "message", "offset", "since")
 in_stream = click.option("--stream", default="events", show_default=True)
 
 
@@ -216,35 +215,3 @@ def redrive(
         return await redrive_dead_letters(trunkline, setting.namespace, stream, name, dead_letters, wanted)
 
     setting.show_one(setting.run(work))
-
-
-@click.group(short_help="Why something is as it is.")
-def explain() -> None:
-    """Ask the control plane for its reasons."""
-
-
-@explain.command("subscription")
-@click.argument("name")
-@in_stream
-@settings
-def explain_subscription(setting: Settings, name: str, stream: str) -> None:
-    """Why NAME delivers nothing, or what it is doing."""
-
-    async def work(trunkline: Trunkline) -> dict[str, Any]:
-        answer = await trunkline.call(
-            lambda stubs: stubs.events.ExplainSubscription,
-            events_pb2.ExplainSubscriptionRequest(namespace=setting.namespace, stream=stream, subscription=name),
-            events_pb2.ExplainSubscriptionResponse,
-        )
-        return as_dict(answer)
-
-    row = setting.run(work)
-    if setting.as_json:
-        setting.show_one(row)
-        return
-    state = row["subscription"]
-    setting.show_one({key: state.get(key) for key in COLUMNS})
-    findings = [
-        {**one, "cause": one["cause"].removeprefix("CAUSE_").replace("_", " ").lower()} for one in row["findings"]
-    ]
-    setting.show(findings, FINDINGS, empty="")

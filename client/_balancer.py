@@ -1,17 +1,20 @@
-"""Which endpoint gets the next call: the best tier that can be reached, and core's pickers over it. No I/O."""
+"""Which endpoint gets the next call: core's evaluator over the candidates of a view, kept up to date. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Literal, TypeAlias, get_args
 
-from trunkline.core.clock import Rng
+from trunkline.core.breaker import Outcome
+from trunkline.core.call_chain import InFlight, Ticket
+from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument
-from trunkline.core.hashing import xxh64
-from trunkline.core.maglev import Maglev
-from trunkline.core.model import Endpoint, RegisteredInstance, Status
-from trunkline.core.ring import Ring
-from trunkline.core.selection import LeastRequest, Random, RoundRobin, WeightedRandom
+from trunkline.core.evaluator import AnyBreaker, Evaluator
+from trunkline.core.localities import NOWHERE
+from trunkline.core.model import Endpoint, Locality, RegisteredInstance, Status
+from trunkline.core.placement import Candidate as Placeable
+from trunkline.core.policy import PLAIN, Algorithm, CircuitBreaker, Destination, KeySource, LoadBalancingPolicy, Policy
+from trunkline.core.splits import Metadata
 
 LoadBalancing: TypeAlias = Literal["round_robin", "random", "weighted_random", "least_request", "ring_hash", "maglev"]
 """Envoy's names. Round robin is weighted when weights differ."""
@@ -20,77 +23,103 @@ TIERS = (Status.SERVING, Status.DEGRADED, Status.STALE)
 """In this order: the next one only when nothing of the one before can be reached."""
 
 
-class Candidate:
+def plain_policy(load_balancing: LoadBalancing, hash_header: str = "") -> Policy:
+    """What holds when nobody has said more than this; InvalidArgument when that is no algorithm."""
+    if load_balancing not in get_args(LoadBalancing):
+        raise InvalidArgument.of("load_balancing", f"one of {', '.join(get_args(LoadBalancing))}", load_balancing)
+    hash_on = KeySource(header=hash_header) if hash_header else None
+    algorithm = Algorithm[load_balancing.upper()]
+    return Policy(load_balancing=LoadBalancingPolicy(algorithm=algorithm, hash_on=hash_on))
+
+
+class Candidate(Placeable):
     """One endpoint that may be picked."""
 
-    __slots__ = ("active", "ejected", "endpoint", "index", "instance", "out")
+    __slots__ = ("_calls",)
 
-    def __init__(self, instance: RegisteredInstance, endpoint: Endpoint) -> None:
-        self.instance = instance
-        self.endpoint = endpoint
-        self.out = ""
-        """Why it is not picked although it is registered; empty when it is."""
-        self.ejected = ""
-        """Why outlier detection leaves it out; empty when it does not."""
-        self.active = 0
-        """Calls in flight."""
-        self.index = -1
-        """In the present picker; -1 when it is not in it."""
+    endpoint: Endpoint  # those without one are not made
+
+    def __init__(self, instance: RegisteredInstance, endpoint: Endpoint, calls: InFlight) -> None:
+        super().__init__(instance, endpoint)
+        self._calls = calls
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What makes it the same candidate after an update: the instance and its address."""
         return self.instance.instance.service, self.instance.instance.id, self.endpoint.address
 
+    @property
+    def active(self) -> int:
+        """Calls in flight."""
+        return self._calls.active(self.slot)
+
     def __repr__(self) -> str:
         return f"<Candidate {self.instance.instance.id} at {self.endpoint.address}>"
 
 
-class Picker(Protocol):
-    """An index among those that it was made for."""
-
-    def pick(self) -> int: ...
-
-
-class Located(Protocol):
-    """A picker that goes by a hash."""
-
-    def locate(self, hash: int) -> int: ...
-
-
-class HashPicker:
-    """A ring or a table; a call without a key goes anywhere."""
-
-    def __init__(self, table: Located, rng: Rng) -> None:
-        self._table = table
-        self._rng = rng
-
-    def pick(self) -> int:
-        """By chance."""
-        return self._table.locate(self._rng.u64())
-
-    def pick_for(self, key: bytes) -> int:
-        """Always the same while the endpoints are the same."""
-        return self._table.locate(xxh64(key))
-
-
 class Balancer:
-    """Candidates from a view, grouped in tiers, and the picker over those that are picked now.
+    """Candidates from a view, a policy, and the evaluator over both.
 
     It is rebuilt at the first pick after something changed, so that a burst of changes costs one rebuild.
+
+    A call is either picked for (`pick`) and then counted (`begun`, `ended`), or let through with limits and breakers
+    (`begin`, and the ticket's `end`).
     """
 
-    def __init__(self, load_balancing: LoadBalancing, protocol: str, rng: Rng) -> None:
-        make = MAKERS.get(load_balancing)
-        if make is None:
-            raise InvalidArgument.of("load_balancing", f"one of {', '.join(MAKERS)}", load_balancing)
-        self._make = make
+    def __init__(
+        self,
+        policy: Policy | LoadBalancing,
+        protocol: str,
+        rng: Rng,
+        *,
+        clock: Clock | None = None,
+        where: Locality = NOWHERE,
+        caller: str = "",
+        make_breaker: Callable[[CircuitBreaker], AnyBreaker] | None = None,
+    ) -> None:
+        """`where` and `caller` are this process's place and name.
+
+        Without `make_breaker` there are no breakers, without a clock that goes no slow start.
+        """
         self._protocol = protocol
         self._rng = rng
+        self._clock = clock or Clock()
+        self._where = where
+        self._caller = caller.encode()
+        self._make_breaker = make_breaker
+        self._calls = InFlight(self._clock)
         self._candidates: dict[tuple[str, str, str], Candidate] = {}
-        self._members: list[Candidate] = []
-        self._picker: Picker | None = None
-        self._counts: LeastRequest | None = None
+        self._by_slot: dict[int, Candidate] = {}
+        self._updated = False
+        self._evaluator: Evaluator | None = None
+        self._policy = PLAIN
+        self.refusal = ""
+        """Why `begin` last refused a call: see trunkline.core.call_chain and trunkline.core.evaluator."""
+        self.set_policy(plain_policy(policy) if isinstance(policy, str) else policy)
+
+    @property
+    def policy(self) -> Policy:
+        """What holds."""
+        return self._policy
+
+    def set_policy(self, policy: Policy) -> None:
+        """Hold another policy from now on. Breakers whose settings stay the same keep their state."""
+        before, self._policy = self._policy, policy
+        limits = policy.limits
+        self._calls.set_limits(
+            max_requests=limits.max_requests, max_requests_per_endpoint=limits.max_requests_per_endpoint
+        )
+        if policy.circuit_breaker != before.circuit_breaker:
+            self._calls.set_breaker(self._new_breaker(policy.circuit_breaker))
+        if policy.endpoint_circuit_breaker != before.endpoint_circuit_breaker:
+            for candidate in self._candidates.values():
+                self._calls.set_endpoint_breaker(candidate.slot, self._new_breaker(policy.endpoint_circuit_breaker))
+        self._evaluator = None
+
+    def _new_breaker(self, settings: CircuitBreaker | None) -> AnyBreaker | None:
+        return None if settings is None or self._make_breaker is None else self._make_breaker(settings)
+
+    # Candidates.
 
     @property
     def candidates(self) -> Sequence[Candidate]:
@@ -100,19 +129,31 @@ class Balancer:
     def update(self, instances: Iterable[RegisteredInstance]) -> list[Candidate]:
         """Take a new state in; returns the candidates that are gone."""
         before, self._candidates = self._candidates, {}
+        now_ns, time_ns = self._clock.now_ns(), self._clock.time_ns()
         for instance in instances:
             endpoint = self._endpoint_of(instance)
             if endpoint is None or instance.status not in TIERS:
                 continue
-            fresh = Candidate(instance, endpoint)
-            known = before.pop(fresh.key, None)
-            if known is not None:
-                known.instance, known.endpoint = instance, endpoint
-            self._candidates[fresh.key] = known or fresh
-        self._picker = None
+            known = before.pop((instance.instance.service, instance.instance.id, endpoint.address), None)
+            if known is None:
+                known = self._added(instance, endpoint)
+                # Whoever comes later is new when it comes; of those that were there first, their age is what they say.
+                age_ns = 0 if self._updated else max(0, time_ns - instance.registered_at_ns)
+                known.new_since_ns = now_ns - age_ns
+            known.instance, known.endpoint = instance, endpoint
+            self._candidates[known.key] = known
+        self._updated = True
+        self._evaluator = None
         for gone in before.values():
-            gone.index = -1
+            self._calls.release(gone.slot)
         return list(before.values())
+
+    def _added(self, instance: RegisteredInstance, endpoint: Endpoint) -> Candidate:
+        made = Candidate(instance, endpoint, self._calls)
+        made.slot = self._calls.acquire()
+        self._by_slot[made.slot] = made
+        self._calls.set_endpoint_breaker(made.slot, self._new_breaker(self._policy.endpoint_circuit_breaker))
+        return made
 
     def _endpoint_of(self, instance: RegisteredInstance) -> Endpoint | None:
         endpoints = instance.instance.endpoints
@@ -123,83 +164,120 @@ class Balancer:
         return self._candidates.get(candidate.key) is candidate
 
     def set_out(self, candidate: Candidate, why: str) -> None:
-        """Pick it no more (or, with an empty reason, again)."""
-        if candidate.out != why:
-            if bool(candidate.out) != bool(why):
-                self._picker = None
-            candidate.out = why
+        """It cannot be reached: pick it no more (or, with an empty reason, again)."""
+        if bool(candidate.out) != bool(why):
+            self._evaluator = None
+        candidate.out = why
 
     def set_ejected(self, candidate: Candidate, why: str) -> None:
-        """Pick it only when there is no other one in its tier (or, with an empty reason, again)."""
+        """Outlier detection ejected it (or, with an empty reason, lets it back)."""
         if bool(candidate.ejected) != bool(why):
-            self._picker = None
+            self._evaluator = None
         candidate.ejected = why
 
-    def pick(self, key: bytes | None = None) -> Candidate | None:
+    def left_out(self) -> dict[Candidate, str]:
+        """Those that no call goes to now, and why."""
+        members = self._current().members()
+        return {
+            one: one.out or one.ejected or "behind better ones"
+            for one in self._candidates.values()
+            if one not in members
+        }
+
+    # Picks.
+
+    def pick(
+        self, key: bytes | None = None, *, metadata: Metadata | None = None, tried: Collection[Candidate] = ()
+    ) -> Candidate | None:
         """None when there is no candidate at all.
 
-        When every candidate is out, all of the best tier are picked from: trying is better than refusing.
+        What the policy asks of a call is taken from its metadata; `key` stands in for what would be hashed. Those that
+        were tried are taken only when there is no other. When every candidate is out, all of the best tier are picked
+        from: trying is better than refusing.
         """
-        if self._picker is None:
-            self._rebuild()
-        picker = self._picker
-        if picker is None:
-            return None
-        if key is not None and isinstance(picker, HashPicker):
-            return self._members[picker.pick_for(key)]
-        return self._members[picker.pick()]
+        picked = self._current().pick(metadata, key, avoid=_slots_of(tried))
+        return None if picked is None else self._by_slot[picked.slot]
 
-    def pick_another(self, tried: set[Candidate]) -> Candidate | None:
-        """The best candidate that was not tried; None when all were."""
+    def pick_of(
+        self, destination: Destination, *, metadata: Metadata | None = None, tried: Collection[Candidate] = ()
+    ) -> Candidate | None:
+        """As `pick`, of one destination whatever the split says."""
+        evaluator = self._current()
+        chain = evaluator.chain(destination)
+        if chain is None:
+            return None
+        return self._by_slot[chain.pick(evaluator.hash_of(metadata, None), _slots_of(tried))]
+
+    def pick_another(self, tried: Collection[Candidate]) -> Candidate | None:
+        """The best candidate that was not tried, of the same destination if there is one; None when all were."""
         left = [candidate for candidate in self._candidates.values() if candidate not in tried]
-        return min(left, key=lambda candidate: (bool(candidate.out), candidate.instance.status), default=None)
+        first = next(iter(tried), None)
+        alike = set() if first is None else set(self._current().placement.companions(first))
+
+        def rank(one: Candidate) -> tuple[bool, bool, bool, Status]:
+            return one not in alike, bool(one.out), bool(one.ejected), one.instance.status
+
+        return min(left, key=rank, default=None)
+
+    def begin(
+        self,
+        key: bytes | None = None,
+        *,
+        metadata: Metadata | None = None,
+        tried: Collection[Candidate] = (),
+        destination: Destination | None = None,
+    ) -> Ticket | None:
+        """Pick, and let the call through: a ticket, whose `end` is to be called with its Outcome once it has ended.
+
+        None when it is refused, and `refusal` says why. `destination` takes the place of the split's, as a fallback to a
+        subset does.
+        """
+        evaluator = self._current()
+        ticket = evaluator.begin(metadata, key, avoid=_slots_of(tried), destination=destination)
+        if ticket is None:
+            self.refusal = evaluator.refusal
+        return ticket
+
+    def candidate(self, ticket: Ticket) -> Candidate:
+        """Where a call goes that was let through."""
+        return self._by_slot[ticket.slot]
+
+    @property
+    def breaker(self) -> AnyBreaker | None:
+        """The breaker of the service."""
+        return self._calls.breaker
+
+    def endpoint_breaker(self, candidate: Candidate) -> AnyBreaker | None:
+        """The breaker of an endpoint."""
+        return self._calls.endpoint_breaker(candidate.slot)
 
     def begun(self, candidate: Candidate) -> None:
         """A call goes there."""
-        candidate.active += 1
-        if self._counts is not None and candidate.index >= 0:
-            self._counts.started(candidate.index)
+        self._calls.started(candidate.slot)
 
     def ended(self, candidate: Candidate) -> None:
         """It is over."""
-        candidate.active -= 1
-        if self._counts is not None and candidate.index >= 0:
-            self._counts.finished(candidate.index)
+        self._calls.finished(candidate.slot)
 
-    def _rebuild(self) -> None:
-        for candidate in self._members:
-            candidate.index = -1
-        self._members = self._best()
-        for index, candidate in enumerate(self._members):
-            candidate.index = index
-        self._picker = self._make(self._members, self._rng) if self._members else None
-        self._counts = self._picker if isinstance(self._picker, LeastRequest) else None
-
-    def _best(self) -> list[Candidate]:
-        for status in TIERS:
-            members = [one for one in self._candidates.values() if one.instance.status is status and not one.out]
-            if members:
-                return [one for one in members if not one.ejected] or members
-        best = min((one.instance.status for one in self._candidates.values()), default=None)
-        return [one for one in self._candidates.values() if one.instance.status is best]
+    def _current(self) -> Evaluator:
+        evaluator = self._evaluator
+        if evaluator is not None and (evaluator.next_ns is None or self._clock.now_ns() < evaluator.next_ns):
+            return evaluator
+        self._evaluator = Evaluator(
+            self._policy,
+            self._candidates.values(),
+            self._calls,
+            self._rng,
+            where=self._where,
+            now_ns=self._clock.now_ns(),
+            caller=self._caller,
+        )
+        return self._evaluator
 
 
-def _weights(members: Sequence[Candidate]) -> list[int]:
-    return [member.instance.instance.weight for member in members]
+def _slots_of(tried: Collection[Candidate]) -> frozenset[int] | None:
+    return frozenset(one.slot for one in tried) if tried else None
 
 
-def _hosts(members: Sequence[Candidate]) -> list[str]:
-    return [member.endpoint.address for member in members]
-
-
-MAKERS: dict[str, Callable[[Sequence[Candidate], Rng], Picker]] = {
-    # A random start: clients that learn of the same state at the same time should not all begin with the same endpoint.
-    "round_robin": lambda members, rng: RoundRobin(_weights(members), start=rng.below(len(members))),
-    "random": lambda members, rng: Random(len(members), rng),
-    "weighted_random": lambda members, rng: WeightedRandom(_weights(members), rng),
-    "least_request": lambda members, rng: LeastRequest(
-        _weights(members), rng, active=[member.active for member in members]
-    ),
-    "ring_hash": lambda members, rng: HashPicker(Ring(_hosts(members), _weights(members)), rng),
-    "maglev": lambda members, rng: HashPicker(Maglev(_hosts(members), _weights(members)), rng),
-}
+CANCELLED = Outcome.CANCELLED
+"""How a ticket ends whose call was never sent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -13,14 +13,18 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
+from trunkline.core.breaker import Outcome
+from trunkline.core.breakers import make_breaker
+from trunkline.core.call_chain import CIRCUIT_BREAKER, ENDPOINT_CIRCUIT_BREAKER
 from trunkline.core.clock import Clock, Rng
-from trunkline.core.errors import CircuitOpen, NoInstance, TrunklineError, Unreachable
+from trunkline.core.errors import CircuitOpen, LimitExceeded, NoInstance, TrunklineError, Unreachable
+from trunkline.core.evaluator import NO_INSTANCE
 from trunkline.core.policy import PLAIN, Policy
 
 from ._balancer import Balancer, Candidate
 from ._changes import Change
 from ._channel_options import ChannelOptions, ChannelPolicyState, EndpointState, SentCall
-from ._channel_policy import ALONE, ChannelPolicy, Route, Surroundings
+from ._channel_policy import ALONE, ChannelPolicy, Route, Surroundings, snapshot_of
 from ._fork import ForkGuard
 from ._multicallable import Method, Rpc
 from ._policy_call import (
@@ -30,9 +34,10 @@ from ._policy_call import (
     PolicyUnaryStreamCall,
     PolicyUnaryUnaryCall,
 )
-from ._rpc import NotSent, code_of
+from ._rpc import NotSent, code_of, refused
 from ._subchannel import Subchannel
 from ._tasks import Tasks
+from ._tries import Sent
 from ._view import View
 from ._waiting_call import (
     WaitingCall,
@@ -86,7 +91,10 @@ class BalancedChannel(grpc.aio.Channel):
         self._guard = guard
         self._options = options
         self._tasks = Tasks()
-        self._balancer = Balancer(options.load_balancing, options.protocol, rng)
+        self._balancer = Balancer(
+            PLAIN, options.protocol, rng, clock=clock, where=options.locality, caller=options.caller,
+            make_breaker=lambda settings: make_breaker(settings, rng, clock.now_ns()),
+        )  # fmt: skip
         self._subchannels: dict[Candidate, Subchannel] = {}
         self._changed = asyncio.Event()
         self._had_instances = False
@@ -109,34 +117,36 @@ class BalancedChannel(grpc.aio.Channel):
 
     def endpoints(self) -> list[EndpointState]:
         """Every endpoint and why it is picked or not."""
-        self._balancer.pick()
+        left_out = self._balancer.left_out()
         return [
             EndpointState(
                 instance_id=one.instance.instance.id,
                 address=one.endpoint.address,
                 status=one.instance.status,
-                picked=one.index >= 0,
-                why="" if one.index >= 0 else one.out or one.ejected or "behind better ones",
+                picked=one not in left_out,
+                why=left_out.get(one, ""),
                 calls_in_flight=one.active,
-                breaker=self._policy.endpoint_breaker(one),
+                breaker=snapshot_of(self._balancer.endpoint_breaker(one), self._clock.now_ns()),
             )
             for one in self._balancer.candidates
         ]
 
     def policy_state(self) -> ChannelPolicyState:
         """The policy that holds, breakers, ejections, and counts."""
-        return self._policy.state(self._balancer.candidates)
+        return self._policy.state(self._balancer)
 
     # The view.
 
     def _adopt_policy(self) -> None:
         said: Policy = getattr(self._view, "policy", PLAIN)
-        self._policy.adopt(self._options.policy or said, managed=said.revision > 0)
+        policy = self._options.over(said)
+        if policy != self._balancer.policy:
+            self._balancer.set_policy(policy)
+        self._policy.adopt(policy, managed=said.revision > 0)
 
     def _view_changed(self, change: Change) -> None:
         self._adopt_policy()
         for gone in self._balancer.update(self._view.instances):
-            self._policy.forget(gone)
             subchannel = self._subchannels.pop(gone, None)
             if subchannel is not None:
                 subchannel.retire()
@@ -162,18 +172,10 @@ class BalancedChannel(grpc.aio.Channel):
             self._subchannels[candidate] = subchannel
         return subchannel
 
-    def _hash_key(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> bytes | None:
-        if not self._options.hash_header:
-            return None
-        for key, value in metadata or ():
-            if key == self._options.hash_header:
-                return value if isinstance(value, bytes) else value.encode()
-        return None
-
     def choose_endpoint(self, metadata: Any) -> tuple[Candidate | None, Subchannel | None]:
         """See Endpoints."""
         self._check_open()
-        candidate = self._balancer.pick(self._hash_key(metadata))
+        candidate = self._balancer.pick(metadata=metadata)
         subchannel = None if candidate is None else self._subchannels.get(candidate)
         return candidate, subchannel if subchannel is not None and subchannel.ready else None
 
@@ -193,7 +195,7 @@ class BalancedChannel(grpc.aio.Channel):
         """A connected endpoint by way of `route`, and what is left of the time; NotSent when there is none."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        refusal: TrunklineError = NoInstance(f"no instance of {self._view.service} can be called")
+        refusal: TrunklineError = self._nobody()
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -201,7 +203,9 @@ class BalancedChannel(grpc.aio.Channel):
                     try:
                         candidate, subchannel = await self._connected_endpoint(route, metadata)
                     except TrunklineError as error:
-                        refusal, route.chosen = error, None
+                        refusal = error
+                        if isinstance(error, CircuitOpen | LimitExceeded):
+                            raise
                         if self._had_instances and not wait_for_ready:
                             raise
                         await self._wait(changed, timeout_s)
@@ -211,7 +215,7 @@ class BalancedChannel(grpc.aio.Channel):
         except TimeoutError:
             raise NotSent(grpc.StatusCode.DEADLINE_EXCEEDED, refusal) from None
         except TrunklineError as error:
-            raise NotSent(grpc.StatusCode.UNAVAILABLE, error) from None
+            raise refused(error) from None
 
     async def _wait(self, changed: asyncio.Event, timeout_s: float | None) -> None:
         """For the view or an endpoint to change; a call without deadline gives up on the first instance some time."""
@@ -225,61 +229,88 @@ class BalancedChannel(grpc.aio.Channel):
             raise NoInstance(f"no instance of {self._view.service} was there in time") from None
 
     async def _connected_endpoint(self, route: Route, metadata: Any) -> tuple[Candidate, Subchannel]:
-        candidate = self._first_choice(route, metadata)
-        if candidate is None:
-            raise NoInstance(f"no instance of {self._view.service} can be called")
         tried: set[Candidate] = set()
-        refused: set[Candidate] = set()
-        while candidate is not None:
+        while True:
             self._check_open()
-            if not self._policy.admits(route, candidate):
-                refused.add(candidate)
-            elif await self._connected(route, candidate):
+            candidate = self._next(route, metadata, tried)
+            if candidate in tried:
+                break
+            if await self._connected(route, candidate):
                 return candidate, self._subchannel(candidate)
-            else:
-                tried.add(candidate)
-            candidate = self._balancer.pick_another(tried | refused)
-        if refused and not tried:
-            raise CircuitOpen(
-                f"the circuit breaker of each endpoint of {self._view.service} is open", breaker="endpoint"
-            )
+            tried.add(candidate)
+        self._end_ticket(route, Outcome.FAILURE)
         addresses = ", ".join(sorted(one.endpoint.address for one in tried))
         raise Unreachable(f"no instance of {self._view.service} could be reached: {addresses}")
 
-    def _first_choice(self, route: Route, metadata: Any) -> Candidate | None:
-        if route.chosen is not None and self._balancer.holds(route.chosen):
-            return route.chosen
-        candidate = self._balancer.pick(self._hash_key(metadata))
-        if candidate in route.avoid:
-            return self._balancer.pick_another(route.avoid) or candidate
+    def _next(self, route: Route, metadata: Any, tried: set[Candidate]) -> Candidate:
+        """One that was not tried, if there is one. NoInstance, LimitExceeded, CircuitOpen."""
+        if route.guarded:
+            avoid = route.avoid | tried
+            route.ticket = self._balancer.begin(metadata=metadata, tried=avoid, destination=route.destination)
+            if route.ticket is None:
+                raise self._refusal()
+            return self._balancer.candidate(route.ticket)
+        chosen, route.chosen = route.chosen, None
+        if chosen is not None and self._balancer.holds(chosen):
+            return chosen
+        if route.destination is not None:
+            candidate = self._balancer.pick_of(route.destination, metadata=metadata, tried=tried)
+        elif tried:
+            candidate = self._balancer.pick_another(tried) or next(iter(tried))
+        else:
+            candidate = self._balancer.pick(metadata=metadata)
+        if candidate is None:
+            raise self._nobody()
         return candidate
 
+    def _nobody(self) -> NoInstance:
+        return NoInstance(f"no instance of {self._view.service} can be called")
+
+    def _refusal(self) -> TrunklineError:
+        """Why the balancer has just let nothing through."""
+        service, limits = self._view.service, self._balancer.policy.limits
+        refusal = self._balancer.refusal
+        if refusal == NO_INSTANCE:
+            return self._nobody()
+        if refusal == CIRCUIT_BREAKER:
+            error: TrunklineError = CircuitOpen(f"the circuit breaker of {service} is open", breaker="service")
+        elif refusal == ENDPOINT_CIRCUIT_BREAKER:
+            error = CircuitOpen(f"the circuit breaker of each endpoint of {service} is open", breaker="endpoint")
+        else:
+            error = LimitExceeded(refusal, getattr(limits, refusal))
+        return self._policy.guards.refuse(error)
+
+    def _end_ticket(self, route: Route, outcome: Outcome) -> None:
+        ticket, route.ticket = route.ticket, None
+        if ticket is not None:
+            ticket.end(outcome)
+
     async def _connected(self, route: Route, candidate: Candidate) -> bool:
+        """What is not connected was not called, so that breakers are told nothing."""
         subchannel = self._subchannel(candidate)
         connected = False
         try:
             connected = subchannel.ready or await subchannel.connected(within_s=self._options.connect_timeout_s)
-        except BaseException:
-            self._policy.not_begun(route)
-            raise
+        finally:
+            if not connected:
+                self._end_ticket(route, Outcome.CANCELLED)
         if not connected:
-            self._policy.not_connected(route, candidate)
+            self._policy.not_connected(candidate)
         return connected
 
-    def begun(
-        self, candidate: Candidate, subchannel: Subchannel, call: Any,
-        told: Callable[[grpc.StatusCode | None], grpc.StatusCode | None] | None = None,
-    ) -> None:  # fmt: skip
-        """See Endpoints. `told` is told of the code, and says what it stands for."""
-        self._balancer.begun(candidate)
+    def begun(self, candidate: Candidate, subchannel: Subchannel, call: Any, sent: Sent | None = None) -> None:
+        """See Endpoints. `sent` is what a call with a policy knows of it."""
+        if sent is None or not sent.counted:
+            self._balancer.begun(candidate)
         subchannel.begun()
-        call.add_done_callback(partial(self._ended, candidate, subchannel, self._clock.now_ns(), told))
+        call.add_done_callback(partial(self._ended, candidate, subchannel, self._clock.now_ns(), sent))
 
-    def _ended(self, candidate: Candidate, subchannel: Subchannel, sent_ns: int, told: Any, call: Any) -> None:
-        self._balancer.ended(candidate)
+    def _ended(self, candidate: Candidate, subchannel: Subchannel, sent_ns: int, known: Sent | None, call: Any) -> None:
         code = code_of(call)
-        if told is not None:
-            code = told(code)
+        if known is not None:
+            code = known.told(code)
+        if known is None or not known.counted:
+            self._balancer.ended(candidate)
         if code is grpc.StatusCode.UNAVAILABLE:
             subchannel.suspect()
         subchannel.ended()

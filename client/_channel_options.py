@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 
 from trunkline.core.breaker import Snapshot
-from trunkline.core.model import RegisteredInstance, Status
+from trunkline.core.localities import NOWHERE
+from trunkline.core.model import Locality, RegisteredInstance, Status
 from trunkline.core.policy import Codes, Fallback, Policy
 
-from ._balancer import LoadBalancing
+from ._balancer import LoadBalancing, plain_policy
 from ._guards import CallCounts
 
 FallbackFunction: TypeAlias = Callable[[str, Any, grpc.RpcError], Any]
@@ -27,22 +28,37 @@ FALLBACK_CODES = Fallback().on_codes
 class ChannelOptions:
     """How a channel picks, connects and calls. Times in seconds."""
 
-    load_balancing: LoadBalancing = "round_robin"
-    """Among the endpoints of the best tier: SERVING before DEGRADED before STALE."""
+    load_balancing: LoadBalancing | None = None
+    """In place of the policy's, which is round robin where nobody has said anything."""
     hash_header: str = ""
-    """With ring_hash and maglev: the metadata key whose value is hashed; a call without it goes anywhere."""
+    """With `load_balancing` ring_hash or maglev: the metadata key whose value is hashed; a call without it goes anywhere."""
     protocol: str = "grpc"
     """Of an instance's endpoints, the first that speaks this."""
     connect_timeout_s: float = 5.0
     """An endpoint that is not connected within this time is left out until it is."""
     first_instance_within_s: float = 10.0
     """A call without deadline waits so long for the first instance."""
+    locality: Locality = NOWHERE
+    """Where this process runs, for policies that prefer near instances."""
+    caller: str = ""
+    """This process's name, for policies that hash, split or limit by who calls."""
     policy: Policy | None = None
     """In place of what the control plane says of the service, which is taken if this is None."""
     fallback: FallbackFunction | None = None
     """In place of the policy's fallback."""
     fallback_on: Codes = FALLBACK_CODES
     """What `fallback` is asked for, besides calls that were not let through."""
+
+    def __post_init__(self) -> None:
+        if self.load_balancing is not None:
+            plain_policy(self.load_balancing)
+
+    def over(self, said: Policy) -> Policy:
+        """What holds where the control plane says this."""
+        policy = self.policy or said
+        if self.load_balancing is None:
+            return policy
+        return replace(policy, load_balancing=plain_policy(self.load_balancing, self.hash_header).load_balancing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +87,7 @@ class EndpointState:
     """When not: "connection refused", "connection lost", "ejected: ...", "behind better ones"; else empty."""
     calls_in_flight: int
     breaker: Snapshot | None = None
-    """Of its circuit breaker; None without one, or before its first call."""
+    """Of its circuit breaker; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +98,9 @@ class ChannelPolicyState:
     in_flight: int
     """Calls that were let in and have not ended. Only calls that the policy asks more of than a pick are counted."""
     breaker: Snapshot | None
-    """Of the service's circuit breaker; None without one, or before the first call."""
+    """Of the service's circuit breaker; None without one."""
     endpoint_breakers: Mapping[str, Snapshot]
-    """By address; of those that were called."""
+    """By address."""
     ejected: Mapping[str, str]
     """By address, why outlier detection leaves it out."""
     counts: CallCounts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,14 +11,15 @@ import grpc
 import grpc.aio
 
 from trunkline.core.breaker import Snapshot
+from trunkline.core.call_chain import Ticket
 from trunkline.core.clock import Clock, Rng
-from trunkline.core.errors import NoInstance, Unreachable
-from trunkline.core.policy import PLAIN, Policy, StatusCode
+from trunkline.core.errors import Unreachable
+from trunkline.core.policy import PLAIN, Destination, Policy, StatusCode
 
 from ._attempts import PREVIOUS_ATTEMPTS_KEY
-from ._balancer import Candidate
+from ._balancer import Balancer, Candidate
 from ._channel_options import ChannelOptions, ChannelPolicyState, SentCall
-from ._guards import Guards, Permit
+from ._guards import Guards
 from ._multicallable import Method, Rpc
 from ._outliers import Outliers
 from ._rpc import NotSent, number_of
@@ -30,28 +31,22 @@ from ._tries import Ask, Sent
 class Route:
     """How one attempt finds its endpoint."""
 
-    __slots__ = ("avoid", "chosen", "guarded", "permit", "subset")
+    __slots__ = ("avoid", "chosen", "destination", "guarded", "ticket")
 
     def __init__(
-        self, chosen: Candidate | None = None, *, avoid: set[Candidate] | None = None, subset: str = "",
-        guarded: bool = False,
+        self, chosen: Candidate | None = None, *, avoid: set[Candidate] | None = None,
+        destination: Destination | None = None, guarded: bool = False,
     ) -> None:  # fmt: skip
         self.chosen = chosen
         """The picker's choice, if it was asked already."""
         self.avoid = avoid or set()
         """Those that were tried; gone to when there is no other."""
-        self.subset = subset
-        """The part of the service that is meant; empty means what the policy's split says."""
+        self.destination = destination
+        """The part of the service that is meant, if it is not what the policy's split says."""
         self.guarded = guarded
-        """Breakers of endpoints are asked."""
-        self.permit: Permit | None = None
-        """Of the endpoint's breaker."""
-
-    def end(self, code: StatusCode, clock: Clock) -> None:
-        """The attempt ended before it was sent."""
-        permit, self.permit = self.permit, None
-        if permit is not None:
-            permit.end(code, clock)
+        """Limits and breakers are asked."""
+        self.ticket: Ticket | None = None
+        """Of an attempt that they let through."""
 
 
 class OtherChannel(Protocol):
@@ -65,8 +60,6 @@ class OtherChannel(Protocol):
 class Surroundings:
     """What a channel has of the connection that it belongs to."""
 
-    caller: str = ""
-    """Who calls, for limits by caller."""
     open_service: Callable[[str], Awaitable[OtherChannel]] | None = None
     """A channel of another service of the namespace, with its own policy."""
     report: Callable[[SentCall, int], None] | None = None
@@ -85,10 +78,7 @@ class Finder(Protocol):
         self, route: Route, metadata: Any, *, timeout_s: float | None, wait_for_ready: bool
     ) -> tuple[Candidate, Subchannel, float | None]: ...
 
-    def begun(
-        self, candidate: Candidate, subchannel: Subchannel, call: Any,
-        told: Callable[[grpc.StatusCode | None], grpc.StatusCode | None] | None = None,
-    ) -> None: ...  # fmt: skip
+    def begun(self, candidate: Candidate, subchannel: Subchannel, call: Any, sent: Sent | None = None) -> None: ...
 
     def choose_again(self) -> None: ...
 
@@ -103,7 +93,7 @@ class ChannelPolicy:
         self.options = options
         self.rng = rng
         self.clock = clock
-        self.guards = Guards(PLAIN, rng, service=service, caller=surroundings.caller, now_ns=clock.now_ns())
+        self.guards = Guards(PLAIN, service=service, caller=options.caller, now_ns=clock.now_ns())
         self.needed = options.fallback is not None
         """A call is more than a pick."""
         self._reports = surroundings.report if surroundings.reports_all else None
@@ -134,27 +124,19 @@ class ChannelPolicy:
         """Those that there are now."""
         self._outliers.set_hosts(candidates)
 
-    def forget(self, candidate: Candidate) -> None:
-        """It is gone."""
-        self.guards.forget_endpoint(candidate)
-
     def why_ejected(self, candidate: Candidate) -> str:
         """Empty when it is not."""
         return self._outliers.why(candidate)
 
-    def endpoint_breaker(self, candidate: Candidate) -> Snapshot | None:
-        """Of its circuit breaker."""
-        return self.guards.endpoint_breaker(candidate, self.clock.now_ns())
-
-    def state(self, candidates: Iterable[Candidate]) -> ChannelPolicyState:
+    def state(self, balancer: Balancer) -> ChannelPolicyState:
         """See ChannelPolicyState."""
-        guards, now_ns = self.guards, self.clock.now_ns()
-        counts = guards.counts
-        breakers = {one.endpoint.address: guards.endpoint_breaker(one, now_ns) for one in candidates}
+        guards, counts, now_ns = self.guards, self.guards.counts, self.clock.now_ns()
+        candidates = balancer.candidates
+        breakers = {one.endpoint.address: snapshot_of(balancer.endpoint_breaker(one), now_ns) for one in candidates}
         return ChannelPolicyState(
             policy=guards.policy,
             in_flight=guards.in_flight,
-            breaker=guards.breaker(now_ns),
+            breaker=snapshot_of(balancer.breaker, now_ns),
             endpoint_breakers={address: breaker for address, breaker in breakers.items() if breaker is not None},
             ejected={one.endpoint.address: why for one in candidates if (why := self._outliers.why(one))},
             counts=replace(
@@ -180,21 +162,16 @@ class ChannelPolicy:
         return self._tasks.spawn(work, name=name)
 
     async def send(
-        self, ask: Ask, before: int, permit: Permit | None, *, tried: set[Candidate], timeout_s: float | None,
-        subset: str = "",
-    ) -> Sent:  # fmt: skip
+        self, ask: Ask, before: int, *, tried: set[Candidate], timeout_s: float | None, subset: str = ""
+    ) -> Sent:
         """See Caller."""
-        route = Route(avoid=tried, subset=subset, guarded=self.guards.has_endpoint_breakers)
-        left_s = ask.left_s()
-        limit_s = _shorter(left_s, timeout_s)
-        try:
-            candidate, subchannel, limit_s = await self._finder.find(
-                route, ask.metadata, timeout_s=limit_s, wait_for_ready=bool(ask.options["wait_for_ready"])
-            )
-        except BaseException as error:
-            if permit is not None:
-                permit.end(_code_of(error), self.clock)
-            raise
+        # What stands in for a call that limits or breakers refused does not ask them again.
+        destination = Destination(subset=subset) if subset else None
+        route = Route(avoid=tried, destination=destination, guarded=not subset)
+        candidate, subchannel, limit_s = await self._finder.find(
+            route, ask.metadata, timeout_s=_shorter(ask.left_s(), timeout_s),
+            wait_for_ready=bool(ask.options["wait_for_ready"]),
+        )  # fmt: skip
         method = subchannel.method(ask.method, ask.method.make_raw)
         metadata = ask.metadata
         if before:
@@ -203,24 +180,12 @@ class ChannelPolicy:
         # An attempt's own time ends a stream only while it has not answered, so that gRPC is not told of it.
         seconds = ask.left_s() if ask.method.streams_out else limit_s
         call = method(request, timeout=seconds, metadata=metadata, **ask.options)
-        sent = Sent(candidate, call, self.clock, permit, route.permit)
-        self._finder.begun(candidate, subchannel, call, sent.told)
+        sent = Sent(candidate, call, route.ticket, self.guards)
+        self._finder.begun(candidate, subchannel, call, sent)
         return sent
 
-    def admits(self, route: Route, candidate: Candidate) -> bool:
-        """Whether the endpoint's breaker lets the attempt through; the route has the permit."""
-        if not route.guarded:
-            return True
-        route.permit = self.guards.begin_endpoint(candidate, self.clock)
-        return route.permit is not None
-
-    def not_begun(self, route: Route) -> None:
-        """The attempt ended while its endpoint was being connected: that says nothing of the endpoint."""
-        route.end(StatusCode.CANCELLED, self.clock)
-
-    def not_connected(self, route: Route, candidate: Candidate) -> None:
+    def not_connected(self, candidate: Candidate) -> None:
         """The endpoint could not be connected."""
-        route.end(StatusCode.UNAVAILABLE, self.clock)
         self._outliers.record(candidate, StatusCode.UNAVAILABLE, local_origin=True)
 
     def observe(self, candidate: Candidate, sent: SentCall, *, connected: bool) -> None:
@@ -265,8 +230,7 @@ def _shorter(one_s: float | None, other_s: float | None) -> float | None:
     return min(one_s, other_s)
 
 
-def _code_of(error: BaseException) -> StatusCode:
-    """What it says of a service that no attempt could be sent to it: who finds nobody there has not called."""
-    if not isinstance(error, NotSent) or isinstance(error.why, NoInstance):
-        return StatusCode.CANCELLED
-    return StatusCode.UNAVAILABLE if isinstance(error.why, Unreachable) else StatusCode.CANCELLED
+def snapshot_of(breaker: Any, now_ns: int) -> Snapshot | None:
+    """Of a breaker; None without one."""
+    found: Snapshot | None = None if breaker is None else breaker.snapshot(now_ns)
+    return found

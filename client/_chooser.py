@@ -6,9 +6,10 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from trunkline.core.clock import Rng
+from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import NoInstance
-from trunkline.core.model import Endpoint, RegisteredInstance
+from trunkline.core.localities import NOWHERE
+from trunkline.core.model import Endpoint, Locality, RegisteredInstance
 
 from ._balancer import Balancer, Candidate, LoadBalancing
 from ._changes import Change
@@ -58,11 +59,22 @@ class Choice:
 class Chooser:
     """Picks among the endpoints of a live view that speak one protocol. Connects to nothing."""
 
-    def __init__(self, view: View, rng: Rng, guard: ForkGuard, *, load_balancing: LoadBalancing, protocol: str) -> None:
+    def __init__(
+        self,
+        view: View,
+        rng: Rng,
+        guard: ForkGuard,
+        *,
+        load_balancing: LoadBalancing,
+        protocol: str,
+        clock: Clock,
+        locality: Locality = NOWHERE,
+        caller: str = "",
+    ) -> None:
         self._view = view
         self._guard = guard
         self._protocol = protocol
-        self._balancer = Balancer(load_balancing, protocol, rng)
+        self._balancer = Balancer(load_balancing, protocol, rng, clock=clock, where=locality, caller=caller)
         self._stop_listening = view.listen(self._view_changed)
 
     @property

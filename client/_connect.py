@@ -12,6 +12,8 @@ import grpc.aio
 
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.errors import InvalidArgument
+from trunkline.core.localities import NOWHERE
+from trunkline.core.model import Locality
 
 from ._connection import Trunkline
 from ._edge import (
@@ -40,6 +42,7 @@ def connect(
     tls: Tls | None = None,
     cache_folder: str | Path | None = None,
     insecure: bool = False,
+    locality: Locality | None = None,
     options: ClientOptions | None = None,
 ) -> Trunkline:
     """A connection to the control plane at `target` ("host:port" or "unix:PATH"), for use with `async with`.
@@ -48,7 +51,7 @@ def connect(
     source of its events; by default the process's id on its machine's behalf. `token` goes with every call; sent
     without `tls` to another machine it could be read on the way, so that must be spelled out with `insecure`.
     `cache_folder` keeps the last good state of each view, for a process that starts while the control plane is away;
-    None keeps nothing.
+    None keeps nothing. `locality` is where this process runs, for policies that prefer near instances.
 
     Nothing happens before `async with`; even then an absent control plane is no error, only calls to it are.
     InvalidArgument when an argument is unusable.
@@ -61,7 +64,14 @@ def connect(
     store = FolderStore(Path(cache_folder)) if cache_folder is not None else None
     cache = ViewCache(store, edge.clock, target=target, interval_s=chosen.cache_interval_s) if store else None
     return Trunkline(
-        edge, chosen, namespace=namespace, name=name or f"python-{os.getpid()}", token=token, cache=cache, target=target
+        edge,
+        chosen,
+        namespace=namespace,
+        name=name or f"python-{os.getpid()}",
+        token=token,
+        cache=cache,
+        target=target,
+        locality=locality or NOWHERE,
     )
 
 

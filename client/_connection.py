@@ -15,6 +15,7 @@ import grpc.aio
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
 from trunkline.core.errors import InvalidArgument
+from trunkline.core.localities import NOWHERE
 from trunkline.core.model import (
     NO_LABELS,
     TTL_MS_MAX,
@@ -60,10 +61,11 @@ class Trunkline(RequestCalls, ScheduleCalls):
 
     def __init__(
         self, edge: Edge, options: ClientOptions, *, namespace: str, name: str, token: str | None = None,
-        cache: ViewCache | None = None, target: str = "",
+        cache: ViewCache | None = None, target: str = "", locality: Locality = NOWHERE,
     ) -> None:  # fmt: skip
         super().__init__(edge, options, namespace=namespace, name=name, token=token, target=target)
         self._cache = cache
+        self._locality = locality
         self._keeper = LeaseKeeper(self._link, edge.rng, self._new_backoff())
         self._watches = Watches(self._link, edge.clock, self._new_backoff(), options, client=name, cache=cache)
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
@@ -181,7 +183,7 @@ class Trunkline(RequestCalls, ScheduleCalls):
         return view
 
     async def channel(
-        self, service: str, *, load_balancing: LoadBalancing = "round_robin", hash_header: str = "",
+        self, service: str, *, load_balancing: LoadBalancing | None = None, hash_header: str = "",
         selector: Selector | None = None, protocol: str = "grpc", connect_timeout_s: float = 5.0,
         credentials: grpc.ChannelCredentials | None = None, namespace: str | None = None,
         timeout_s: float | None = None, on_call: Callable[[SentCall], None] | None = None,
@@ -195,7 +197,8 @@ class Trunkline(RequestCalls, ScheduleCalls):
         """
         options = ChannelOptions(
             load_balancing=load_balancing, hash_header=hash_header, protocol=protocol,
-            connect_timeout_s=connect_timeout_s, policy=policy, fallback=fallback, fallback_on=fallback_on,
+            connect_timeout_s=connect_timeout_s, locality=self._locality, caller=self._name, policy=policy,
+            fallback=fallback, fallback_on=fallback_on,
         )  # fmt: skip
         view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
         edge, where = self._edge, view.namespace
@@ -207,7 +210,6 @@ class Trunkline(RequestCalls, ScheduleCalls):
             view, partial(self._dial_instance, credentials), edge.rng, self._guard, options, clock=edge.clock,
             on_call=on_call,
             surroundings=Surroundings(
-                caller=self._name,
                 open_service=another,
                 report=partial(self._report, where) if self._options.report_outcomes != "never" else None,
                 reports_all=self._options.report_outcomes == "always",
@@ -242,7 +244,10 @@ class Trunkline(RequestCalls, ScheduleCalls):
         choice.endpoint.address`.
         """
         view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
-        return Chooser(view, self._edge.rng, self._guard, load_balancing=load_balancing, protocol=protocol)
+        return Chooser(
+            view, self._edge.rng, self._guard, load_balancing=load_balancing, protocol=protocol, clock=self._edge.clock,
+            locality=self._locality, caller=self._name,
+        )  # fmt: skip
 
     async def resolve(
         self, service: str, *, selector: Selector | None = None, namespace: str | None = None

@@ -72,8 +72,8 @@ def _static(ask: Ask, policy: Fallback) -> Committed | None:
 
 
 async def _from_subset(caller: Caller, ask: Ask, subset: str) -> Committed:
-    """One attempt. The service's breaker is not asked: it may be the reason why this is done."""
-    sent = await caller.send(ask, 0, None, tried=set(), timeout_s=None, subset=subset)
+    """One attempt."""
+    sent = await caller.send(ask, 0, tried=set(), timeout_s=None, subset=subset)
     return await Committed.of(sent.call, streams_out=ask.method.streams_out)
 
 

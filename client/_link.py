@@ -17,6 +17,7 @@ from trunkline.api.v1 import (
     events_pb2_grpc,
     registry_pb2_grpc,
     schedules_pb2_grpc,
+    traffic_pb2_grpc,
 )
 from trunkline.core.errors import DeadlineExceeded, TrunklineError, Unreachable
 
@@ -44,6 +45,7 @@ class Stubs(NamedTuple):
     events: events_pb2_grpc.EventServiceAsyncStub
     schedules: schedules_pb2_grpc.ScheduleServiceAsyncStub
     admin: admin_pb2_grpc.AdminServiceAsyncStub
+    traffic: traffic_pb2_grpc.TrafficServiceAsyncStub
 
 
 class Attempt(NamedTuple):
@@ -67,6 +69,7 @@ def stubs_on(channel: ControlChannel) -> Stubs:
         discovery=discovery_pb2_grpc.DiscoveryServiceStub(real),
         events=events_pb2_grpc.EventServiceStub(real),
         schedules=schedules_pb2_grpc.ScheduleServiceStub(real),
+        traffic=traffic_pb2_grpc.TrafficServiceStub(real),
         admin=admin_pb2_grpc.AdminServiceStub(real),
     )
 

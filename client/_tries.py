@@ -9,18 +9,19 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from trunkline.core.call_chain import Ticket
 from trunkline.core.clock import Clock, Rng
-from trunkline.core.errors import CircuitOpen, TrunklineError
+from trunkline.core.errors import CircuitOpen, LimitExceeded
 
 from ._attempts import Attempts, Failure, Stop, pushback_of
 from ._balancer import Candidate
 from ._channel_options import ChannelOptions
 from ._committed import Committed
 from ._fallback import answered_otherwise
-from ._guards import Guards, Permit
+from ._guards import Guards
 from ._multicallable import Method, Rpc
 from ._request_buffer import RequestBuffer
-from ._rpc import NotSent, number_of, refused
+from ._rpc import NotSent, number_of
 
 CUT_OFF_SLACK_S = 0.01
 """gRPC's clock and the loop's may differ by so much in when a timeout was over."""
@@ -54,13 +55,13 @@ class Ask:
 class Sent:
     """An attempt that was sent."""
 
-    __slots__ = ("_clock", "_permits", "call", "candidate", "verdict")
+    __slots__ = ("_guards", "_ticket", "call", "candidate", "verdict")
 
-    def __init__(self, candidate: Candidate, call: Any, clock: Clock, *permits: Permit | None) -> None:
+    def __init__(self, candidate: Candidate, call: Any, ticket: Ticket | None, guards: Guards) -> None:
         self.candidate = candidate
         self.call = call
-        self._clock = clock
-        self._permits = permits
+        self._ticket = ticket
+        self._guards = guards
         self.verdict: grpc.StatusCode | None = None
         """In place of what gRPC says of it: it was cancelled here, because it took too long."""
 
@@ -72,10 +73,14 @@ class Sent:
     def told(self, code: grpc.StatusCode | None) -> grpc.StatusCode | None:
         """It has ended: tell the breakers that let it through. What its code stands for."""
         code = self.verdict or code
-        for permit in self._permits:
-            if permit is not None:
-                permit.end(number_of(code), self._clock)
+        if self._ticket is not None:
+            self._ticket.end(*self._guards.outcomes_of(number_of(code)))
         return code
+
+    @property
+    def counted(self) -> bool:
+        """It is in flight by its ticket."""
+        return self._ticket is not None
 
 
 class Caller(Protocol):
@@ -89,13 +94,12 @@ class Caller(Protocol):
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]: ...
 
     async def send(
-        self, ask: Ask, before: int, permit: Permit | None, *, tried: set[Candidate], timeout_s: float | None,
-        subset: str = "",
-    ) -> Sent:  # fmt: skip
+        self, ask: Ask, before: int, *, tried: set[Candidate], timeout_s: float | None, subset: str = ""
+    ) -> Sent:
         """Find an endpoint, other than those that were tried if there is one, and send it the request there.
 
-        `before` are the attempts before this one. Whatever comes of it, the service's breaker is told. NotSent when
-        there is no endpoint.
+        `before` are the attempts before this one. `subset` is the part of the service that is meant, if it is not what
+        the policy's split says. NotSent when it is not let through, or there is no endpoint.
         """
 
     async def method_of(self, service: str, method: Rpc) -> Method:
@@ -134,7 +138,7 @@ class Tries:
             try:
                 return await self._attempt()
             except NotSent as error:
-                if isinstance(error.why, CircuitOpen):
+                if isinstance(error.why, CircuitOpen | LimitExceeded):
                     raise last or error from None
                 over = error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._ask.left_s() != 0
                 last, failure = error, Failure(number_of(error.code), cut_off=over)
@@ -162,16 +166,10 @@ class Tries:
 
     async def _attempt(self) -> Committed:
         guards, ask = self._caller.guards, self._ask
-        try:
-            permit = guards.begin(self._caller.clock)
-        except TrunklineError as error:
-            raise refused(error) from None
         guards.counts.attempts += 1
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        sent = await self._caller.send(
-            ask, self._attempts.failed, permit, tried=self._tried, timeout_s=self._per_try_s or None
-        )
+        sent = await self._caller.send(ask, self._attempts.failed, tried=self._tried, timeout_s=self._per_try_s or None)
         self._tried.add(sent.candidate)
         self._show(sent)
         timer = loop.call_at(began_s + self._per_try_s, sent.cut_off) if self._per_try_s else None

@@ -500,7 +500,7 @@ class SyncTrunkline(SyncConnection):
         self,
         service: str,
         *,
-        load_balancing: LoadBalancing = "round_robin",
+        load_balancing: LoadBalancing | None = None,
         hash_header: str = "",
         selector: Selector | None = None,
         protocol: str = "grpc",

@@ -11,7 +11,7 @@ import cython
 from libc.stdint cimport int64_t, uint64_t
 
 from trunkline.core.clock cimport Clock
-from trunkline.core.window cimport Sums, Window
+from trunkline.core.window cimport Sums
 
 from trunkline.core.window import SLIDING_WINDOW_SIZE_MAX, Counts, CountWindow, TimeWindow
 

@@ -1,7 +1,8 @@
 from collections.abc import Container, Sequence
-from typing import Final, Protocol, Self, TypeAlias, final
+from typing import Final, Self, final
 
 from trunkline.core.clock import Clock, Rng
+from trunkline.core.evaluator import AnyBreaker
 from trunkline.core.policy import LoadBalancingPolicy
 
 SLOTS_MAX: Final[int]
@@ -10,12 +11,6 @@ MAX_REQUESTS: Final[str]
 MAX_REQUESTS_PER_ENDPOINT: Final[str]
 CIRCUIT_BREAKER: Final[str]
 ENDPOINT_CIRCUIT_BREAKER: Final[str]
-
-class AnyBreaker(Protocol):
-    def admit(self, now_ns: int, /) -> int: ...
-    def record(self, permit: int, outcome: int, duration_ns: int, now_ns: int, /) -> None: ...
-
-LevelOf: TypeAlias = tuple[int, Sequence[int], Sequence[int], Sequence[str]]
 
 @final
 class InFlight:
@@ -40,12 +35,16 @@ class InFlight:
 class Ticket:
     started_ns: int
     slot: int
-    def end(self, outcome: int) -> int: ...
+    def end(self, outcome: int, endpoint_outcome: int = 0) -> int: ...
 
 @final
 class CallChain:
     def __new__(
-        cls, in_flight: InFlight, rng: Rng, load_balancing: LoadBalancingPolicy, levels: Sequence[LevelOf]
+        cls,
+        in_flight: InFlight,
+        rng: Rng,
+        load_balancing: LoadBalancingPolicy,
+        levels: Sequence[tuple[int, Sequence[int], Sequence[int], Sequence[str]]],
     ) -> Self: ...
     def begin(self, hash: int | None = None, avoid: Container[int] | None = None) -> Ticket | None: ...
     def pick(self, hash: int | None = None, avoid: Container[int] | None = None) -> int: ...

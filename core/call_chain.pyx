@@ -86,7 +86,8 @@ cdef class InFlight:
     """The calls of one caller to one service that are under way, at each endpoint and in all, and what bounds them.
 
     An endpoint has a slot as long as it is there and until its last call has ended. Breakers are those of
-    trunkline.core.breaker, or others with their `admit` and `record`. A limit of 0 sets none. Not to be shared by threads.
+    trunkline.core.breaker, or others with their `admit` and `record`. A limit of 0 sets none. Not to be shared by
+    threads.
     """
 
     cdef uint32_t* _active
@@ -250,18 +251,23 @@ cdef class Ticket:
     cdef readonly uint32_t slot
     cdef bint _ended
 
-    def end(self, int outcome):
-        """Report how the call ended, an Outcome; how long it took, in nanoseconds. ValueError when it was reported."""
+    def end(self, int outcome, int endpoint_outcome=0):
+        """Report how the call ended, an Outcome; how long it took, in nanoseconds. ValueError when it was reported.
+
+        `endpoint_outcome` is what the endpoint's breaker is told, if that counts other codes; 0 tells it the same.
+        """
         if self._ended:
             raise ValueError("this call has ended already")
-        if outcome < SUCCESS or outcome > CANCELLED:
-            raise ValueError(f"{outcome} is no Outcome")
+        if endpoint_outcome == 0:
+            endpoint_outcome = outcome
+        if outcome < SUCCESS or outcome > CANCELLED or endpoint_outcome < SUCCESS or endpoint_outcome > CANCELLED:
+            raise ValueError(f"{outcome} or {endpoint_outcome} is no Outcome")
         self._ended = True
         cdef int64_t now_ns = self._in_flight._clock.now_ns()
         cdef int64_t took_ns = max(0, now_ns - self.started_ns)
         self._in_flight._count(self.slot, -1)
         if self._endpoint_breaker is not None:
-            _record(self._endpoint_breaker, self._endpoint_permit, outcome, took_ns, now_ns)
+            _record(self._endpoint_breaker, self._endpoint_permit, endpoint_outcome, took_ns, now_ns)
         if self._breaker is not None:
             _record(self._breaker, self._permit, outcome, took_ns, now_ns)
         return took_ns
@@ -312,8 +318,8 @@ cdef class Picker:
 
     cdef int _make(self, InFlight in_flight, load_balancing, weights, hosts) except -1:
         if self._algorithm == ROUND_ROBIN:
-            # A random start: callers that learn of the same state at the same time should not all begin with the same one.
-            self._round_robin = RoundRobin(weights, start=self._rng.next_below(self._weight))
+            # A random start: callers that learn of the same state at once should not all begin with the same one.
+            self._round_robin = RoundRobin(weights, start=self._rng.next_below(self._count))
         elif self._algorithm == RANDOM:
             self._random = Random(self._count, self._rng)
         elif self._algorithm == WEIGHTED_RANDOM:
@@ -361,14 +367,14 @@ cdef class Picker:
 cdef class CallChain:
     """Sends calls to the endpoints of one pool.
 
-    `levels` are (percent of the calls, slots, weights, hosts) of those that are equally near; the percents add up to 100.
-    `load_balancing` is a trunkline.core.policy.LoadBalancingPolicy.
+    `levels` are (percent of the calls, slots, weights, hosts) of those that are equally near; the percents add up to
+    100. `load_balancing` is a trunkline.core.policy.LoadBalancingPolicy.
 
-    What an endpoint's limit, its breaker or the bound of hashing does not let through goes to another: the next picks, then
-    whoever is found when all are looked at. With hashing the next one is the next on the ring or in the table, so a key that
-    is sent away is always sent to the same one.
+    What an endpoint's limit, its breaker or the bound of hashing does not let through goes to another: the next picks,
+    then whoever is found when all are looked at. With hashing the next one is the next on the ring or in the table, so
+    a key that is sent away is always sent to the same one.
 
-    ValueError: no levels, or one with nobody in it.
+    ValueError: no levels, one with nobody in it, or percents that do not add up to 100.
     """
 
     cdef InFlight _in_flight

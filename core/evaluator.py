@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from trunkline.core.breaker import Breaker, State
+from trunkline.core.breaker import Breaker, Outcome, State
 from trunkline.core.call_chain import CallChain, InFlight, Ticket
 from trunkline.core.clock import Rng
 from trunkline.core.hashing import xxh64
+from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Locality
-from trunkline.core.placement import ANY, NOWHERE, Candidate, Exclusion, Level, Placement, Pool, Verdict
+from trunkline.core.placement import ANY, Candidate, Exclusion, Level, Placement, Pool, Verdict
 from trunkline.core.policy import HASHING, Destination, Policy
 from trunkline.core.selector import Selector
 from trunkline.core.splits import Decision, Metadata, Splitter, key_of
@@ -19,6 +20,23 @@ NO_INSTANCE = "no_instance"
 """A refusal besides those of trunkline.core.call_chain: nobody is there."""
 
 ANYWHERE = Decision(None, "")
+
+
+class AnyBreaker(Protocol):
+    """What guards calls: trunkline.core.breaker's, or another that is asked and told the same."""
+
+    def admit(self, now_ns: int, /) -> int:
+        """A permit, or -1."""
+
+    def record(self, permit: int, outcome: Outcome, duration_ns: int, now_ns: int, /) -> None:
+        """How the call of a permit ended."""
+
+
+class Picked(NamedTuple):
+    """Who gets a call, and out of how many."""
+
+    candidate: Candidate
+    members: int
 
 
 class Explanation(NamedTuple):
@@ -98,6 +116,16 @@ class Evaluator:
     ) -> Candidate | None:
         chain = self.chain(decision.destination)
         return None if chain is None else self._by_slot[chain.pick(self.hash_of(metadata, key), avoid)]
+
+    def pick_from(self, metadata: Metadata | None = None, key: bytes | None = None) -> Picked | None:
+        """As `pick`, with the number of those that it could have been."""
+        metadata = None if metadata is None else tuple(metadata)
+        decision = self.decide(metadata, key)
+        picked = self._pick(decision, metadata, key, None)
+        pool = self.placement.pool(decision.destination)
+        if picked is None or pool is None:
+            return None
+        return Picked(picked, sum(len(level.members) for level in pool.levels))
 
     def begin(
         self,

@@ -75,7 +75,7 @@ class Splitter:
     def destinations(self) -> list[Destination | None]:
         """All that calls may go to."""
         matched: list[Destination | None] = [match.destination for match in self._matches]
-        return [*matched, *(self._destinations or [None])]
+        return [*matched, *self._destinations] if self._destinations else [*matched, None]
 
     def choose(self, metadata: Metadata | None, key: bytes | None, caller: bytes, rng: Rng) -> Decision:
         """Where a call goes. `key` stands in for what it would stick to."""

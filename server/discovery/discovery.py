@@ -11,6 +11,7 @@ from trunkline.core.clock import Clock, Rng
 from ..registry.changes import RegistryStep
 from . import wire
 from .catalogue import Catalogue
+from .evaluation import Policies
 from .header import ResponseHeaders
 from .outcomes import Outcomes
 from .picker import PickerConfig, Pickers
@@ -49,6 +50,7 @@ class Discovery:
         clock: Clock,
         rng: Rng,
         config: DiscoveryConfig | None = None,
+        policies: Policies | None = None,
     ) -> None:
         config = config or DiscoveryConfig()
         encoded = wire.EncodedInstances(instances_max=config.encoded_instances_max)
@@ -64,7 +66,7 @@ class Discovery:
             config=config.watches,
         )
         self.headers = ResponseHeaders(journal_id, incarnation, lambda: self.watches.hub.revision)
-        self.pickers = Pickers(registry, rng, config.pickers)
+        self.pickers = Pickers(registry, rng, config.pickers, clock=clock, policies=policies)
         self.catalogue = Catalogue(registry)
         self.outcomes = Outcomes(outcomes_max=config.outcomes_max)
         self._resolver = Resolver(

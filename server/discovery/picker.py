@@ -1,37 +1,24 @@
-"""Picks for clients without an SDK: for each service, selector and policy one picker until the service changes."""
+"""Picks for clients without an SDK: core's evaluator, kept for each service, selector and place until one changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from trunkline.core.clock import Rng
+from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument, NoInstance, NotSupported
-from trunkline.core.maglev import Maglev
-from trunkline.core.model import RegisteredInstance
-from trunkline.core.ring import Ring
-from trunkline.core.selection import Random, RoundRobin, WeightedRandom
+from trunkline.core.evaluator import Evaluator
+from trunkline.core.localities import NOWHERE
+from trunkline.core.model import Locality, RegisteredInstance
+from trunkline.core.policy import HASHING, Algorithm, Policy
 from trunkline.core.selector import Selector
 
 from ..registry.changes import RegistryChange
+from .evaluation import NoPolicies, Policies, evaluator_of
 from .registry_view import RegistryView
-from .resolver import matching
 
-
-class LoadBalancing(IntEnum):
-    """Values are the contract's; UNSPECIFIED is taken as ROUND_ROBIN before."""
-
-    ROUND_ROBIN = 1
-    RANDOM = 2
-    WEIGHTED_RANDOM = 3
-    LEAST_REQUEST = 4
-    RING_HASH = 5
-    MAGLEV = 6
-
-
-HASHING = frozenset({LoadBalancing.RING_HASH, LoadBalancing.MAGLEV})
+NO_METADATA: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +28,9 @@ class PickerConfig:
     entries_max: int = 8_000_000
     """Instances and table entries of all pickers together; the ones made first go first."""
     maximum_ring_size: int = 65_536
-    """Smaller than Envoy's default: a ring is built on the loop."""
+    """Whatever a policy says: a ring is built on the loop."""
     maglev_table_size: int = 65_537
-    """Envoy's default."""
+    """Envoy's default; in place of a larger one that a policy says."""
 
 
 class Picked(NamedTuple):
@@ -53,87 +40,124 @@ class Picked(NamedTuple):
     candidates: int
 
 
-class _Picker(NamedTuple):
-    instances: Sequence[RegisteredInstance]
-    pick: Callable[[bytes], int]
-    entries: int
+class _Kept:
+    """An evaluator, and what it was made for."""
+
+    __slots__ = ("entries", "evaluator", "policy")
+
+    def __init__(self, policy: Policy, evaluator: Evaluator) -> None:
+        self.policy = policy
+        self.evaluator = evaluator
+        self.entries = 0
+        """As they were last counted."""
+
+
+_Key = tuple[str, Algorithm | None, Locality]
 
 
 class Pickers:
-    """Chooses among the best that there are: SERVING before DEGRADED before STALE."""
+    """Chooses as the service's policy says."""
 
-    def __init__(self, registry: RegistryView, rng: Rng, config: PickerConfig | None = None) -> None:
+    def __init__(
+        self,
+        registry: RegistryView,
+        rng: Rng,
+        config: PickerConfig | None = None,
+        *,
+        clock: Clock,
+        policies: Policies | None = None,
+    ) -> None:
         self._registry = registry
         self._rng = rng
         self._config = config or PickerConfig()
-        self._kept: dict[tuple[str, str], dict[tuple[str, LoadBalancing], _Picker]] = {}
+        self._clock = clock
+        self._policies = policies or NoPolicies()
+        self._kept: dict[tuple[str, str], dict[_Key, _Kept]] = {}
         self.entries = 0
         """Instances and table entries of all pickers that are kept."""
 
     def pick(
-        self, namespace: str, service: str, selector: Selector, policy: LoadBalancing, hash_key: str = ""
+        self,
+        namespace: str,
+        service: str,
+        selector: Selector,
+        load_balancing: Algorithm | None = None,
+        hash_key: str = "",
+        *,
+        metadata: Mapping[str, str] = NO_METADATA,
+        locality: Locality = NOWHERE,
     ) -> Picked:
-        """One instance. Raises NoInstance, InvalidArgument (a hash key is missing), NotSupported (LEAST_REQUEST)."""
-        if policy is LoadBalancing.LEAST_REQUEST:
+        """One instance. `load_balancing` takes the place of the policy's, `hash_key` of what it hashes and sticks to.
+
+        Raises NoInstance, InvalidArgument (a hash key is missing), NotSupported (LEAST_REQUEST was asked for; a policy
+        that says it is taken as if no call were in flight).
+        """
+        if load_balancing is Algorithm.LEAST_REQUEST:
             raise NotSupported("LEAST_REQUEST needs to see the calls, which go past the server: pick in the client")
-        if policy in HASHING and not hash_key:
-            raise InvalidArgument.of("hash_key", f"required with {policy.name}", hash_key)
-        picker = self._picker(namespace, service, selector, policy)
-        if not picker.instances:
+        name = (namespace, service)
+        key = (selector.canonical(), load_balancing, locality)
+        kept = self._usable(name, key) or self._make(name, key, selector)
+        said, stands_for = tuple(metadata.items()), hash_key.encode() or None
+        if load_balancing in HASHING and kept.evaluator.hash_of(said, stands_for) is None:
+            raise InvalidArgument.of("hash_key", f"required with {load_balancing.name}", hash_key)
+        picked = kept.evaluator.pick_from(said, stands_for)
+        if picked is None:
             raise NoInstance(f"no instance of {service!r} in namespace {namespace!r} matches")
-        return Picked(picker.instances[picker.pick(hash_key.encode())], len(picker.instances))
+        self._count(name, key, kept)
+        return Picked(picked.candidate.instance, picked.members)
 
-    def _picker(self, namespace: str, service: str, selector: Selector, policy: LoadBalancing) -> _Picker:
-        key = (selector.canonical(), policy)
-        of_service = self._kept.get((namespace, service))
-        kept = None if of_service is None else of_service.get(key)
+    def _usable(self, name: tuple[str, str], key: _Key) -> _Kept | None:
+        kept = self._kept.get(name, {}).get(key)
         if kept is None:
-            kept = self._make(best_tier(matching(self._registry, namespace, service, selector)), policy)
-            if kept.instances:  # that there is none is found out quickly, and any name can be asked for
-                self._keep((namespace, service), key, kept)
-        return kept
+            return None
+        policy = self._policies.effective(*name)
+        due_ns = kept.evaluator.next_ns
+        fresh = due_ns is None or self._clock.time_ns() < due_ns
+        return kept if fresh and (policy is kept.policy or policy == kept.policy) else None
 
-    def _make(self, instances: Sequence[RegisteredInstance], policy: LoadBalancing) -> _Picker:
-        if not instances:
-            return _Picker((), lambda _: 0, 0)
-        weights = [registered.instance.weight for registered in instances]
-        if policy in HASHING:
-            # Envoy hashes a host by its address; so an instance keeps its place when it registers again.
-            hosts = [registered.instance.endpoints[0].address for registered in instances]
-            table: Ring | Maglev
-            if policy is LoadBalancing.RING_HASH:
-                table = Ring(hosts, weights, maximum_ring_size=self._config.maximum_ring_size)
-            else:
-                table = Maglev(hosts, weights, table_size=self._config.maglev_table_size)
-            return _Picker(instances, table.locate_key, len(instances) + table.size)
-        choose = self._selection(policy, weights).pick
-        return _Picker(instances, lambda _: choose(), len(instances))
+    def _make(self, name: tuple[str, str], key: _Key, selector: Selector) -> _Kept:
+        policy = self._policies.effective(*name)
+        evaluator = evaluator_of(
+            self._registry,
+            *name,
+            self._bounded(policy, key[1]),
+            selector=selector,
+            rng=self._rng,
+            clock=self._clock,
+            where=key[2],
+        )
+        return _Kept(policy, evaluator)
 
-    def _selection(self, policy: LoadBalancing, weights: Sequence[int]) -> RoundRobin | Random | WeightedRandom:
-        if policy is LoadBalancing.RANDOM:
-            return Random(len(weights), self._rng)
-        if policy is LoadBalancing.WEIGHTED_RANDOM:
-            return WeightedRandom(weights, self._rng)
-        # A picker is made anew with every change: if each began at the first, that would get more than its share.
-        return RoundRobin(weights, start=self._rng.below(len(weights)))
+    def _bounded(self, policy: Policy, override: Algorithm | None) -> Policy:
+        said, config = policy.load_balancing, self._config
+        largest = min(said.maximum_ring_size, config.maximum_ring_size)
+        balancing = replace(
+            said,
+            algorithm=override or said.algorithm,
+            maximum_ring_size=largest,
+            minimum_ring_size=min(said.minimum_ring_size, largest),
+            table_size=min(said.table_size, config.maglev_table_size),
+        )
+        return replace(policy, load_balancing=balancing)
 
-    def _keep(self, service: tuple[str, str], key: tuple[str, LoadBalancing], picker: _Picker) -> None:
-        self._kept.setdefault(service, {})[key] = picker
-        self.entries += picker.entries
+    def _count(self, name: tuple[str, str], key: _Key, kept: _Kept) -> None:
+        """Keep it, with the tables that it has made by now, as far as there is room."""
+        of_service = self._kept.setdefault(name, {})
+        before = of_service.get(key)
+        entries = kept.evaluator.entries
+        if before is kept and entries == kept.entries:
+            return
+        self.entries += entries - (0 if before is None else before.entries)
+        kept.entries = entries
+        of_service[key] = kept
         while self.entries > self._config.entries_max:
             self._forget(next(iter(self._kept)))
 
     def _forget(self, service: tuple[str, str]) -> None:
-        for picker in self._kept.pop(service, {}).values():
-            self.entries -= picker.entries
+        for kept in self._kept.pop(service, {}).values():
+            self.entries -= kept.entries
 
     def apply(self, changes: Iterable[RegistryChange]) -> None:
         """These instances changed: their services' pickers are made anew when they are next asked for."""
         for change in changes:
             self._forget((change.namespace, change.service))
-
-
-def best_tier(instances: Sequence[RegisteredInstance]) -> Sequence[RegisteredInstance]:
-    """Those of the best status there is."""
-    best = min((registered.status for registered in instances), default=None)
-    return [registered for registered in instances if registered.status is best]

@@ -10,6 +10,7 @@ import grpc
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, discovery_pb2
 from trunkline.api.v1.discovery_pb2_grpc import DiscoveryServiceServicer
+from trunkline.core.policy import Algorithm
 from trunkline.server.chain.call import principal_of
 from trunkline.server.security.principal import Resource, Verb, authorize
 from trunkline.server.transport.sink import SinkConfig, sink_of
@@ -18,7 +19,6 @@ from .applied import LateWatcher
 from .catalogue import ServiceSummary
 from .discovery import Discovery
 from .outcomes import Reported
-from .picker import LoadBalancing
 from .watch_stream import serve_watches
 
 PAGE_SIZE_DEFAULT = 1_000
@@ -42,8 +42,10 @@ class DiscoveryService(DiscoveryServiceServicer):
             request.namespace,
             request.service,
             convert.selector_from(request.selector),
-            LoadBalancing(request.load_balancing or LoadBalancing.ROUND_ROBIN),
+            Algorithm(request.load_balancing) if request.load_balancing else None,
             request.hash_key,
+            metadata=request.metadata,
+            locality=convert.locality_from(request.locality),
         )
         return discovery_pb2.PickResponse(
             header=self._discovery.headers.message(),

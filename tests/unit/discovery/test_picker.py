@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from reference.registry_facts import Journal, instance
-from trunkline.core.clock import Rng
+from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import InvalidArgument, NoInstance, NotSupported
 from trunkline.core.model import Declared, Endpoint
+from trunkline.core.policy import Algorithm
 from trunkline.core.selector import Selector
-from trunkline.server.discovery.picker import LoadBalancing, PickerConfig, Pickers
+from trunkline.server.discovery.picker import PickerConfig, Pickers
 from trunkline.server.registry.fold import RegistryFold
 
 ANY = Selector()
@@ -23,7 +24,7 @@ class Registry:
 
     def __init__(self, config: PickerConfig | None = None) -> None:
         self.fold = RegistryFold(collecting=True)
-        self.pickers = Pickers(self.fold, Rng(3), config)
+        self.pickers = Pickers(self.fold, Rng(3), config, clock=ManualClock())
         self.journal = Journal()
 
     def register(self, name: str, service: str = "orders", **fields: Any) -> None:
@@ -36,10 +37,10 @@ class Registry:
         changes, self.fold.changes = self.fold.changes, []
         self.pickers.apply(changes)
 
-    def pick(self, policy: LoadBalancing = LoadBalancing.ROUND_ROBIN, key: str = "", service: str = "orders") -> str:
+    def pick(self, policy: Algorithm = Algorithm.ROUND_ROBIN, key: str = "", service: str = "orders") -> str:
         return self.pickers.pick("default", service, ANY, policy, key).instance.instance.id
 
-    def picks(self, policy: LoadBalancing, count: int) -> Counter[str]:
+    def picks(self, policy: Algorithm, count: int) -> Counter[str]:
         return Counter(self.pick(policy, f"key {number}") for number in range(count))
 
 
@@ -52,7 +53,7 @@ def registry() -> Registry:
 
 
 def test_round_robin_goes_by_weight(registry: Registry) -> None:
-    assert registry.picks(LoadBalancing.ROUND_ROBIN, 50) == {"a": 10, "b": 10, "c": 30}
+    assert registry.picks(Algorithm.ROUND_ROBIN, 50) == {"a": 10, "b": 10, "c": 30}
 
 
 def test_round_robin_is_fair_although_it_begins_anew_with_every_change(registry: Registry) -> None:
@@ -64,14 +65,14 @@ def test_round_robin_is_fair_although_it_begins_anew_with_every_change(registry:
 
 
 def test_weighted_random_goes_by_weight_and_random_does_not(registry: Registry) -> None:
-    weighted = registry.picks(LoadBalancing.WEIGHTED_RANDOM, 5_000)
+    weighted = registry.picks(Algorithm.WEIGHTED_RANDOM, 5_000)
     assert 2_700 < weighted["c"] < 3_300
-    plain = registry.picks(LoadBalancing.RANDOM, 5_000)
+    plain = registry.picks(Algorithm.RANDOM, 5_000)
     assert 1_400 < plain["c"] < 1_950
 
 
-@pytest.mark.parametrize("policy", [LoadBalancing.RING_HASH, LoadBalancing.MAGLEV])
-def test_hashing_keeps_a_key_where_it_is(registry: Registry, policy: LoadBalancing) -> None:
+@pytest.mark.parametrize("policy", [Algorithm.RING_HASH, Algorithm.MAGLEV])
+def test_hashing_keeps_a_key_where_it_is(registry: Registry, policy: Algorithm) -> None:
     keys = [f"user {number}" for number in range(200)]
     before = {key: registry.pick(policy, key) for key in keys}
     assert len(set(before.values())) == 3
@@ -82,27 +83,27 @@ def test_hashing_keeps_a_key_where_it_is(registry: Registry, policy: LoadBalanci
     assert len(strays) <= 15, "shares are rounded anew, which moves a few others; not more"
 
 
-@pytest.mark.parametrize("policy", [LoadBalancing.RING_HASH, LoadBalancing.MAGLEV])
-def test_hashing_needs_a_key(registry: Registry, policy: LoadBalancing) -> None:
+@pytest.mark.parametrize("policy", [Algorithm.RING_HASH, Algorithm.MAGLEV])
+def test_hashing_needs_a_key(registry: Registry, policy: Algorithm) -> None:
     with pytest.raises(InvalidArgument, match="hash_key"):
         registry.pick(policy)
 
 
 def test_least_request_is_refused(registry: Registry) -> None:
     with pytest.raises(NotSupported):
-        registry.pick(LoadBalancing.LEAST_REQUEST)
+        registry.pick(Algorithm.LEAST_REQUEST)
 
 
 def test_the_best_that_there_are_are_picked(registry: Registry) -> None:
     a, b, c = (f"instance/default/orders/{name}" for name in "abc")
     registry.apply(registry.journal.declared(a, Declared.DEGRADED))
     registry.apply(registry.journal.lapsed(b, 2))
-    assert set(registry.picks(LoadBalancing.RANDOM, 50)) == {"c"}
+    assert set(registry.picks(Algorithm.RANDOM, 50)) == {"c"}
     registry.apply(registry.journal.removed(c))
-    assert set(registry.picks(LoadBalancing.RANDOM, 50)) == {"a"}
+    assert set(registry.picks(Algorithm.RANDOM, 50)) == {"a"}
     registry.apply(registry.journal.removed(a))
-    assert set(registry.picks(LoadBalancing.RANDOM, 50)) == {"b"}, "stale behind every live one, but not gone"
-    assert registry.pickers.pick("default", "orders", ANY, LoadBalancing.RANDOM).candidates == 1
+    assert set(registry.picks(Algorithm.RANDOM, 50)) == {"b"}, "stale behind every live one, but not gone"
+    assert registry.pickers.pick("default", "orders", ANY, Algorithm.RANDOM).candidates == 1
     registry.apply(registry.journal.removed(b))
     with pytest.raises(NoInstance):
         registry.pick()
@@ -110,7 +111,7 @@ def test_the_best_that_there_are_are_picked(registry: Registry) -> None:
 
 def test_nobody_matches(registry: Registry) -> None:
     with pytest.raises(NoInstance):
-        registry.pickers.pick("default", "orders", Selector(version="^2.0.0"), LoadBalancing.RANDOM)
+        registry.pickers.pick("default", "orders", Selector(version="^2.0.0"), Algorithm.RANDOM)
     with pytest.raises(NoInstance):
         registry.pick(service="nowhere")
 
@@ -123,5 +124,5 @@ def test_what_is_kept_is_bounded() -> None:
     for _ in range(2):
         assert {registry.pick(service=f"s{number}") for number in range(50)} <= {"a", "b"}
     assert registry.pickers.entries <= 100
-    registry.pick(LoadBalancing.MAGLEV, "key", service="s1")
+    registry.pick(Algorithm.MAGLEV, "key", service="s1")
     assert registry.pickers.entries <= 100, "larger than all that may be kept: used once"
