@@ -65,8 +65,8 @@ FACES = {
     "Trunkline": Face(
         "_connection",
         ("namespace", "name", "target", "register", "watch", "channel", "chooser", "resolve", "publish", "publisher",
-         "subscribe", "fetch", "update_subscription", "seek", "request", "request_counts", "schedule", "schedules",
-         "unschedule", "call"),
+         "subscribe", "fetch", "update_subscription", "seek", "request", "request_counts", "outcome_counts",
+         "schedule", "schedules", "unschedule", "call"),
         base="SyncConnection",
         parts=(
             ("_request_calls", "RequestCalls"),
