@@ -50,10 +50,10 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="breaker",
-        what="a breaker around a call, both readings of the clock included",
-        modules=("bench.micro.breaker",),
+        what="a breaker around a call, both readings of the clock included; what else stands around one",
+        modules=("bench.micro.breaker", "bench.micro.guards"),
         peers="an empty Cython method call in the same loop; pybreaker",
-        sizes="windows of 100 calls or 100 s",
+        sizes="windows of 100 calls or 100 s; 1,000 hosts",
     ),
     Benchmark(
         name="wire",

@@ -1,7 +1,9 @@
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from typing_extensions import disjoint_base
+
+from trunkline.core.policy import OutlierDetection
 
 class Detection(IntEnum):
     CONSECUTIVE_5XX = 0
@@ -18,14 +20,7 @@ class Volume(NamedTuple):
 
 @disjoint_base
 class OutlierCounts:
-    def __init__(
-        self,
-        *,
-        consecutive_5xx: int,
-        consecutive_gateway_failure: int,
-        consecutive_local_origin_failure: int,
-        split: bool,
-    ) -> None: ...
+    def __new__(cls, policy: OutlierDetection, *_: object) -> Self: ...
     def renumber(self, were: list[int]) -> None: ...
     def record(self, index: int, code: int, local_origin: bool, now_ns: int) -> bool: ...
     def outlier(self, index: int, detection: int, now_ns: int) -> bool: ...

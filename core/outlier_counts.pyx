@@ -55,10 +55,9 @@ cdef struct Tally:
 
 
 cdef class OutlierCounts:
-    """Counts by host, numbered from 0; none at first.
+    """Counts by host, numbered from 0; none at first. Made with a policy's OutlierDetection.
 
     A subclass says in `outlier` what is done when one has failed so often in a row; a threshold of 0 is never reached.
-    `split`: local origin failures are counted by themselves.
     """
 
     cdef Tally* _tallies
@@ -68,18 +67,11 @@ cdef class OutlierCounts:
     cdef uint32_t _consecutive_local_origin_failure
     cdef bint _split
 
-    def __init__(
-        self,
-        *,
-        uint32_t consecutive_5xx,
-        uint32_t consecutive_gateway_failure,
-        uint32_t consecutive_local_origin_failure,
-        bint split,
-    ):
-        self._consecutive_5xx = consecutive_5xx
-        self._consecutive_gateway_failure = consecutive_gateway_failure
-        self._consecutive_local_origin_failure = consecutive_local_origin_failure
-        self._split = split
+    def __cinit__(self, policy not None, *_):
+        self._consecutive_5xx = policy.consecutive_5xx
+        self._consecutive_gateway_failure = policy.consecutive_gateway_failure
+        self._consecutive_local_origin_failure = policy.consecutive_local_origin_failure
+        self._split = policy.split_external_local_origin_errors
 
     def __dealloc__(self):
         PyMem_Free(self._tallies)
@@ -156,7 +148,9 @@ cdef class OutlierCounts:
         return False
 
     def forgive(self, Py_ssize_t index, int detection):
-        """Let the failures in a row of one consecutive Detection begin anew."""
+        """Let the failures in a row of one consecutive Detection begin anew. IndexError: no such host."""
+        if not 0 <= index < self._size:
+            raise IndexError(f"no host {index}")
         if detection == CONSECUTIVE_5XX:
             self._tallies[index].consecutive_5xx = 0
         elif detection == CONSECUTIVE_GATEWAY_FAILURE:

@@ -176,7 +176,7 @@ class Placement:
         return Liveness(nobody=not part, unreachable=not reachable, stale=stale)
 
     def verdicts(self, destination: Destination | None = None) -> list[Verdict]:
-        """What becomes of each candidate in a call to a destination; without exclusions if and only if it is in the pool."""
+        """What becomes of each candidate in a call to a destination; without exclusions if and only if it can be picked."""
         pool = self.pool(destination)
         inside = (
             {member.candidate: (level, member) for level in pool.levels for member in level.members} if pool else {}
@@ -246,23 +246,22 @@ class Placement:
         """The best status that there is, and who of it is picked.
 
         Ejections give way when too few are left (https://www.envoyproxy.io/docs, "Panic threshold"), and when there would
-        be nobody.
+        be nobody, or only STALE ones.
         """
         reachable = [one for one in part if not one.out]
         tiers = _by_status(reachable or part)
-        threshold = self.policy.healthy_panic_threshold
-        for status, members in tiers.items():
-            everybody = [one for one in part if one.instance.status is status]
-            left = [one for one in members if not one.ejected]
-            enough = 100 * len(left) >= threshold * len(everybody)
-            if left and (enough or len(left) == len(members)):
-                return _Tier(status, everybody, left, panic=False, unreachable=not reachable)
+        live = [status for status in tiers if status is not Status.STALE] or list(tiers)
+        everybody = _by_status(part)
+        for status in live:
+            left = [one for one in tiers[status] if not one.ejected]
+            enough = 100 * len(left) >= self.policy.healthy_panic_threshold * len(everybody[status])
+            if left and (enough or len(left) == len(tiers[status])):
+                return _Tier(status, everybody[status], left, panic=False, unreachable=not reachable)
             if not enough:
-                return _Tier(status, everybody, members, panic=True, unreachable=not reachable)
-        for status, members in tiers.items():
-            everybody = [one for one in part if one.instance.status is status]
-            return _Tier(status, everybody, members, panic=True, unreachable=not reachable)
-        return None
+                return _Tier(status, everybody[status], tiers[status], panic=True, unreachable=not reachable)
+        if not live:
+            return None
+        return _Tier(live[0], everybody[live[0]], tiers[live[0]], panic=True, unreachable=not reachable)
 
     def _spread(self, tier: _Tier) -> tuple[list[Count], list[tuple[str, list[Candidate]]]]:
         """The levels of a tier with who is picked of each; small ones have gone into the next."""

@@ -56,7 +56,7 @@ class Splitter:
     """A split, of which only those destinations are left that can be called best.
 
     Better is who is not STALE and can be reached; of those that are equal, who has a share at all. So an outage moves the
-    calls of the destination that is down, and no others.
+    calls of the destination that is down, and no others. When none can be reached, other instances get the calls that can.
     """
 
     def __init__(self, split: Split, liveness: Callable[[Destination | None], Liveness]) -> None:
@@ -84,7 +84,7 @@ class Splitter:
             if all(holds(condition, metadata) for condition in match.conditions):
                 return Decision(match.destination, _match_reason(match))
         if not self._destinations:
-            nobody = "no destination has an instance" if self._split.destinations else "no match holds"
+            nobody = "no destination can be called" if self._split.destinations else "no match holds"
             return Decision(None, nobody)
         if key is None:
             key = key_of(self._split.sticky_on, metadata, caller)
@@ -110,7 +110,7 @@ class Splitter:
 def _best(destinations: Sequence[Destination], liveness: Callable[[Destination | None], Liveness]) -> list[Destination]:
     ranks = [(liveness(one), not one.weight) for one in destinations]
     best = min(ranks, default=None)
-    if best is None or best[0].nobody:
+    if best is None or best[0].nobody or (best[0].unreachable and not liveness(None).unreachable):
         return []
     return [one for one, rank in zip(destinations, ranks, strict=True) if rank == best]
 
