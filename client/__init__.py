@@ -11,8 +11,9 @@ from ._changes import Reset as Reset
 from ._changes import Stale as Stale
 from ._changes import Updated as Updated
 from ._channel import BalancedChannel as BalancedChannel
-from ._channel import EndpointState as EndpointState
-from ._channel import SentCall as SentCall
+from ._channel_options import ChannelPolicyState as ChannelPolicyState
+from ._channel_options import EndpointState as EndpointState
+from ._channel_options import SentCall as SentCall
 from ._chooser import Choice as Choice
 from ._chooser import Chooser as Chooser
 from ._connect import connect as connect
@@ -22,9 +23,15 @@ from ._delivery import Delivery as Delivery
 from ._edge import Edge as Edge
 from ._event import Event as Event
 from ._fork import ForkedProcess as ForkedProcess
+from ._guards import CallCounts as CallCounts
+from ._layers import AioRetryLayer as AioRetryLayer
+from ._layers import RetryLayer as RetryLayer
+from ._layers import attempts_before as attempts_before
+from ._layers import serving as serving
 from ._link import Stubs as Stubs
 from ._options import ClientOptions as ClientOptions
 from ._options import Tls as Tls
+from ._outcomes import OutcomeCounts as OutcomeCounts
 from ._policies import AppliedPolicy as AppliedPolicy
 from ._policies import BlastRadius as BlastRadius
 from ._policies import KeptPolicy as KeptPolicy

@@ -198,6 +198,16 @@ class Balancer:
         picked = self._current().pick(metadata, key, avoid=_slots_of(tried))
         return None if picked is None else self._by_slot[picked.slot]
 
+    def pick_of(
+        self, destination: Destination, *, metadata: Metadata | None = None, tried: Collection[Candidate] = ()
+    ) -> Candidate | None:
+        """As `pick`, of one destination whatever the split says."""
+        evaluator = self._current()
+        chain = evaluator.chain(destination)
+        if chain is None:
+            return None
+        return self._by_slot[chain.pick(evaluator.hash_of(metadata, None), _slots_of(tried))]
+
     def pick_another(self, tried: Collection[Candidate]) -> Candidate | None:
         """The best candidate that was not tried, of the same destination if there is one; None when all were."""
         left = [candidate for candidate in self._candidates.values() if candidate not in tried]
@@ -231,6 +241,15 @@ class Balancer:
     def candidate(self, ticket: Ticket) -> Candidate:
         """Where a call goes that was let through."""
         return self._by_slot[ticket.slot]
+
+    @property
+    def breaker(self) -> AnyBreaker | None:
+        """The breaker of the service."""
+        return self._calls.breaker
+
+    def endpoint_breaker(self, candidate: Candidate) -> AnyBreaker | None:
+        """The breaker of an endpoint."""
+        return self._calls.endpoint_breaker(candidate.slot)
 
     def begun(self, candidate: Candidate) -> None:
         """A call goes there."""

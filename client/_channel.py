@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -14,20 +13,34 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from trunkline.api.status import DETAILS_KEY, status_to
+from trunkline.core.breaker import Outcome
+from trunkline.core.breakers import make_breaker
+from trunkline.core.call_chain import CIRCUIT_BREAKER, ENDPOINT_CIRCUIT_BREAKER
 from trunkline.core.clock import Clock, Rng
-from trunkline.core.errors import NoInstance, TrunklineError, Unreachable
-from trunkline.core.localities import NOWHERE
-from trunkline.core.model import Locality, RegisteredInstance, Status
+from trunkline.core.errors import CircuitOpen, LimitExceeded, NoInstance, TrunklineError, Unreachable
+from trunkline.core.evaluator import NO_INSTANCE
+from trunkline.core.policy import PLAIN
 
-from ._balancer import Balancer, Candidate, LoadBalancing, plain_policy
+from ._balancer import Balancer, Candidate
 from ._changes import Change
+from ._channel_options import ChannelOptions, ChannelPolicyState, EndpointState, SentCall
+from ._channel_policy import ALONE, ChannelPolicy, Route, Surroundings, snapshot_of
 from ._fork import ForkGuard
-from ._multicallable import Method
+from ._multicallable import Method, Rpc
+from ._policy_call import (
+    PolicyCall,
+    PolicyStreamStreamCall,
+    PolicyStreamUnaryCall,
+    PolicyUnaryStreamCall,
+    PolicyUnaryUnaryCall,
+)
+from ._rpc import NotSent, code_of, refused
 from ._subchannel import Subchannel
 from ._tasks import Tasks
+from ._tries import Sent
 from ._view import View
 from ._waiting_call import (
+    WaitingCall,
     WaitingStreamStreamCall,
     WaitingStreamUnaryCall,
     WaitingUnaryStreamCall,
@@ -36,60 +49,26 @@ from ._waiting_call import (
 
 log = logging.getLogger("trunkline.client")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelOptions:
-    """How a channel picks and connects. Times in seconds."""
-
-    load_balancing: LoadBalancing = "round_robin"
-    """Among the endpoints of the best tier: SERVING before DEGRADED before STALE."""
-    hash_header: str = ""
-    """With ring_hash and maglev: the metadata key whose value is hashed; a call without it goes anywhere."""
-    protocol: str = "grpc"
-    """Of an instance's endpoints, the first that speaks this."""
-    connect_timeout_s: float = 5.0
-    """An endpoint that is not connected within this time is left out until it is."""
-    first_instance_within_s: float = 10.0
-    """A call without deadline waits so long for the first instance."""
-    locality: Locality = NOWHERE
-    """Where this process runs, for policies that prefer near instances."""
-    caller: str = ""
-    """This process's name, for policies that hash or split by who calls."""
-
-
-@dataclass(frozen=True, slots=True)
-class SentCall:
-    """A call that was sent to an instance and has ended. A call that goes to a second endpoint is two of these."""
-
-    instance: RegisteredInstance
-    address: str
-    code: grpc.StatusCode | None
-    """None for a call that was cancelled here."""
-    sent_ns: int
-    """Monotonic."""
-    ended_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointState:
-    """What the channel makes of one endpoint, and why."""
-
-    instance_id: str
-    address: str
-    status: Status
-    picked: bool
-    """Calls go there now."""
-    why: str
-    """When not: "connection refused", "connection lost", "behind better ones"; else empty."""
-    calls_in_flight: int
+WAITING_CALLS: dict[str, type[WaitingCall]] = {
+    "unary_unary": WaitingUnaryUnaryCall,
+    "unary_stream": WaitingUnaryStreamCall,
+    "stream_unary": WaitingStreamUnaryCall,
+    "stream_stream": WaitingStreamStreamCall,
+}
+POLICY_CALLS: dict[str, type[PolicyCall]] = {
+    "unary_unary": PolicyUnaryUnaryCall,
+    "unary_stream": PolicyUnaryStreamCall,
+    "stream_unary": PolicyStreamUnaryCall,
+    "stream_stream": PolicyStreamStreamCall,
+}
 
 
 class BalancedChannel(grpc.aio.Channel):
     """One subchannel per endpoint, connected when first picked, kept connected, and closed after its last call.
 
     A refused or lost connection takes its endpoint out of the picker at once, until it stands again. A call whose
-    endpoint could not be connected has not left and goes to another one, at most once to each, within its deadline; a
-    call that was sent is never sent again.
+    endpoint could not be connected has not left and goes to another one, at most once to each, within its deadline. What
+    was sent is sent again only if the service's policy says so.
     """
 
     def __init__(
@@ -102,6 +81,7 @@ class BalancedChannel(grpc.aio.Channel):
         *,
         clock: Clock,
         on_call: Callable[[SentCall], None] | None = None,
+        surroundings: Surroundings = ALONE,
     ) -> None:
         """`on_call` is told of every call when it has ended; what it raises is logged, and no affair of the call's."""
         self._view = view
@@ -111,14 +91,18 @@ class BalancedChannel(grpc.aio.Channel):
         self._guard = guard
         self._options = options
         self._tasks = Tasks()
-        policy = plain_policy(options.load_balancing, options.hash_header)
         self._balancer = Balancer(
-            policy, options.protocol, rng, clock=clock, where=options.locality, caller=options.caller
-        )
+            PLAIN, options.protocol, rng, clock=clock, where=options.locality, caller=options.caller,
+            make_breaker=lambda settings: make_breaker(settings, rng, clock.now_ns()),
+        )  # fmt: skip
         self._subchannels: dict[Candidate, Subchannel] = {}
         self._changed = asyncio.Event()
         self._had_instances = False
         self._closed = False
+        self._policy = ChannelPolicy(
+            self, self._tasks, options, rng, clock, service=view.service, surroundings=surroundings
+        )
+        self._adopt_policy()
         self._stop_listening = view.listen(self._view_changed)
 
     @property
@@ -142,17 +126,31 @@ class BalancedChannel(grpc.aio.Channel):
                 picked=one not in left_out,
                 why=left_out.get(one, ""),
                 calls_in_flight=one.active,
+                breaker=snapshot_of(self._balancer.endpoint_breaker(one), self._clock.now_ns()),
             )
             for one in self._balancer.candidates
         ]
 
+    def policy_state(self) -> ChannelPolicyState:
+        """The policy that holds, breakers, ejections, and counts."""
+        return self._policy.state(self._balancer)
+
     # The view.
 
+    def _adopt_policy(self) -> None:
+        said = self._view.policy
+        policy = self._options.over(said)
+        if policy != self._balancer.policy:
+            self._balancer.set_policy(policy)
+        self._policy.adopt(policy, managed=said.revision > 0)
+
     def _view_changed(self, change: Change) -> None:
+        self._adopt_policy()
         for gone in self._balancer.update(self._view.instances):
             subchannel = self._subchannels.pop(gone, None)
             if subchannel is not None:
                 subchannel.retire()
+        self._policy.set_hosts(self._balancer.candidates)
         self._had_instances = self._had_instances or bool(self._balancer.candidates)
         self._tell()
 
@@ -185,17 +183,29 @@ class BalancedChannel(grpc.aio.Channel):
         self, chosen: Candidate | None, metadata: Any, *, timeout_s: float | None, wait_for_ready: bool
     ) -> tuple[Candidate, Subchannel, float | None]:
         """See Endpoints."""
+        route = Route(chosen)
+        try:
+            return await self.find(route, metadata, timeout_s=timeout_s, wait_for_ready=wait_for_ready)
+        except NotSent as error:
+            raise error.error from None
+
+    async def find(
+        self, route: Route, metadata: Any, *, timeout_s: float | None, wait_for_ready: bool
+    ) -> tuple[Candidate, Subchannel, float | None]:
+        """A connected endpoint by way of `route`, and what is left of the time; NotSent when there is none."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        refusal: TrunklineError = NoInstance(f"no instance of {self._view.service} can be called")
+        refusal: TrunklineError = self._nobody()
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     changed = self._changed
                     try:
-                        candidate, subchannel = await self._connected_endpoint(chosen, metadata)
+                        candidate, subchannel = await self._connected_endpoint(route, metadata)
                     except TrunklineError as error:
-                        refusal, chosen = error, None
+                        refusal = error
+                        if isinstance(error, CircuitOpen | LimitExceeded):
+                            raise
                         if self._had_instances and not wait_for_ready:
                             raise
                         await self._wait(changed, timeout_s)
@@ -203,9 +213,9 @@ class BalancedChannel(grpc.aio.Channel):
                         left_s = None if timeout_s is None else max(timeout_s - (loop.time() - began_s), 0.001)
                         return candidate, subchannel, left_s
         except TimeoutError:
-            raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, refusal) from None
+            raise NotSent(grpc.StatusCode.DEADLINE_EXCEEDED, refusal) from None
         except TrunklineError as error:
-            raise rpc_error(grpc.StatusCode.UNAVAILABLE, error) from None
+            raise refused(error) from None
 
     async def _wait(self, changed: asyncio.Event, timeout_s: float | None) -> None:
         """For the view or an endpoint to change; a call without deadline gives up on the first instance some time."""
@@ -218,41 +228,122 @@ class BalancedChannel(grpc.aio.Channel):
         except TimeoutError:
             raise NoInstance(f"no instance of {self._view.service} was there in time") from None
 
-    async def _connected_endpoint(self, chosen: Candidate | None, metadata: Any) -> tuple[Candidate, Subchannel]:
-        still_there = chosen is not None and self._balancer.holds(chosen)
-        candidate = chosen if still_there else self._balancer.pick(metadata=metadata)
-        if candidate is None:
-            raise NoInstance(f"no instance of {self._view.service} can be called")
+    async def _connected_endpoint(self, route: Route, metadata: Any) -> tuple[Candidate, Subchannel]:
         tried: set[Candidate] = set()
-        while candidate is not None:
+        while True:
             self._check_open()
-            subchannel = self._subchannel(candidate)
-            if await subchannel.connected(within_s=self._options.connect_timeout_s):
-                return candidate, subchannel
+            candidate = self._next(route, metadata, tried)
+            if candidate in tried:
+                break
+            if await self._connected(route, candidate):
+                return candidate, self._subchannel(candidate)
             tried.add(candidate)
-            candidate = self._balancer.pick_another(tried)
+        self._end_ticket(route, Outcome.FAILURE)
         addresses = ", ".join(sorted(one.endpoint.address for one in tried))
         raise Unreachable(f"no instance of {self._view.service} could be reached: {addresses}")
 
-    def begun(self, candidate: Candidate, subchannel: Subchannel, call: Any) -> None:
-        """See Endpoints."""
-        self._balancer.begun(candidate)
-        subchannel.begun()
-        call.add_done_callback(partial(self._ended, candidate, subchannel, self._clock.now_ns()))
+    def _next(self, route: Route, metadata: Any, tried: set[Candidate]) -> Candidate:
+        """One that was not tried, if there is one. NoInstance, LimitExceeded, CircuitOpen."""
+        if route.guarded:
+            avoid = route.avoid | tried
+            route.ticket = self._balancer.begin(metadata=metadata, tried=avoid, destination=route.destination)
+            if route.ticket is None:
+                raise self._refusal()
+            return self._balancer.candidate(route.ticket)
+        chosen, route.chosen = route.chosen, None
+        if chosen is not None and self._balancer.holds(chosen):
+            return chosen
+        if route.destination is not None:
+            candidate = self._balancer.pick_of(route.destination, metadata=metadata, tried=tried)
+        elif tried:
+            candidate = self._balancer.pick_another(tried) or next(iter(tried))
+        else:
+            candidate = self._balancer.pick(metadata=metadata)
+        if candidate is None:
+            raise self._nobody()
+        return candidate
 
-    def _ended(self, candidate: Candidate, subchannel: Subchannel, sent_ns: int, call: Any) -> None:
-        self._balancer.ended(candidate)
+    def _nobody(self) -> NoInstance:
+        return NoInstance(f"no instance of {self._view.service} can be called")
+
+    def _refusal(self) -> TrunklineError:
+        """Why the balancer has just let nothing through."""
+        service, limits = self._view.service, self._balancer.policy.limits
+        refusal = self._balancer.refusal
+        if refusal == NO_INSTANCE:
+            return self._nobody()
+        if refusal == CIRCUIT_BREAKER:
+            error: TrunklineError = CircuitOpen(f"the circuit breaker of {service} is open", breaker="service")
+        elif refusal == ENDPOINT_CIRCUIT_BREAKER:
+            error = CircuitOpen(f"the circuit breaker of each endpoint of {service} is open", breaker="endpoint")
+        else:
+            error = LimitExceeded(refusal, getattr(limits, refusal))
+        return self._policy.guards.refuse(error)
+
+    def _end_ticket(self, route: Route, outcome: Outcome) -> None:
+        ticket, route.ticket = route.ticket, None
+        if ticket is not None:
+            ticket.end(outcome)
+
+    async def _connected(self, route: Route, candidate: Candidate) -> bool:
+        """What is not connected was not called, so that breakers are told nothing."""
+        subchannel = self._subchannel(candidate)
+        connected = False
+        try:
+            connected = subchannel.ready or await subchannel.connected(within_s=self._options.connect_timeout_s)
+        finally:
+            if not connected:
+                self._end_ticket(route, Outcome.CANCELLED)
+        if not connected:
+            self._policy.not_connected(candidate)
+        return connected
+
+    def begun(self, candidate: Candidate, subchannel: Subchannel, call: Any, sent: Sent | None = None) -> None:
+        """See Endpoints. `sent` is what a call with a policy knows of it."""
+        if sent is None or not sent.counted:
+            self._balancer.begun(candidate)
+        subchannel.begun()
+        call.add_done_callback(partial(self._ended, candidate, subchannel, self._clock.now_ns(), sent))
+
+    def _ended(self, candidate: Candidate, subchannel: Subchannel, sent_ns: int, known: Sent | None, call: Any) -> None:
         code = code_of(call)
+        if known is not None:
+            code = known.told(code)
+        if known is None or not known.counted:
+            self._balancer.ended(candidate)
         if code is grpc.StatusCode.UNAVAILABLE:
             subchannel.suspect()
         subchannel.ended()
+        if self._on_call is None and not self._policy.observes:
+            return
+        sent = SentCall(candidate.instance, candidate.endpoint.address, code, sent_ns, self._clock.now_ns())
+        self._policy.observe(candidate, sent, connected=subchannel.stands)
         if self._on_call is not None:
-            address = candidate.endpoint.address
-            sent = SentCall(candidate.instance, address, code, sent_ns, self._clock.now_ns())
             try:
                 self._on_call(sent)
             except Exception:
-                log.exception("on_call failed", extra={"service": self._view.service, "address": address})
+                log.exception("on_call failed", extra={"service": self._view.service, "address": sent.address})
+
+    def choose_again(self) -> None:
+        """What outlier detection makes of endpoints has changed."""
+        for candidate in self._balancer.candidates:
+            self._balancer.set_ejected(candidate, self._policy.why_ejected(candidate))
+        self._tell()
+
+    # Calls with a policy.
+
+    @property
+    def guarded(self) -> bool:
+        """See Endpoints."""
+        return self._policy.needed
+
+    def begin_policy_call(
+        self, rpc: Rpc, request: Any, timeout_s: float | None, metadata: Any, options: Any, depth: int
+    ) -> PolicyCall:
+        """See Endpoints."""
+        self._check_open()
+        ask = self._policy.ask(rpc, request, timeout_s, metadata, options, depth)
+        return POLICY_CALLS[rpc.kind](self._policy, ask, request if rpc.streams_in else rpc.serialize(request))
 
     def _check_open(self) -> None:
         self._guard.check()
@@ -261,21 +352,36 @@ class BalancedChannel(grpc.aio.Channel):
 
     # grpc.aio.Channel.
 
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """See grpc.aio.Channel."""
-        return Method(self, lambda channel: channel.unary_unary(method, *args, **kwargs), WaitingUnaryUnaryCall)
+    def _method(
+        self,
+        kind: str,
+        name: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        *_: Any,
+        **named: Any,
+    ) -> Method:
+        return self.method_for(Rpc(kind, name, request_serializer, response_deserializer, named))
 
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def unary_unary(self, method: str, *given: Any, **named: Any) -> Any:
         """See grpc.aio.Channel."""
-        return Method(self, lambda channel: channel.unary_stream(method, *args, **kwargs), WaitingUnaryStreamCall)
+        return self._method("unary_unary", method, *given, **named)
 
-    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def unary_stream(self, method: str, *given: Any, **named: Any) -> Any:
         """See grpc.aio.Channel."""
-        return Method(self, lambda channel: channel.stream_unary(method, *args, **kwargs), WaitingStreamUnaryCall)
+        return self._method("unary_stream", method, *given, **named)
 
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def stream_unary(self, method: str, *given: Any, **named: Any) -> Any:
         """See grpc.aio.Channel."""
-        return Method(self, lambda channel: channel.stream_stream(method, *args, **kwargs), WaitingStreamStreamCall)
+        return self._method("stream_unary", method, *given, **named)
+
+    def stream_stream(self, method: str, *given: Any, **named: Any) -> Any:
+        """See grpc.aio.Channel."""
+        return self._method("stream_stream", method, *given, **named)
+
+    def method_for(self, rpc: Rpc) -> Method:
+        """The same method of this service."""
+        return Method(self, rpc, WAITING_CALLS[rpc.kind])
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """READY when a call would be sent at once, IDLE while nothing is connected, SHUTDOWN after `close`."""
@@ -307,6 +413,7 @@ class BalancedChannel(grpc.aio.Channel):
         self._view.close()
         with suppress(RuntimeError):
             await asyncio.gather(*(subchannel.close(grace) for subchannel in self._subchannels.values()))
+        await self._policy.close(grace)
         await self._tasks.close()
 
     async def __aenter__(self) -> Self:
@@ -316,22 +423,3 @@ class BalancedChannel(grpc.aio.Channel):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def rpc_error(code: grpc.StatusCode, error: TrunklineError) -> grpc.aio.AioRpcError:
-    """What stubs raise, with Trunkline's error in its details."""
-    status = status_to(error)
-    trailing = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, error.message)
-
-
-def code_of(call: Any) -> grpc.StatusCode | None:
-    """The code of a call that is done: grpc.aio has it ready, so the coroutine that gives it ends at its first step."""
-    coroutine = call.code()
-    try:
-        coroutine.send(None)
-    except StopIteration as answer:
-        code: grpc.StatusCode = answer.value
-        return code
-    coroutine.close()
-    return None

@@ -28,15 +28,19 @@ from trunkline.core.model import (
     Locality,
     RegisteredInstance,
 )
+from trunkline.core.policy import Codes, Policy
 from trunkline.core.selector import Selector
 
 from ._advertise import advertised, endpoints_of
 from ._balancer import LoadBalancing
-from ._channel import BalancedChannel, ChannelOptions, SentCall
+from ._channel import BalancedChannel
+from ._channel_options import FALLBACK_CODES, ChannelOptions, FallbackFunction, SentCall
+from ._channel_policy import Surroundings
 from ._chooser import Chooser
 from ._edge import Edge
 from ._lease import LeaseKeeper
 from ._options import ClientOptions
+from ._outcomes import Key, OutcomeCounts, Outcomes
 from ._policy_calls import PolicyCalls
 from ._registration import Registration, Terms, declared_of
 from ._release_calls import ReleaseCalls
@@ -69,6 +73,7 @@ class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls, ReleaseCalls):
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
         self._requests = Requests(self._link, edge, self._tasks, source=name, requests_max=options.requests_max)
         self._registrations: set[Registration] = set()
+        self._outcomes = Outcomes(self._link, edge.rng, interval_s=options.report_interval_s, caller=self._own_service)
 
     async def __aenter__(self) -> Self:
         self._guard.check()
@@ -78,6 +83,7 @@ class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls, ReleaseCalls):
         self._tasks.spawn(self._keeper.run(), name="lease keeper")
         self._tasks.spawn(self._watches.run(), name="watches")
         self._tasks.spawn(self._subscriptions.run(), name="subscriptions")
+        self._reporting = self._tasks.spawn(self._outcomes.run(), name="outcomes")
         return self
 
     async def __aexit__(
@@ -94,6 +100,8 @@ class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls, ReleaseCalls):
         try:
             await asyncio.gather(*(registration.close() for registration in self._registrations))
             await asyncio.gather(*(closer.close() for closer in list(self._closers)))
+            self._reporting.cancel()
+            await self._outcomes.flush()
             await self._subscriptions.close_all()
             await self._subscriptions.flushed()
             if self._cache is not None:
@@ -177,27 +185,54 @@ class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls, ReleaseCalls):
         return view
 
     async def channel(
-        self, service: str, *, load_balancing: LoadBalancing = "round_robin", hash_header: str = "",
+        self, service: str, *, load_balancing: LoadBalancing | None = None, hash_header: str = "",
         selector: Selector | None = None, protocol: str = "grpc", connect_timeout_s: float = 5.0,
         credentials: grpc.ChannelCredentials | None = None, namespace: str | None = None,
         timeout_s: float | None = None, on_call: Callable[[SentCall], None] | None = None,
+        policy: Policy | None = None, fallback: FallbackFunction | None = None, fallback_on: Codes = FALLBACK_CODES,
     ) -> BalancedChannel:  # fmt: skip
         """A channel that generated stubs take; every call goes to an instance of its own choice. Raises what `watch`
         does.
 
         See ChannelOptions for what the options mean; `credentials` are for TLS to the instances; `on_call` is told of
-        every call that was sent, when it has ended: where it went, its status, how long it took.
+        every attempt that was sent, when it has ended: where it went, its status, how long it took.
         """
         options = ChannelOptions(
             load_balancing=load_balancing, hash_header=hash_header, protocol=protocol,
-            connect_timeout_s=connect_timeout_s, locality=self._locality, caller=self._name,
+            connect_timeout_s=connect_timeout_s, locality=self._locality, caller=self._name, policy=policy,
+            fallback=fallback, fallback_on=fallback_on,
         )  # fmt: skip
         view = await self.watch(service, selector=selector, namespace=namespace, timeout_s=timeout_s)
-        dial = partial(self._dial_instance, credentials)
-        edge = self._edge
-        channel = BalancedChannel(view, dial, edge.rng, self._guard, options, clock=edge.clock, on_call=on_call)
+        edge, where = self._edge, view.namespace
+        another = partial(
+            self.channel, protocol=protocol, connect_timeout_s=connect_timeout_s, credentials=credentials,
+            namespace=where, on_call=on_call,
+        )  # fmt: skip
+        channel = BalancedChannel(
+            view, partial(self._dial_instance, credentials), edge.rng, self._guard, options, clock=edge.clock,
+            on_call=on_call,
+            surroundings=Surroundings(
+                open_service=another,
+                report=partial(self._report, where) if self._options.report_outcomes != "never" else None,
+                reports_all=self._options.report_outcomes == "always",
+            ),
+        )  # fmt: skip
         self._owned(channel)
         return channel
+
+    def _report(self, namespace: str, sent: SentCall, code: int) -> None:
+        instance = sent.instance.instance
+        key = Key(instance.service, instance.id, instance.version, code)
+        self._outcomes.count(namespace, key, sent.ended_ns - sent.sent_ns)
+
+    def _own_service(self) -> str:
+        """What calls: the service that is registered here, if one is."""
+        return next((one.instance.service for one in self._registrations if not one.ended), "")
+
+    @property
+    def outcome_counts(self) -> OutcomeCounts:
+        """Calls that the control plane was told of, and those that it was not."""
+        return self._outcomes.counts
 
     def _dial_instance(self, credentials: grpc.ChannelCredentials | None, address: str) -> grpc.aio.Channel:
         return self._edge.dial_instance(address, credentials)

@@ -65,10 +65,10 @@ FACES = {
     "Trunkline": Face(
         "_connection",
         ("namespace", "name", "target", "register", "watch", "channel", "chooser", "resolve", "publish", "publisher",
-         "subscribe", "fetch", "update_subscription", "seek", "request", "request_counts", "schedule", "schedules",
-         "unschedule", "apply_policy", "get_policy", "list_policies", "delete_policy", "policy_changes", "roll_back_policy",
-         "wait_until_applied", "start_release", "get_release", "releases", "promote_release", "pause_release",
-         "resume_release", "abort_release", "call"),
+         "subscribe", "fetch", "update_subscription", "seek", "request", "request_counts", "outcome_counts", "schedule",
+         "schedules", "unschedule", "apply_policy", "get_policy", "list_policies", "delete_policy", "policy_changes",
+         "roll_back_policy", "wait_until_applied", "start_release", "get_release", "releases", "promote_release",
+         "pause_release", "resume_release", "abort_release", "call"),
         base="SyncConnection",
         parts=(
             ("_request_calls", "RequestCalls"),

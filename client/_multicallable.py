@@ -13,8 +13,53 @@ from ._subchannel import Subchannel
 from ._waiting_call import WaitingCall
 
 
+class Rpc:
+    """A method: its name, whether it streams, and what makes bytes of requests and responses of bytes.
+
+    Compared by identity: it is the key of its multicallables.
+    """
+
+    __slots__ = ("_further", "_serializer", "deserializer", "kind", "name", "streams_in", "streams_out")
+
+    def __init__(self, kind: str, name: str, serializer: Any, deserializer: Any, further: dict[str, Any]) -> None:
+        """`kind` is the name of grpc.aio.Channel's method: "unary_unary" and so on."""
+        self.kind = kind
+        self.name = name
+        self.deserializer = deserializer
+        self.streams_in = kind.startswith("stream_")
+        self.streams_out = kind.endswith("_stream")
+        self._serializer = serializer
+        self._further = further
+
+    def serialize(self, request: Any) -> bytes:
+        """The request's bytes."""
+        data: bytes = request if self._serializer is None else self._serializer(request)
+        return data
+
+    def make(self, channel: grpc.aio.Channel) -> Any:
+        """Its multicallable, which takes requests."""
+        return getattr(channel, self.kind)(self.name, self._serializer, self.deserializer, **self._further)
+
+    def make_raw(self, channel: grpc.aio.Channel) -> Any:
+        """Its multicallable, which takes requests' bytes."""
+        return getattr(channel, self.kind)(self.name, None, self.deserializer, **self._further)
+
+    def raw(self) -> Rpc:
+        """The same method for those who have requests' bytes."""
+        return Rpc(self.kind, self.name, None, self.deserializer, self._further)
+
+
 class Endpoints(Protocol):
     """Chooses where a call goes."""
+
+    @property
+    def guarded(self) -> bool:
+        """A policy asks for more than a pick: `begin_policy_call` makes the call."""
+
+    def begin_policy_call(
+        self, rpc: Rpc, request: Any, timeout_s: float | None, metadata: Any, options: Any, depth: int
+    ) -> Any:
+        """A call with all that the policy says of it."""
 
     def choose_endpoint(self, metadata: Any) -> tuple[Candidate | None, Subchannel | None]:
         """The picker's choice, and its subchannel if it is connected."""
@@ -32,16 +77,11 @@ class Endpoints(Protocol):
 
 
 class Method:
-    """A method on every endpoint. `make` makes grpc.aio's multicallable for it on a channel."""
+    """A method on every endpoint."""
 
-    def __init__(
-        self,
-        endpoints: Endpoints,
-        make: Callable[[grpc.aio.Channel], Any],
-        waiting: Callable[..., WaitingCall],
-    ) -> None:
+    def __init__(self, endpoints: Endpoints, rpc: Rpc, waiting: Callable[..., WaitingCall]) -> None:
         self._endpoints = endpoints
-        self._make = make
+        self._rpc = rpc
         self._waiting = waiting
 
     def __call__(
@@ -57,10 +97,16 @@ class Method:
     ) -> Any:
         request = request_iterator if request is None else request
         options = {"credentials": credentials, "wait_for_ready": wait_for_ready, "compression": compression}
+        return self.begin(request, timeout, metadata, options)
+
+    def begin(self, request: Any, timeout_s: float | None, metadata: Any, options: Any, *, depth: int = 0) -> Any:
+        """The call. `depth`: so many services were asked before this one, each in place of the one before."""
+        if self._endpoints.guarded:
+            return self._endpoints.begin_policy_call(self._rpc, request, timeout_s, metadata, options, depth)
         chosen, subchannel = self._endpoints.choose_endpoint(metadata)
         if chosen is not None and subchannel is not None:
-            return self._send(chosen, subchannel, request, timeout, metadata, options)
-        return self._waiting(partial(self._find_and_send, chosen, request, timeout, metadata, options), timeout)
+            return self._send(chosen, subchannel, request, timeout_s, metadata, options)
+        return self._waiting(partial(self._find_and_send, chosen, request, timeout_s, metadata, options), timeout_s)
 
     async def _find_and_send(
         self, chosen: Candidate | None, request: Any, timeout_s: float | None, metadata: Any, options: Any
@@ -74,7 +120,7 @@ class Method:
         self, candidate: Candidate, subchannel: Subchannel, request: Any, timeout_s: float | None, metadata: Any,
         options: Any,
     ) -> Any:  # fmt: skip
-        method = subchannel.method(self, self._make)
+        method = subchannel.method(self, self._rpc.make)
         call = method(request, timeout=timeout_s, metadata=metadata, **options)
         self._endpoints.begun(candidate, subchannel, call)
         return call

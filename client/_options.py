@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 from trunkline.core.errors import InvalidArgument
 
@@ -45,6 +46,11 @@ class Tls:
         )
 
 
+ReportOutcomes: TypeAlias = Literal["managed", "always", "never"]
+"""Of which services the control plane is told what became of calls: those that it has a policy or a release for, of all,
+or of none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
     """The numbers of a connection; the defaults suit nearly everybody. Times in seconds."""
@@ -73,14 +79,21 @@ class ClientOptions:
     """Requests over events that may wait for their replies; one more is LimitExceeded."""
     max_message_bytes: int = 16 * 1024 * 1024
     """Of one gRPC message received from the control plane."""
+    report_outcomes: ReportOutcomes = "managed"
+    """Whether channels tell the control plane what became of calls; see ReportOutcomes."""
+    report_interval_s: float = 5.0
+    """Between two reports, at least."""
 
     def __post_init__(self) -> None:
-        times = ("timeout_s", "stale_after_s", "silent_after_s", "cache_interval_s")
+        times = ("timeout_s", "stale_after_s", "silent_after_s", "cache_interval_s", "report_interval_s")
         for name in (*times, "keepalive_time_s", "keepalive_timeout_s"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument.of(f"options.{name}", "more than 0", getattr(self, name))
         for name in ("watch_credit", "changes_max", "requests_max", "max_message_bytes"):
             if getattr(self, name) < 1:
                 raise InvalidArgument.of(f"options.{name}", "at least 1", getattr(self, name))
+        if self.report_outcomes not in get_args(ReportOutcomes):
+            rule = f"one of {', '.join(get_args(ReportOutcomes))}"
+            raise InvalidArgument.of("options.report_outcomes", rule, self.report_outcomes)
         if self.drain_limit_s < 0:
             raise InvalidArgument.of("options.drain_limit_s", "at least 0", self.drain_limit_s)

@@ -64,6 +64,11 @@ class Subchannel:
             self._changed("no connection in time")
         return self.ready
 
+    @property
+    def stands(self) -> bool:
+        """What gRPC itself says of the connection."""
+        return self._channel is not None and self._channel.get_state() is READY
+
     def suspect(self) -> None:
         """A call failed as if the connection were gone: use it no more until it is known to stand."""
         if self._channel is None or self._retired:

@@ -11,7 +11,8 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from ._channel import BalancedChannel, EndpointState
+from ._channel import BalancedChannel
+from ._channel_options import ChannelPolicyState, EndpointState
 from ._portal import Portal
 from ._view import View
 
@@ -166,6 +167,10 @@ class SyncBalancedChannel(grpc.Channel):
     def endpoints(self) -> list[EndpointState]:
         """Every endpoint and why it is picked or not."""
         return self._portal.run(self._channel.endpoints)
+
+    def policy_state(self) -> ChannelPolicyState:
+        """The policy that holds, breakers, ejections, and counts."""
+        return self._portal.run(self._channel.policy_state)
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """See grpc.Channel."""

@@ -21,16 +21,17 @@ from trunkline.core.model import (
     RegisteredInstance,
     Sync,
 )
-from trunkline.core.policy import Policy
+from trunkline.core.policy import Codes, Policy
 from trunkline.core.selector import Selector
 
 from ._balancer import LoadBalancing
 from ._changes import Change
-from ._channel import SentCall
+from ._channel_options import FALLBACK_CODES, FallbackFunction, SentCall
 from ._chooser import Choice, Chooser
 from ._connected import Answer
 from ._event import Event
 from ._link import Calling, Stubs
+from ._outcomes import OutcomeCounts
 from ._policies import AppliedPolicy, KeptPolicy, PolicyChange, PolicyState
 from ._publish import Published
 from ._pull import Fetched
@@ -516,7 +517,7 @@ class SyncTrunkline(SyncConnection):
         self,
         service: str,
         *,
-        load_balancing: LoadBalancing = "round_robin",
+        load_balancing: LoadBalancing | None = None,
         hash_header: str = "",
         selector: Selector | None = None,
         protocol: str = "grpc",
@@ -525,12 +526,15 @@ class SyncTrunkline(SyncConnection):
         namespace: str | None = None,
         timeout_s: float | None = None,
         on_call: Callable[[SentCall], None] | None = None,
+        policy: Policy | None = None,
+        fallback: FallbackFunction | None = None,
+        fallback_on: Codes = FALLBACK_CODES,
     ) -> SyncBalancedChannel:
         """A channel that generated stubs take; every call goes to an instance of its own choice. Raises what `watch`
         does.
 
         See ChannelOptions for what the options mean; `credentials` are for TLS to the instances; `on_call` is told of
-        every call that was sent, when it has ended: where it went, its status, how long it took.
+        every attempt that was sent, when it has ended: where it went, its status, how long it took.
         """
         return SyncBalancedChannel(
             self._portal,
@@ -546,6 +550,9 @@ class SyncTrunkline(SyncConnection):
                 namespace=namespace,
                 timeout_s=timeout_s,
                 on_call=on_call,
+                policy=policy,
+                fallback=fallback,
+                fallback_on=fallback_on,
             ),
         )
 
@@ -731,6 +738,11 @@ class SyncTrunkline(SyncConnection):
     def request_counts(self) -> RequestCounts:
         """Requests sent, replied to, and replies that came too late."""
         return self._portal.run(lambda: self._async.request_counts)
+
+    @property
+    def outcome_counts(self) -> OutcomeCounts:
+        """Calls that the control plane was told of, and those that it was not."""
+        return self._portal.run(lambda: self._async.outcome_counts)
 
     def schedule(
         self,

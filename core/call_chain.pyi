@@ -35,7 +35,7 @@ class InFlight:
 class Ticket:
     started_ns: int
     slot: int
-    def end(self, outcome: int) -> int: ...
+    def end(self, outcome: int, endpoint_outcome: int = 0) -> int: ...
 
 @final
 class CallChain:

@@ -251,18 +251,23 @@ cdef class Ticket:
     cdef readonly uint32_t slot
     cdef bint _ended
 
-    def end(self, int outcome):
-        """Report how the call ended, an Outcome; how long it took, in nanoseconds. ValueError when it was reported."""
+    def end(self, int outcome, int endpoint_outcome=0):
+        """Report how the call ended, an Outcome; how long it took, in nanoseconds. ValueError when it was reported.
+
+        `endpoint_outcome` is what the endpoint's breaker is told, if that counts other codes; 0 tells it the same.
+        """
         if self._ended:
             raise ValueError("this call has ended already")
-        if outcome < SUCCESS or outcome > CANCELLED:
-            raise ValueError(f"{outcome} is no Outcome")
+        if endpoint_outcome == 0:
+            endpoint_outcome = outcome
+        if outcome < SUCCESS or outcome > CANCELLED or endpoint_outcome < SUCCESS or endpoint_outcome > CANCELLED:
+            raise ValueError(f"{outcome} or {endpoint_outcome} is no Outcome")
         self._ended = True
         cdef int64_t now_ns = self._in_flight._clock.now_ns()
         cdef int64_t took_ns = max(0, now_ns - self.started_ns)
         self._in_flight._count(self.slot, -1)
         if self._endpoint_breaker is not None:
-            _record(self._endpoint_breaker, self._endpoint_permit, outcome, took_ns, now_ns)
+            _record(self._endpoint_breaker, self._endpoint_permit, endpoint_outcome, took_ns, now_ns)
         if self._breaker is not None:
             _record(self._breaker, self._permit, outcome, took_ns, now_ns)
         return took_ns

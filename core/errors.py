@@ -306,6 +306,20 @@ class LimitExceeded(TrunklineError):
         super().__init__(f"limit {limit} = {value} is reached", limit=limit, value=str(value))
 
 
+class RateLimited(TrunklineError):
+    """The caller's own rate limit for the service lets no more calls through now. Raised by clients."""
+
+    code = "RATE_LIMITED"
+    status = "RESOURCE_EXHAUSTED"
+
+
+class CircuitOpen(TrunklineError):
+    """The caller's circuit breaker of the service, or of each of its endpoints, lets no call through. Raised by clients."""
+
+    code = "CIRCUIT_OPEN"
+    status = "UNAVAILABLE"
+
+
 class OutcomeUnknown(TrunklineError):
     """The write may or may not have been kept: repeat it with the same id."""
 
