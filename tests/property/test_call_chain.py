@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from reference import call_chain as reference
 from trunkline.core.breaker import Breaker, Outcome
-from trunkline.core.call_chain import CallChain, InFlight, Ticket
+from trunkline.core.call_chain import CallChain
 from trunkline.core.clock import ManualClock, Rng
+from trunkline.core.in_flight import InFlight, Ticket
 from trunkline.core.policy import HASHING, Algorithm, LoadBalancingPolicy
 
 MS = 1_000_000
