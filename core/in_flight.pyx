@@ -24,7 +24,6 @@ cdef enum:
 cdef class _Group:
     """How many calls are in flight at some of the endpoints together."""
 
-
     def __dealloc__(self):
         PyMem_Free(self._inside)
 
@@ -41,7 +40,6 @@ cdef class InFlight:
     trunkline.core.breaker, or others with their `admit` and `record`. A limit of 0 sets none. Not to be shared by
     threads.
     """
-
 
     def __cinit__(self, Clock clock not None):
         self._clock = clock
@@ -184,7 +182,6 @@ cdef class InFlight:
 @cython.no_gc
 cdef class Ticket:
     """A call that was let through: where to, and whom to tell how it ended."""
-
 
     def end(self, int outcome):
         """Report how the call ended, an Outcome; how long it took, in nanoseconds. ValueError when it was reported."""
