@@ -250,7 +250,7 @@ class Placement:
         """
         reachable = [one for one in part if not one.out]
         tiers = _by_status(reachable or part)
-        live = [status for status in tiers if status is not Status.STALE] or list(tiers)
+        live: list[Status] = [status for status in tiers if status is not Status.STALE] or list(tiers)
         everybody = _by_status(part)
         for status in live:
             left = [one for one in tiers[status] if not one.ejected]
