@@ -131,15 +131,7 @@ class ControlPlane:
         self._releases_fold = ReleasesFold()
         self.control = Control(
             engine,
-            Folds(
-                [
-                    self._registry_fold,
-                    self._events_fold,
-                    self._tokens_fold,
-                    self._schedules_fold,
-                    self._releases_fold,
-                ]
-            ),
+            self._folds(),
             clock,
             config.control,
             program_version=about.version,
@@ -148,6 +140,11 @@ class ControlPlane:
         self._chain: Chain | None = None
         self._house: House | None = None
         self._reached = asyncio.Event()
+
+    def _folds(self) -> Folds:
+        return Folds(
+            [self._registry_fold, self._events_fold, self._tokens_fold, self._schedules_fold, self._releases_fold]
+        )
 
     async def open(self) -> None:
         """Rebuild the folds from the journal and make everything that stands on them."""

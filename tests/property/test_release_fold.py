@@ -76,7 +76,9 @@ class Machine:
         if found is not None and found.is_open:
             return
         body = spec_to(wanted)
-        body.baseline_calls.CopyFrom(sample_to(SAMPLE))
+        kept = sample_to(SAMPLE)
+        assert kept is not None
+        body.baseline_calls.CopyFrom(kept)
         self.write(Change(RELEASE_STARTED, wanted.key, body.SerializeToString(), key[0]))
 
     def act(self, release: ReleaseEntity, action: str, said: Judgement) -> None:

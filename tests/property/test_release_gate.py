@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
 
 import pytest
@@ -55,13 +55,17 @@ def test_the_bounds_are_where_the_martingale_reaches_its_limit(trials: int, shar
 @pytest.mark.parametrize("alpha", [0.1, 0.01])
 def test_they_are_wrong_at_any_of_many_looks_no_more_often_than_they_say(p: float, alpha: float) -> None:
     """Exactly, not by chance: the distribution of all paths of 400 trials that never crossed, looked at after each."""
-    for is_wrong in (
-        lambda x, n: lower_bound(x, n, alpha) > p,
-        lambda x, n: upper_bound(x, n, alpha) < p,
-    ):
+
+    def above(successes: int, trials: int) -> bool:
+        return lower_bound(successes, trials, alpha) > p
+
+    def below(successes: int, trials: int) -> bool:
+        return upper_bound(successes, trials, alpha) < p
+
+    for is_wrong in (above, below):
         alive, crossed = {0: 1.0}, 0.0
         for trial in range(1, 401):
-            after: Counter[int] = Counter()
+            after: defaultdict[int, float] = defaultdict(float)
             for successes, mass in alive.items():
                 after[successes + 1] += mass * p
                 after[successes] += mass * (1 - p)
