@@ -38,8 +38,12 @@ def over(buckets: Buckets, bucket: int) -> int:
 
 def percentile(buckets: Buckets, share: float) -> int:
     """The first bucket such that at most 1 - `share` of the calls took longer than its bound; `share` is below 1."""
-    allowed = sum(buckets.values()) * (1 - share) + 1e-9
-    return next(index for index in range(LAST + 1) if over(buckets, index) <= allowed)
+    left = sum(buckets.values()) * (1 - share) + 1e-9
+    for index in range(LAST, 0, -1):
+        left -= buckets.get(index, 0)
+        if left < 0:
+            return index
+    return 0
 
 
 def raised(bucket: int, by: float) -> int:

@@ -21,6 +21,7 @@ should be.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -105,13 +106,12 @@ def _failures(gate: Gate, released: Sample, baseline: Sample, alpha: float) -> t
     tolerated = gate.max_success_rate_drop_basis_points / 10_000
     ours, theirs = released.failed / released.calls, baseline.failed / baseline.calls
     words = f"{ours:.2%} of {released.calls:,} calls failed, of the baseline's {baseline.calls:,} {theirs:.2%}"
-    if lower_bound(released.failed, released.calls, alpha) > tolerated + upper_bound(
-        baseline.failed, baseline.calls, alpha
-    ):
+    if ours - theirs <= tolerated:  # then the bounds, which lie around these, say nothing else
+        return Verdict.GOOD, words
+    at_least = lower_bound(released.failed, released.calls, alpha)
+    if at_least > tolerated + upper_bound(baseline.failed, baseline.calls, alpha):
         return Verdict.WORSE, f"{words}: the version fails more often"
-    if ours - theirs > tolerated:
-        return Verdict.NO_DATA, f"{words}: it looks worse, and is not certain yet"
-    return Verdict.GOOD, words
+    return Verdict.NO_DATA, f"{words}: it looks worse, and is not certain yet"
 
 
 def _latencies(gate: Gate, released: Sample, baseline: Sample, alpha: float) -> tuple[Verdict, str]:
@@ -128,15 +128,15 @@ def _latencies(gate: Gate, released: Sample, baseline: Sample, alpha: float) -> 
     words = (
         f"the {gate.latency_percentile}th percentile of latency is {_shown(at)}, the baseline's {_shown(baseline_at)}"
     )
-    surely = next(
-        (i for i in range(baseline_at, LAST) if upper_bound(over(baseline.buckets, i), theirs, alpha) <= slow), LAST
+    if at <= raised(baseline_at, increase):  # as above
+        return Verdict.GOOD, words
+    surely = bisect_left(
+        range(LAST), True, lo=baseline_at, key=lambda i: upper_bound(over(baseline.buckets, i), theirs, alpha) <= slow
     )
     beyond = over(released.buckets, raised(surely, increase))
     if lower_bound(beyond, ours, alpha) > slow:
         return Verdict.WORSE, f"{words}: the version is slower"
-    if at > raised(baseline_at, increase):
-        return Verdict.NO_DATA, f"{words}: it looks slower, and is not certain yet"
-    return Verdict.GOOD, words
+    return Verdict.NO_DATA, f"{words}: it looks slower, and is not certain yet"
 
 
 def _shown(bucket: int) -> str:

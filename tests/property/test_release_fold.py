@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from semantic_version import Version
 
 from reference.release_world import spec, started
 from trunkline.api.journal.v1 import control_pb2
+from trunkline.core.model import Endpoint, Instance, RegisteredInstance, Status
 from trunkline.core.ranges import parse_range, takes
 from trunkline.core.records import Change, Record
 from trunkline.server.traffic.outcomes import Sample
@@ -37,6 +39,7 @@ from trunkline.server.traffic.release_fold import (
     ReleasesFold,
 )
 from trunkline.server.traffic.release_gate import Gate, Judgement, Verdict
+from trunkline.server.traffic.release_rules import callable_in
 from trunkline.server.traffic.release_runner import release_change, step_change
 
 S = 1_000_000_000
@@ -76,7 +79,9 @@ class Machine:
         if found is not None and found.is_open:
             return
         body = spec_to(wanted)
-        body.baseline_calls.CopyFrom(sample_to(SAMPLE))
+        kept = sample_to(SAMPLE)
+        assert kept is not None
+        body.baseline_calls.CopyFrom(kept)
         self.write(Change(RELEASE_STARTED, wanted.key, body.SerializeToString(), key[0]))
 
     def act(self, release: ReleaseEntity, action: str, said: Judgement) -> None:
@@ -233,8 +238,19 @@ SIMPLE = st.builds(
 RANGES = st.lists(st.lists(SIMPLE, min_size=1, max_size=2).map(" ".join), min_size=1, max_size=3).map(" || ".join)
 
 
-@given(text=RANGES, version=VERSIONS)
-def test_what_lies_outside_is_every_other_release(text: str, version: str) -> None:
+BOUND = re.compile(r"\d+\.\d+\.\d+(?:-[\w.]+)?")
+
+
+def near(*texts: str) -> st.SearchStrategy[str]:
+    """Any version, and often one that a range names."""
+    named = [bound for text in texts for bound in BOUND.findall(text)]
+    return st.sampled_from(named) | VERSIONS if named else VERSIONS
+
+
+@given(text=RANGES, data=st.data())
+@settings(max_examples=300)
+def test_what_lies_outside_is_every_other_release(text: str, data: st.DataObject) -> None:
+    version = data.draw(near(text))
     try:
         outside = parse_range(text).outside()
     except ValueError:  # too long to be written
@@ -246,8 +262,10 @@ def test_what_lies_outside_is_every_other_release(text: str, version: str) -> No
         assert inside != beyond
 
 
-@given(left=RANGES, right=RANGES, version=VERSIONS)
-def test_what_both_take(left: str, right: str, version: str) -> None:
+@given(left=RANGES, right=RANGES, data=st.data())
+@settings(max_examples=300)
+def test_what_both_take(left: str, right: str, data: st.DataObject) -> None:
+    version = data.draw(near(left, right))
     try:
         both = parse_range(left).both(parse_range(right))
     except ValueError:
@@ -255,6 +273,17 @@ def test_what_both_take(left: str, right: str, version: str) -> None:
     found = both is not None and both.takes(Version(version))
     if not Version(version).prerelease:
         assert found == (takes(left, version) and takes(right, version))
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_what_serves_is_ground_to_stand_on(status: Status) -> None:
+    declared = Instance(
+        namespace="shop", service="orders", id="a", endpoints=(Endpoint("10.0.0.1", 80),), version="1.4.0"
+    )
+    one = RegisteredInstance(declared, status, "", 1, 1, 0)
+    serves = status in (Status.SERVING, Status.DEGRADED)
+    assert callable_in([one], "^1") == ([one] if serves else [])
+    assert callable_in([one], "^2") == []
 
 
 def test_a_newer_section_is_refused() -> None:

@@ -124,6 +124,6 @@ def play(
     return release.phase, release.step, got
 
 
-def ends(seeds: Iterable[int], released: Version, baseline: Version, **how: int) -> Counter[Phase]:
+def ends(seeds: Iterable[int], released: Version, baseline: Version) -> Counter[Phase]:
     """How releases of one version over another end."""
-    return Counter(play(seed, released, baseline, **how)[0] for seed in seeds)
+    return Counter(play(seed, released, baseline)[0] for seed in seeds)

@@ -31,6 +31,7 @@ from trunkline.server.schedules.config import SchedulesConfig
 from trunkline.server.schedules.spec import EVENT_BYTES_MAX as SCHEDULED_EVENT_BYTES_MAX
 from trunkline.server.security.authority import CERTIFICATE_DAYS
 from trunkline.server.security.tokens import TOKENS_MAX
+from trunkline.server.traffic.release_config import ReleasesConfig
 from trunkline.server.transport.config import TransportConfig
 
 ROOT = DOCS.parent
@@ -162,6 +163,7 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield "events.md", f"At least {schedules.interval_s_min:g} s (`schedules.interval_s_min`)"
     yield "events.md", f"a time that is more than {schedules.misfire_after_s:g} s ago is passed over"
     yield "events.md", f"when the schedule is made, and to {SCHEDULED_EVENT_BYTES_MAX >> 10} KiB"
+    yield "operating.md", f"| services that have had a release | {ReleasesConfig().releases_max:,} |"
     yield "operating.md", f"| tokens | {TOKENS_MAX:,} |"
     yield "operating.md", f"Control records are kept {ControlConfig().history_retention_s // 86_400} days"
     yield "operating.md", f"(up to {LogConfig().recent_bytes_max >> 20} MiB, and as much again"

@@ -38,7 +38,7 @@ def test_a_good_version_goes_up_step_by_step_and_gets_all_calls() -> None:
             state = await world.start()
             assert (state.baseline, state.release.baseline) == ("<2.0.0 || >=3.0.0-0", "")
             assert [step.percent for step in state.release.steps] == [5, 25, 50, 100]
-            seen = []
+            seen: list[tuple[Phase, int, dict[str, int] | None]] = []
             for _ in range(5):
                 seen.append((*world.where, world.shares))
                 await world.live(60)
@@ -67,7 +67,7 @@ def test_a_worse_version_goes_back_at_once(how: str) -> None:
             getattr(world, how)[NEW] = {"failing": 0.3, "bucket": SLOW}[how]
             await world.live(30)
             state = world.state
-            assert (state.phase, state.percent, state.author) == (Phase.ROLLED_BACK, 0, "trunkline")
+            assert (Phase(state.phase), state.percent, state.author) == (Phase.ROLLED_BACK, 0, "trunkline")
             assert state.gate.verdict == GateReport.VERDICT_WORSE
             assert state.reason == state.gate.reason
             assert world.shares == {base: 100}
@@ -139,7 +139,7 @@ def test_no_data_never_passes_and_pauses() -> None:
             assert world.where == (Phase.RUNNING, 10)
             await world.live(5, called=False)
             state = world.state
-            assert (state.phase, state.percent) == (Phase.PAUSED, 10)
+            assert (Phase(state.phase), state.percent) == (Phase.PAUSED, 10)
             assert state.reason.startswith("the released version had 0 calls and the baseline had 0 calls")
             [alarm] = world.plane.releases.alarms()
             assert alarm.name == "RELEASE_PAUSED"
@@ -148,7 +148,7 @@ def test_no_data_never_passes_and_pauses() -> None:
             assert world.state.gate.verdict == GateReport.VERDICT_GOOD
             began = world.state.step_began_at.ToNanoseconds()
             resumed = await world.steer(Action.ACTION_RESUME)
-            assert (resumed.phase, resumed.step_began_at.ToNanoseconds() > began) == (Phase.RUNNING, True)
+            assert (Phase(resumed.phase), resumed.step_began_at.ToNanoseconds() > began) == (Phase.RUNNING, True)
             assert resumed.gate.released.calls == 0, "the step began anew"
             assert world.plane.releases.alarms() == []
             await world.live(62)
@@ -167,16 +167,16 @@ def test_people_promote_pause_and_abort() -> None:
             assert world.where == (Phase.RUNNING, 5), "a manual step waits, however good it looks"
             assert (await world.steer(Action.ACTION_PROMOTE)).percent == 50
             paused = await world.steer(Action.ACTION_PAUSE)
-            assert (paused.phase, paused.author, world.plane.releases.alarms()) == (Phase.PAUSED, BY.author, [])
+            assert (Phase(paused.phase), paused.author, world.plane.releases.alarms()) == (Phase.PAUSED, BY.author, [])
             assert (await world.steer(Action.ACTION_PAUSE)).revision == paused.revision
             assert (await world.steer(Action.ACTION_PROMOTE)).percent == 100
             done = await world.steer(Action.ACTION_PROMOTE)
-            assert (done.phase, world.shares) == (Phase.COMPLETED, {"^2": 100})
+            assert (Phase(done.phase), world.shares) == (Phase.COMPLETED, {"^2": 100})
             for action in (Action.ACTION_PROMOTE, Action.ACTION_PAUSE, Action.ACTION_RESUME):
                 with pytest.raises(ReleaseEnded):
                     await world.steer(action)
             aborted = await world.steer(Action.ACTION_ABORT)
-            assert (aborted.phase, world.shares) == (Phase.ABORTED, {base: 100})
+            assert (Phase(aborted.phase), world.shares) == (Phase.ABORTED, {base: 100})
             assert (await world.steer(Action.ACTION_ABORT)).revision == aborted.revision
 
     virtual(main)
@@ -210,7 +210,7 @@ def test_it_pauses_when_there_is_nothing_to_go_back_to() -> None:
             with pytest.raises(ReleaseBaselineEmpty):
                 await world.steer(Action.ACTION_ABORT)
             await world.register(OLD)
-            assert (await world.steer(Action.ACTION_ABORT)).phase == Phase.ABORTED
+            assert Phase((await world.steer(Action.ACTION_ABORT)).phase) is Phase.ABORTED
 
     virtual(main)
 
@@ -255,7 +255,7 @@ def test_an_aborted_one_proves_nothing_even_when_it_had_been_completed() -> None
             await world.start("^2", steps="100m")
             await world.steer(Action.ACTION_PROMOTE)
             await world.steer(Action.ACTION_ABORT)
-            entity = world.plane.control.folds.get(f"release/{NAMESPACE}/{SERVICE}")
+            entity: Any = world.plane.control.folds.get(f"release/{NAMESPACE}/{SERVICE}")
             assert (entity.phase, entity.proven_now) == (Phase.ABORTED, "")
 
     virtual(main)
@@ -350,7 +350,7 @@ def test_a_restart_goes_on_where_it_was(crash: bool) -> None:
         await asyncio.sleep(10)
         async with world.running():
             before = world.state
-            assert (before.phase, before.percent, before.gate.released.calls) == (Phase.RUNNING, 10, 0)
+            assert (Phase(before.phase), before.percent, before.gate.released.calls) == (Phase.RUNNING, 10, 0)
             await world.live(18)
             assert world.where == (Phase.RUNNING, 10), "the hold goes on where it was"
             await world.live(4)
