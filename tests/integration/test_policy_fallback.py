@@ -72,7 +72,9 @@ async def test_a_static_answer_comes_when_all_attempts_have_failed(trunkline: Tr
     assert await call == "sorry"
     assert await call.code() is Code.OK
     assert dict(await call.trailing_metadata()) == {"trunkline-fallback": "answer"}
-    assert call.done() and not call.cancelled() and not call.cancel()
+    assert call.done()
+    assert not call.cancelled()
+    assert not call.cancel()
     assert len(server.seen) == 2
     assert await channel.stream_unary(JOIN)(requests(b"x"), timeout=10) == b"0"
     with pytest.raises(grpc.aio.AioRpcError, match="as written"):

@@ -104,7 +104,9 @@ async def test_with_call_and_future(trunkline: SyncTrunkline, server: Scripted) 
         future.add_done_callback(lambda _: done.set())
         assert future.result(10) == b"a hi"
         assert done.wait(10)
-        assert future.done() and not future.cancelled() and future.exception() is None
+        assert future.done()
+        assert not future.cancelled()
+        assert future.exception() is None
 
     await asyncio.to_thread(work)
     assert server.attempts == [0, 1, 2, 0]
@@ -117,14 +119,17 @@ async def test_cancel(trunkline: SyncTrunkline, server: Scripted) -> None:
     await until(lambda: server.seen)
 
     def cancel() -> None:
-        assert future.running() and future.cancel()
+        assert future.running()
+        assert future.cancel()
         with pytest.raises(grpc.FutureCancelledError):
             future.result(10)
-        assert future.cancelled() and future.code() is grpc.StatusCode.CANCELLED
+        assert future.cancelled()
+        assert future.code() is grpc.StatusCode.CANCELLED
 
     await asyncio.to_thread(cancel)
     await until(lambda: channel.policy_state().in_flight == 0)
-    assert len(server.seen) == 1 and not server.seen[0].ended
+    assert len(server.seen) == 1
+    assert not server.seen[0].ended
 
 
 async def test_a_breaker_and_a_fallback(plane: FakeControlPlane, trunkline: SyncTrunkline, server: Scripted) -> None:
@@ -142,7 +147,8 @@ async def test_a_breaker_and_a_fallback(plane: FakeControlPlane, trunkline: Sync
         assert isinstance(error_of(caught.value), CircuitOpen)
         assert [one.breaker for one in channel.endpoints()] == [None]
         state = channel.policy_state().breaker
-        assert state is not None and state.state is State.OPEN
+        assert state is not None
+        assert state.state is State.OPEN
 
     await asyncio.to_thread(work)
     sorry = await opened(trunkline, policy=Policy(circuit_breaker=breaker, fallback=Fallback(answers={SAY: b"sorry"})))
