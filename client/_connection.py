@@ -227,7 +227,7 @@ class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls, ReleaseCalls):
 
     def _own_service(self) -> str:
         """What calls: the service that is registered here, if one is."""
-        return next((one.instance.service for one in self._registrations if not one.ended), "")
+        return next((one.instance.service for one in self._registrations), "")
 
     @property
     def outcome_counts(self) -> OutcomeCounts:

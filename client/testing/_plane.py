@@ -20,6 +20,7 @@ from trunkline.api.v1 import (
     schedules_pb2_grpc,
     traffic_pb2_grpc,
 )
+from trunkline.api.v1.discovery_pb2 import CallOutcomes
 from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.core.clock import Clock, ManualClock, Rng
 from trunkline.core.errors import InstanceNotFound, TrunklineError
@@ -215,6 +216,11 @@ class FakeControlPlane:
     def instance_ids(self, service: str, *, namespace: str = "default") -> list[str]:
         """Who is registered."""
         return sorted(key[2] for key in self._registry.held if key[:2] == (namespace, service))
+
+    @property
+    def outcomes(self) -> list[CallOutcomes]:
+        """What callers have said became of their calls, in order."""
+        return [outcome for report in self._discovery.reports for outcome in report.outcomes]
 
     def stream(self, name: str = "events", *, namespace: str = "default") -> MemoryStream:
         """A stream and its records. StreamNotFound for one that was not made."""

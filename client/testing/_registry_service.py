@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -183,8 +184,11 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         return key
 
 
+REPORTS_MAX = 1_000
+
+
 class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
-    """Resolve, Watch and WaitUntilApplied."""
+    """Resolve, Watch, WaitUntilApplied and ReportOutcomes."""
 
     def __init__(
         self,
@@ -197,6 +201,17 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
         self._policies = policies
         self._registrations = registrations
         self._header = header
+        self.reports: deque[discovery_pb2.ReportOutcomesRequest] = deque(maxlen=REPORTS_MAX)
+        """What callers said became of their calls, the latest last."""
+
+    async def ReportOutcomes(
+        self, request: discovery_pb2.ReportOutcomesRequest, context: Any
+    ) -> discovery_pb2.ReportOutcomesResponse:
+        async def answer() -> discovery_pb2.ReportOutcomesResponse:
+            self.reports.append(request)
+            return discovery_pb2.ReportOutcomesResponse(header=self._header())
+
+        return await answered(context, answer)
 
     async def Resolve(self, request: discovery_pb2.ResolveRequest, context: Any) -> discovery_pb2.ResolveResponse:
         async def answer() -> discovery_pb2.ResolveResponse:
