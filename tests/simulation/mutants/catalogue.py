@@ -5,6 +5,7 @@ from __future__ import annotations
 from simulation.mutants.compaction import COMPACTION
 from simulation.mutants.handling import HANDLING_MUTANTS
 from simulation.mutants.mutant import CLIENT, DISCOVERY, EVENTS, JOURNAL, PAIR, REGISTRY, Mutant
+from simulation.mutants.releases import RELEASES
 
 MUTANTS = (
     # The journal.
@@ -373,4 +374,5 @@ MUTANTS = (
     ),
     *HANDLING_MUTANTS,
     *COMPACTION,
+    *RELEASES,
 )
