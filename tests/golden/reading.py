@@ -23,8 +23,8 @@ from trunkline.server.schedules.fold import SchedulesFold
 from trunkline.server.security.tokens_fold import TokensFold
 from trunkline.server.traffic.release_fold import ReleasesFold
 
-NONE = hashlib.sha256().hexdigest()
-"""Of a fold that a journal knows nothing of: it is from before there was such a thing."""
+NOTHING = hashlib.sha256().hexdigest()
+"""Of a fold that a journal is older than."""
 
 
 COMPACTED = "shop/prices"

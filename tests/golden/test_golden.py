@@ -15,7 +15,7 @@ from typing import Any
 import google_crc32c
 import pytest
 from golden.make import EXPECTED, JOURNAL, write_journal
-from golden.reading import NONE, Reading, read
+from golden.reading import NOTHING, Reading, read
 
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
 from trunkline.server.journal.files.inspect import check
@@ -35,7 +35,7 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[s
 
 
 def compare(reading: Reading, expected: dict[str, Any]) -> None:
-    assert {**reading.facts, "topics": reading.topics} == {"schedules": NONE, "releases": NONE, **expected}
+    assert {**reading.facts, "topics": reading.topics} == {"schedules": NOTHING, "releases": NOTHING, **expected}
 
 
 def test_there_is_a_golden_journal() -> None:
