@@ -31,7 +31,9 @@ from trunkline.server.schedules.config import SchedulesConfig
 from trunkline.server.schedules.spec import EVENT_BYTES_MAX as SCHEDULED_EVENT_BYTES_MAX
 from trunkline.server.security.authority import CERTIFICATE_DAYS
 from trunkline.server.security.tokens import TOKENS_MAX
+from trunkline.server.traffic.release import STEPS
 from trunkline.server.traffic.release_config import ReleasesConfig
+from trunkline.server.traffic.release_gate import Gate
 from trunkline.server.transport.config import TransportConfig
 
 ROOT = DOCS.parent
@@ -164,6 +166,15 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield "events.md", f"a time that is more than {schedules.misfire_after_s:g} s ago is passed over"
     yield "events.md", f"when the schedule is made, and to {SCHEDULED_EVENT_BYTES_MAX >> 10} KiB"
     yield "operating.md", f"| services that have had a release | {ReleasesConfig().releases_max:,} |"
+    gate, release = Gate(), ReleasesConfig()
+    yield "releases.md", f"| `minimum_calls` | {gate.minimum_calls} |"
+    yield "releases.md", f"| `max_success_rate_drop_basis_points` | {gate.max_success_rate_drop_basis_points} |"
+    yield "releases.md", f"| `max_latency_increase_percent` | {gate.max_latency_increase_percent} |"
+    yield "releases.md", f"| `latency_percentile` | {gate.latency_percentile} |"
+    yield "releases.md", f"| `significance_basis_points` | {gate.significance_basis_points} |"
+    yield "releases.md", f"| `no_data_after` | {gate.no_data_after_ns // 60_000_000_000} min |"
+    yield "releases.md", f"| canary | {', '.join(str(step.percent) for step in STEPS)} (what you get without any) |"
+    assert release.look_interval_s == 1, "releases.md says: asked every second"
     yield "operating.md", f"| tokens | {TOKENS_MAX:,} |"
     yield "operating.md", f"Control records are kept {ControlConfig().history_retention_s // 86_400} days"
     yield "operating.md", f"(up to {LogConfig().recent_bytes_max >> 20} MiB, and as much again"
