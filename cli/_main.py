@@ -33,6 +33,7 @@ OWN = {
     "redrive": "_subscriptions",
     "explain": "_explain",
     "schedules": "_schedules",
+    "policy": "_policy",
     "webhooks": "_webhooks",
     "token": "_admin",
     "status": "_admin",

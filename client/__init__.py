@@ -32,6 +32,11 @@ from ._link import Stubs as Stubs
 from ._options import ClientOptions as ClientOptions
 from ._options import Tls as Tls
 from ._outcomes import OutcomeCounts as OutcomeCounts
+from ._policies import AppliedPolicy as AppliedPolicy
+from ._policies import BlastRadius as BlastRadius
+from ._policies import KeptPolicy as KeptPolicy
+from ._policies import PolicyChange as PolicyChange
+from ._policies import PolicyState as PolicyState
 from ._publish import Durability as Durability
 from ._publish import Published as Published
 from ._publish import PublishedEvent as PublishedEvent

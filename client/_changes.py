@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeAlias
 
 from trunkline.core.model import RegisteredInstance
+from trunkline.core.policy import Policy
+
+NO_POLICIES: Mapping[str, Policy] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,8 @@ class Reset:
 
     revision: int
     instances: tuple[RegisteredInstance, ...]
+    policies: Mapping[str, Policy] = field(default_factory=lambda: NO_POLICIES, hash=False)
+    """By service; "" for what holds where nothing else is said, in a view of a whole namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,8 @@ class Updated:
     changed: tuple[RegisteredInstance, ...] = ()
     removed: tuple[RegisteredInstance, ...] = ()
     """As they were last known."""
+    policies: Mapping[str, Policy] = field(default_factory=lambda: NO_POLICIES, hash=False)
+    """Those that are different."""
 
 
 @dataclass(frozen=True, slots=True)

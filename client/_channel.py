@@ -19,7 +19,7 @@ from trunkline.core.call_chain import CIRCUIT_BREAKER, ENDPOINT_CIRCUIT_BREAKER
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import CircuitOpen, LimitExceeded, NoInstance, TrunklineError, Unreachable
 from trunkline.core.evaluator import NO_INSTANCE
-from trunkline.core.policy import PLAIN, Policy
+from trunkline.core.policy import PLAIN
 
 from ._balancer import Balancer, Candidate
 from ._changes import Change
@@ -138,7 +138,7 @@ class BalancedChannel(grpc.aio.Channel):
     # The view.
 
     def _adopt_policy(self) -> None:
-        said: Policy = getattr(self._view, "policy", PLAIN)
+        said = self._view.policy
         policy = self._options.over(said)
         if policy != self._balancer.policy:
             self._balancer.set_policy(policy)

@@ -41,6 +41,7 @@ from ._edge import Edge
 from ._lease import LeaseKeeper
 from ._options import ClientOptions
 from ._outcomes import Key, OutcomeCounts, Outcomes
+from ._policy_calls import PolicyCalls
 from ._registration import Registration, Terms, declared_of
 from ._request_calls import RequestCalls
 from ._requests import Requests
@@ -53,7 +54,7 @@ from ._watches import Watches
 Answer = TypeVar("Answer")
 
 
-class Trunkline(RequestCalls, ScheduleCalls):
+class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls):
     """One connection.
 
     Not thread-safe: it belongs to the event loop in which it was entered (`connect_sync` serves threads).
@@ -225,7 +226,7 @@ class Trunkline(RequestCalls, ScheduleCalls):
 
     def _own_service(self) -> str:
         """What calls: the service that is registered here, if one is."""
-        return next((one.instance.service for one in self._registrations if not one.ended), "")
+        return next((one.instance.service for one in self._registrations), "")
 
     @property
     def outcome_counts(self) -> OutcomeCounts:

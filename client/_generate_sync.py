@@ -45,8 +45,8 @@ FACES = {
     ),
     "View": Face(
         "_view",
-        ("instances", "revision", "from_cache", "is_stale", "error", "staleness", "changes", "close",
-         "__aenter__", "__aexit__"),
+        ("instances", "policy", "policies", "policy_of", "revision", "from_cache", "is_stale", "error",
+         "staleness", "changes", "close", "__aenter__", "__aexit__"),
     ),
     "Delivery": Face("_delivery", ("ack", "nack", "term", "progress"), base="SyncDeliveryFields", posts=True),
     "Subscription": Face(
@@ -65,13 +65,15 @@ FACES = {
     "Trunkline": Face(
         "_connection",
         ("namespace", "name", "target", "register", "watch", "channel", "chooser", "resolve", "publish", "publisher",
-         "subscribe", "fetch", "update_subscription", "seek", "request", "request_counts", "outcome_counts",
-         "schedule", "schedules", "unschedule", "call"),
+         "subscribe", "fetch", "update_subscription", "seek", "request", "request_counts", "outcome_counts", "schedule",
+         "schedules", "unschedule", "apply_policy", "get_policy", "list_policies", "delete_policy", "policy_changes",
+         "roll_back_policy", "wait_until_applied", "call"),
         base="SyncConnection",
         parts=(
             ("_request_calls", "RequestCalls"),
             ("_event_calls", "EventCalls"),
             ("_schedule_calls", "ScheduleCalls"),
+            ("_policy_calls", "PolicyCalls"),
             ("_connected", "Connected"),
         ),
     ),

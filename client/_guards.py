@@ -44,16 +44,22 @@ class _Rate:
 
     def __init__(self, limit: RateLimit, now_ns: int) -> None:
         self.limit = limit
-        numbers = (limit.max_tokens, limit.tokens_per_fill, limit.fill_interval_ns, now_ns)
-        self._one = TokenBucket(*numbers) if limit.per is RatePer.SERVICE else None
-        self._buckets = KeyedBuckets(*numbers) if limit.per is not RatePer.SERVICE else None
+        numbers = limit.max_tokens, limit.tokens_per_fill, limit.fill_interval_ns
+        self._one = TokenBucket(*numbers, now_ns) if limit.per is RatePer.SERVICE else None
+        self._buckets = KeyedBuckets(*numbers)
 
-    def take(self, method: str, metadata: Metadata | None, caller: str, now_ns: int) -> bool:
-        if self._one is not None:
-            return self._one.take(now_ns)
-        assert self._buckets is not None
-        key = method.encode() if self.limit.per is RatePer.METHOD else key_of(self.limit.key, metadata, caller.encode())
-        return self._buckets.take(key or b"", now_ns)
+    def key(self, method: str, metadata: Metadata | None, caller: str) -> bytes:
+        """Whose bucket it is; those without a key share one."""
+        if self.limit.per is RatePer.METHOD:
+            return method.encode()
+        return key_of(self.limit.key, metadata, caller.encode()) or b""
+
+    def has_token(self, key: bytes, now_ns: int) -> bool:
+        return (self._buckets.next_ns(key, now_ns) if self._one is None else self._one.next_ns(now_ns)) <= now_ns
+
+    def take(self, key: bytes, now_ns: int) -> None:
+        taken = self._buckets.take(key, now_ns) if self._one is None else self._one.take(now_ns)
+        assert taken, "there was a token"
 
 
 class Guards:
@@ -100,9 +106,13 @@ class Guards:
 
     def enter(self, method: str, metadata: Metadata | None, now_ns: int) -> None:
         """Let a call in, which `leave` ends. RateLimited when it is one too many."""
-        for rate in self._rates:
-            if not rate.take(method, metadata, self._caller, now_ns):
+        keys = [rate.key(method, metadata, self._caller) for rate in self._rates]
+        # A call that one limit refuses takes no token of the others.
+        for rate, key in zip(self._rates, keys, strict=True):
+            if not rate.has_token(key, now_ns):
                 raise self.refuse(RateLimited(f"too many calls to {self._service}", per=rate.limit.per.name))
+        for rate, key in zip(self._rates, keys, strict=True):
+            rate.take(key, now_ns)
         self.in_flight += 1
         self.counts.calls += 1
         if self.budget is not None:

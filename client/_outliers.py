@@ -67,14 +67,14 @@ class Outliers:
         """Why it is left out; empty when it is not."""
         index = self._indexes.get(candidate)
         ejection = None if self._detector is None or index is None else self._detector.ejected(index)
-        return "" if ejection is None else f"ejected: {ejection.reason}"
+        return "" if ejection is None else f"ejected: {ejection.reason.name.lower()}"
 
     async def _look(self, detector: OutlierDetector) -> None:
         while True:
-            wait_s = (detector.next_ns - self._clock.now_ns()) / 1e9
-            await asyncio.sleep(min(max(wait_s, LOOK_S[0]), LOOK_S[1]))
             if detector.advance(self._clock.now_ns()):
                 self._changed()
+            wait_s = (detector.next_ns - self._clock.now_ns()) / 1e9
+            await asyncio.sleep(min(max(wait_s, LOOK_S[0]), LOOK_S[1]))
 
 
 def _key(candidate: Candidate) -> str:

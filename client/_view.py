@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
 from trunkline.api.v1.discovery_pb2 import WatchEvent
+from trunkline.api.v1.policy_pb2 import EffectivePolicy
 from trunkline.core.clock import Clock
 from trunkline.core.errors import TrunklineError
 from trunkline.core.model import RegisteredInstance
+from trunkline.core.policy import PLAIN, Policy
 from trunkline.core.selector import Selector
 
 from ._changes import Change, ChangeQueue, Fresh, Reset, Stale, Updated
@@ -21,7 +23,7 @@ Listener = Callable[[Change], None]
 
 
 class View:
-    """The instances of one service (or of a whole namespace) that match a selector.
+    """The instances of one service (or of a whole namespace) that match a selector, and how they are called.
 
     It lives on when the control plane is away, with what was last known. A resync is swapped in whole: there is no
     empty moment in between.
@@ -52,6 +54,21 @@ class View:
     def instances(self) -> tuple[RegisteredInstance, ...]:
         """In order of service and id. The same tuple until something changes."""
         return self._state.instances
+
+    @property
+    def policy(self) -> Policy:
+        """How the service is called; in a view of a whole namespace, what holds where nothing else is said."""
+        return self.policy_of(self.service)
+
+    def policy_of(self, service: str) -> Policy:
+        """How a service of this view is called."""
+        policies = self._state.policies
+        return policies.get(service) or policies.get("") or PLAIN
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """How services are called, as far as anything is said, by service; see `policy_of`."""
+        return self._state.policies
 
     @property
     def revision(self) -> int:
@@ -139,10 +156,11 @@ class View:
         return True
 
     def restore(
-        self, instances: tuple[RegisteredInstance, ...], revision: int, resume_token: bytes, age_ns: int
-    ) -> None:
+        self, instances: tuple[RegisteredInstance, ...], revision: int, resume_token: bytes, age_ns: int,
+        policies: Iterable[EffectivePolicy] = (),
+    ) -> None:  # fmt: skip
         """Take up what an earlier process knew `age_ns` ago."""
-        self._state.restore(instances, revision, resume_token)
+        self._state.restore(instances, revision, resume_token, policies)
         self._heard_ns = self._clock.now_ns() - age_ns
         self._from_cache = True
         self._stale = Stale(revision, "from the cache folder")
@@ -166,7 +184,7 @@ class View:
         self._settled.clear()
 
     def _reset(self) -> Reset:
-        return Reset(self._state.revision, self._state.instances)
+        return Reset(self._state.revision, self._state.instances, self._state.policies)
 
     def _tell(self, change: Change) -> None:
         for listener in self._listeners:
@@ -176,4 +194,4 @@ class View:
 
 
 def _is_empty(change: Change) -> bool:
-    return isinstance(change, Updated) and not (change.added or change.changed or change.removed)
+    return isinstance(change, Updated) and not (change.added or change.changed or change.removed or change.policies)

@@ -98,7 +98,7 @@ class ViewCache:
         time_ns, event = found
         instances = tuple(convert.registered_from(message) for message in event.upserted)
         age_ns = max(0, self._clock.time_ns() - time_ns)
-        view.restore(instances, event.revision, event.resume_token, age_ns)
+        view.restore(instances, event.revision, event.resume_token, age_ns, event.policies)
         return True
 
     async def run(self) -> None:
@@ -132,6 +132,7 @@ def packed(view: View, time_ns: int) -> bytes:
         resume_token=state.resume_token,
         complete=True,
         upserted=[convert.registered_to(instance) for instance in state.instances],
+        policies=state.effective.values(),
     )
     rest = time_ns.to_bytes(8, "little") + event.SerializeToString()
     return MAGIC + _crc(rest) + rest

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from trunkline.api import convert
+from trunkline.api.policies import policy_from
 from trunkline.api.v1.discovery_pb2 import WatchEvent
+from trunkline.api.v1.policy_pb2 import EffectivePolicy
 from trunkline.core.model import RegisteredInstance
+from trunkline.core.policy import Policy
 
 from ._changes import Change, Fresh, Reset, Updated
+
+log = logging.getLogger("trunkline.client")
 
 Key = tuple[str, str]
 """Service and instance id."""
@@ -21,6 +29,11 @@ class ViewState:
         self._held: dict[Key, RegisteredInstance] = {}
         self._staged: dict[Key, RegisteredInstance] | None = None
         self._snapshot: tuple[RegisteredInstance, ...] | None = None
+        self._policies: dict[str, Policy] = {}
+        self._staged_policies: dict[str, Policy] = {}
+        self.effective: dict[str, EffectivePolicy] = {}
+        """The policies as they came, for the cache."""
+        self._staged_effective: dict[str, EffectivePolicy] = {}
         self.revision = 0
         """Everything up to it is in `instances`."""
         self.resume_token = b""
@@ -35,6 +48,11 @@ class ViewState:
             self._snapshot = tuple(self._held[key] for key in sorted(self._held))
         return self._snapshot
 
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """By service; "" for what holds where nothing else is said, in a view of a whole namespace."""
+        return MappingProxyType(self._policies)
+
     def get(self, service: str, instance_id: str) -> RegisteredInstance | None:
         """One instance."""
         return self._held.get((service, instance_id))
@@ -48,22 +66,38 @@ class ViewState:
             return self._stage(event)
         if self._staged is not None:
             self._amend(self._staged, event)
+            _take(event.policies, self._staged_policies, self._staged_effective)
             return None
         self._mark(event)
         if event.kind == WatchEvent.KIND_CHANGES:
-            return self._amend(self._held, event)
+            updated = self._amend(self._held, event)
+            if not event.policies:
+                return updated
+            before, self._policies = self._policies, dict(self._policies)
+            _take(event.policies, self._policies, self.effective)
+            changed = {service: one for service, one in self._policies.items() if before.get(service) != one}
+            return replace(updated, policies=changed)
         return Fresh(self.revision)
 
     def disconnected(self) -> None:
         """The stream is gone: a snapshot that was on its way is incomplete for ever."""
         self._staged = None
+        self._staged_policies, self._staged_effective = {}, {}
 
     def forget_token(self) -> None:
         """The token is of no use: the next start is a snapshot. What is held stays until then."""
         self.resume_token = b""
 
-    def restore(self, instances: Iterable[RegisteredInstance], revision: int, resume_token: bytes) -> None:
+    def restore(
+        self,
+        instances: Iterable[RegisteredInstance],
+        revision: int,
+        resume_token: bytes,
+        policies: Iterable[EffectivePolicy] = (),
+    ) -> None:
         """Take up what an earlier process last knew."""
+        self._policies, self.effective = {}, {}
+        _take(policies, self._policies, self.effective)
         self._held = {_key(instance): instance for instance in instances}
         self._snapshot = None
         self.revision = revision
@@ -76,13 +110,16 @@ class ViewState:
         for message in event.upserted:
             instance = convert.registered_from(message)
             self._staged[_key(instance)] = instance
+        _take(event.policies, self._staged_policies, self._staged_effective)
         if not event.complete:
             return None
         self._held, self._staged = self._staged, None
+        self._policies, self._staged_policies = self._staged_policies, {}
+        self.effective, self._staged_effective = self._staged_effective, {}
         self._snapshot = None
         self.whole = True
         self._mark(event)
-        return Reset(self.revision, self.instances)
+        return Reset(self.revision, self.instances, self.policies)
 
     def _amend(self, instances: dict[Key, RegisteredInstance], event: WatchEvent) -> Updated:
         added, changed, removed = {}, {}, {}
@@ -108,6 +145,19 @@ class ViewState:
         self.revision = event.revision
         if event.resume_token:
             self.resume_token = event.resume_token
+
+
+def _take(told: Iterable[EffectivePolicy], policies: dict[str, Policy], effective: dict[str, EffectivePolicy]) -> None:
+    """Put policies in place of those that there are. One that a newer control plane knows better than this program is
+    passed over: what held before is better than no calls at all."""
+    for one in told:
+        try:
+            policies[one.service] = policy_from(one.policy, one.revision)
+        except ValueError as error:
+            log.warning("policy passed over", extra={"service": one.service, "error": str(error)})
+            continue
+        effective[one.service] = EffectivePolicy()
+        effective[one.service].CopyFrom(one)  # else the whole event stays in memory
 
 
 def _key(registered: RegisteredInstance) -> Key:

@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 
 import grpc
 
+from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.core.errors import TrunklineError
 from trunkline.core.model import (
     NO_LABELS,
@@ -31,9 +32,10 @@ from ._connected import Answer
 from ._event import Event
 from ._link import Calling, Stubs
 from ._outcomes import OutcomeCounts
+from ._policies import AppliedPolicy, KeptPolicy, PolicyChange, PolicyState
 from ._publish import Published
 from ._pull import Fetched
-from ._registration import Drained, Registration
+from ._registration import Drained, LateClient, Registration
 from ._requests import RequestCounts
 from ._schedules import Schedule
 from ._subscription import Gap
@@ -112,7 +114,7 @@ class SyncRegistration(SyncFace[Registration]):
 
 
 class SyncView(SyncFace[View]):
-    """The instances of one service (or of a whole namespace) that match a selector.
+    """The instances of one service (or of a whole namespace) that match a selector, and how they are called.
 
     It lives on when the control plane is away, with what was last known. A resync is swapped in whole: there is no
     empty moment in between.
@@ -122,6 +124,20 @@ class SyncView(SyncFace[View]):
     def instances(self) -> tuple[RegisteredInstance, ...]:
         """In order of service and id. The same tuple until something changes."""
         return self._portal.run(lambda: self._async.instances)
+
+    @property
+    def policy(self) -> Policy:
+        """How the service is called; in a view of a whole namespace, what holds where nothing else is said."""
+        return self._portal.run(lambda: self._async.policy)
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """How services are called, as far as anything is said, by service; see `policy_of`."""
+        return self._portal.run(lambda: self._async.policies)
+
+    def policy_of(self, service: str) -> Policy:
+        """How a service of this view is called."""
+        return self._portal.run(self._async.policy_of, service)
 
     @property
     def revision(self) -> int:
@@ -773,6 +789,111 @@ class SyncTrunkline(SyncConnection):
     def unschedule(self, name: str, *, namespace: str | None = None) -> None:
         """Delete a schedule. ScheduleNotFound."""
         self._portal.call(self._async.unschedule, name, namespace=namespace)
+
+    def apply_policy(
+        self,
+        policy: TrafficPolicy | str,
+        *,
+        reason: str = "",
+        expected_revision: int | None = None,
+        dry_run: bool = False,
+        force: bool = False,
+        max_capacity_removed_percent: int | None = None,
+        max_keys_moved_percent: int | None = None,
+    ) -> AppliedPolicy:
+        """Keep a policy (a message, or the YAML or JSON of one) in place of the one there was.
+
+        Without a service it holds for all of the namespace that have no such section. BlastRadius when it would take
+        away more than the limits (50 percent, of capacity and of keys), unless forced. RevisionMismatch when
+        `expected_revision` (0: there was none) is not that of what there is. A `dry_run` says what would be done.
+        """
+        return self._portal.call(
+            self._async.apply_policy,
+            policy,
+            reason=reason,
+            expected_revision=expected_revision,
+            dry_run=dry_run,
+            force=force,
+            max_capacity_removed_percent=max_capacity_removed_percent,
+            max_keys_moved_percent=max_keys_moved_percent,
+        )
+
+    def get_policy(self, service: str = "", *, namespace: str | None = None) -> PolicyState:
+        """A service's own policy and what holds for it; the namespace's, when `service` is empty."""
+        return self._portal.call(self._async.get_policy, service, namespace=namespace)
+
+    def list_policies(self, *, namespace: str | None = None) -> tuple[KeptPolicy, ...]:
+        """Every policy of the namespace, its own first."""
+        return self._portal.call(self._async.list_policies, namespace=namespace)
+
+    def delete_policy(
+        self,
+        service: str = "",
+        *,
+        reason: str = "",
+        expected_revision: int | None = None,
+        dry_run: bool = False,
+        force: bool = False,
+        max_capacity_removed_percent: int | None = None,
+        max_keys_moved_percent: int | None = None,
+        namespace: str | None = None,
+    ) -> AppliedPolicy:
+        """Keep no policy of a service, or of the namespace. PolicyNotFound, and otherwise as `apply_policy`."""
+        return self._portal.call(
+            self._async.delete_policy,
+            service,
+            reason=reason,
+            expected_revision=expected_revision,
+            dry_run=dry_run,
+            force=force,
+            max_capacity_removed_percent=max_capacity_removed_percent,
+            max_keys_moved_percent=max_keys_moved_percent,
+            namespace=namespace,
+        )
+
+    def policy_changes(
+        self, service: str = "", *, max_changes: int = 0, namespace: str | None = None
+    ) -> tuple[PolicyChange, ...]:
+        """The last changes of a policy that control's history holds, newest first; 100 if `max_changes` is 0."""
+        return self._portal.call(self._async.policy_changes, service, max_changes=max_changes, namespace=namespace)
+
+    def roll_back_policy(
+        self,
+        service: str = "",
+        *,
+        to: int = 0,
+        reason: str = "",
+        dry_run: bool = False,
+        force: bool = False,
+        max_capacity_removed_percent: int | None = None,
+        max_keys_moved_percent: int | None = None,
+        namespace: str | None = None,
+    ) -> AppliedPolicy:
+        """Keep again what a policy was at revision `to`, or, with 0, before its last change.
+
+        Checked as `apply_policy` is. PolicyNotFound when there never was one, RevisionCompacted when it is too long ago.
+        """
+        return self._portal.call(
+            self._async.roll_back_policy,
+            service,
+            to=to,
+            reason=reason,
+            dry_run=dry_run,
+            force=force,
+            max_capacity_removed_percent=max_capacity_removed_percent,
+            max_keys_moved_percent=max_keys_moved_percent,
+            namespace=namespace,
+        )
+
+    def wait_until_applied(
+        self, revision: int, service: str = "", *, limit_s: float = 30.0, namespace: str | None = None
+    ) -> tuple[LateClient, ...]:
+        """Return when everybody who watches the service (the namespace, if it is empty) has applied a revision, or after
+        `limit_s`: then with those who have not.
+        """
+        return self._portal.call(
+            self._async.wait_until_applied, revision, service, limit_s=limit_s, namespace=namespace
+        )
 
     def call(
         self, method: Callable[[Stubs], Calling], request: Any, answer: type[Answer], *, timeout_s: float | None = None

@@ -156,6 +156,20 @@ class RevisionMismatch(TrunklineError):
     status = "ABORTED"
 
 
+class BlastRadius(TrunklineError):
+    """The change would take away more than its limits say; `force` does it all the same. `fields` has service, share, limit."""
+
+    code = "BLAST_RADIUS"
+    status = "FAILED_PRECONDITION"
+
+
+class PolicyNotFound(TrunklineError):
+    """The service, or the namespace, has no policy of its own."""
+
+    code = "POLICY_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
 class WriteConflict(TrunklineError):
     """Another control plane wrote first, and trying again did not succeed within the deadline."""
 

@@ -80,6 +80,13 @@ class VersionRange:
         key = precedence(version)
         return any(_all_hold(alternative, key) for alternative in self._alternatives)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no version at all that lies in the range, as in `>2 <1`."""
+        return not any(
+            _all_hold(alternative, key) for alternative in self._alternatives for key in _least_above(alternative)
+        )
+
 
 @lru_cache(maxsize=1024)
 def parse_range(text: str) -> VersionRange:
@@ -100,6 +107,28 @@ def _all_hold(alternative: tuple[Comparator, ...], key: Precedence) -> bool:
     if not all(_TESTS[c.operator](key, c.bound) for c in alternative):
         return False
     return key.released or any(not c.bound.released and c.bound[:3] == key[:3] for c in alternative)
+
+
+def _least_above(alternative: tuple[Comparator, ...]) -> Iterator[Precedence]:
+    """Where upper bounds let anything in, one of these is in: the least release above all lower bounds, and of each
+    version whose pre-releases are let in the least pre-release above them."""
+    lower = [c for c in alternative if c.operator in (">", ">=", "=")]
+    yield max((_least_release(c) for c in lower), default=Precedence(0, 0, 0, True, ()))
+    for triple in {c.bound[:3] for c in alternative if not c.bound.released}:
+        of_triple = [_least_pre(c) for c in lower if c.bound[:3] == triple and not c.bound.released]
+        yield max(of_triple, default=Precedence(*triple, False, ((False, 0, "0"),)))
+
+
+def _least_release(lower: Comparator) -> Precedence:
+    bound = lower.bound
+    step = lower.operator == ">" and bound.released
+    return Precedence(bound.major, bound.minor, bound.patch + step, True, ())
+
+
+def _least_pre(lower: Comparator) -> Precedence:
+    """Behind a pre-release comes next the one that has another identifier, "0" (semver.org 2.0.0, item 11.4)."""
+    bound = lower.bound
+    return bound._replace(pre=(*bound.pre, (False, 0, "0"))) if lower.operator == ">" else bound
 
 
 def _alternative(text: str) -> tuple[Comparator, ...]:

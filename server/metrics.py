@@ -44,6 +44,7 @@ class PlaneMetrics(Collector):
             "discovery": plane.discovery.metrics(),
             "events": plane.events.metrics(),
             "schedules": plane.schedules.metrics(),
+            "traffic": plane.traffic.metrics(),
         }
 
 

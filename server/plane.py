@@ -19,6 +19,7 @@ from trunkline.api.v1 import (
     events_pb2_grpc,
     registry_pb2_grpc,
     schedules_pb2_grpc,
+    traffic_pb2_grpc,
 )
 from trunkline.core.clock import Clock, Rng
 
@@ -62,6 +63,10 @@ from .security.authenticate import Authenticator
 from .security.config import SecurityConfig
 from .security.tokens import Tokens
 from .security.tokens_fold import TokensFold
+from .traffic.config import TrafficConfig
+from .traffic.fold import PoliciesFold
+from .traffic.service import TrafficService
+from .traffic.traffic import Traffic
 from .transport.sink import SinkConfig
 
 log = logging.getLogger(__name__)
@@ -80,6 +85,7 @@ class PlaneConfig:
     history: HistoryConfig = field(default_factory=HistoryConfig)
     events: BusConfig = field(default_factory=BusConfig)
     schedules: SchedulesConfig = field(default_factory=SchedulesConfig)
+    traffic: TrafficConfig = field(default_factory=TrafficConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     sink: SinkConfig = field(default_factory=SinkConfig)
@@ -121,9 +127,18 @@ class ControlPlane:
         self._events_fold = EventsFold()
         self._tokens_fold = TokensFold()
         self._schedules_fold = SchedulesFold()
+        self._policies_fold = PoliciesFold()
         self.control = Control(
             engine,
-            Folds([self._registry_fold, self._events_fold, self._tokens_fold, self._schedules_fold]),
+            Folds(
+                [
+                    self._registry_fold,
+                    self._events_fold,
+                    self._tokens_fold,
+                    self._schedules_fold,
+                    self._policies_fold,
+                ]
+            ),
             clock,
             config.control,
             program_version=about.version,
@@ -141,6 +156,7 @@ class ControlPlane:
         self.registry = Registry(
             self._registry_fold, sequencer, clock, rng, node_id=self.engine.node_id, config=config.registry
         )
+        self.traffic = Traffic(self._policies_fold, self._registry_fold, sequencer, self.control.log, config.traffic)
         self.discovery = Discovery(
             self._registry_fold,
             journal_id=self.engine.journal_id,
@@ -148,6 +164,7 @@ class ControlPlane:
             clock=clock,
             rng=rng,
             config=config.discovery,
+            policies=self.traffic.policies,
         )
         self.history = History(self.engine, self.control.log, clock, config.history)
         self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
@@ -214,6 +231,7 @@ class ControlPlane:
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), server)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(self.schedules, header), server)
+        traffic_pb2_grpc.add_TrafficServiceServicer_to_server(TrafficService(self.traffic, header), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(self.operations, self.tokens, self.history), server
         )
@@ -255,6 +273,7 @@ class ControlPlane:
     def _on_group(self, group: Group) -> None:
         self.events.on_records(group.applied)
         self.schedules.on_records(group.applied)
+        self.traffic.on_records(group.applied)  # before discovery tells of the group
         self.changes.on_group(group)
 
     async def reached(self) -> None:

@@ -17,21 +17,27 @@ from trunkline.api.v1 import (
     events_pb2_grpc,
     registry_pb2_grpc,
     schedules_pb2_grpc,
+    traffic_pb2_grpc,
 )
+from trunkline.api.v1.discovery_pb2 import CallOutcomes
+from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.core.clock import Clock, ManualClock, Rng
 from trunkline.core.errors import InstanceNotFound, TrunklineError
 
 from .._connection import Trunkline
 from .._edge import Edge, dial_instance
 from .._options import ClientOptions
+from .._policies import policy_of
 from .._portal import Portal
 from .._view_cache import Store, ViewCache
 from ..sync import SyncTrunkline
 from ._event_service import EventServicer
 from ._memory_channel import HandlerTable, MemoryChannel
+from ._policies import MemoryPolicies
 from ._registry import EXPIRED, MemoryRegistry
 from ._registry_service import DiscoveryServicer, RegistryServicer
 from ._streams import MemoryStream
+from ._traffic_service import TrafficServicer
 
 MEMORY_TARGET = "memory:1"
 
@@ -73,7 +79,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
 
 
 class FakeControlPlane:
-    """Answers as Trunkline does: registry, discovery and events, with the same errors, in memory.
+    """Answers as Trunkline does: registry, discovery, policies and events, with the same errors, in memory.
 
     Its clock stands still until `advance`: leases, acknowledgement deadlines and delays go by it. Connections to it
     come from `connect()`, which gives the SDK itself, so what works here is what will run; `add_to` serves it on a real
@@ -86,7 +92,9 @@ class FakeControlPlane:
         self._registry = MemoryRegistry()
         # What is not played here stays as generated, which answers UNIMPLEMENTED; the stubs call that abstract.
         self._registrations = RegistryServicer(self._registry, self._clock, self._header)  # type: ignore[abstract]
-        self._discovery = DiscoveryServicer(self._registry, self._registrations, self._header)  # type: ignore[abstract]
+        policies = MemoryPolicies()
+        self._discovery = DiscoveryServicer(self._registry, policies, self._registrations, self._header)  # type: ignore[abstract]
+        self._traffic = TrafficServicer(self._registry, policies, self._clock, self._header)  # type: ignore[abstract]
         self._events = EventServicer(self._clock, self._header)  # type: ignore[abstract]
         self._reachable = True
         self.portal = Portal()
@@ -101,6 +109,7 @@ class FakeControlPlane:
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(self._registrations, server)
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(self._discovery, server)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
+        traffic_pb2_grpc.add_TrafficServiceServicer_to_server(self._traffic, server)
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleServicer(), server)  # type: ignore[abstract]
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(), server)  # type: ignore[abstract]
 
@@ -179,6 +188,13 @@ class FakeControlPlane:
             raise InstanceNotFound(f"no instance {instance_id} of {service}")
 
     @_on_its_loop
+    def set_policy(self, policy: TrafficPolicy | str, *, namespace: str = "default") -> int:
+        """Keep a policy, a message or the YAML of one, whatever there was; returns its revision. InvalidArgument."""
+        wanted = policy_of(policy, namespace)
+        self._traffic.change((wanted.namespace, wanted.service), wanted)
+        return self._registry.revision
+
+    @_on_its_loop
     def compact_history(self) -> None:
         """Forget how the registry came to be: watches that resume start over from a snapshot."""
         self._registry.compact()
@@ -194,6 +210,11 @@ class FakeControlPlane:
     def instance_ids(self, service: str, *, namespace: str = "default") -> list[str]:
         """Who is registered."""
         return sorted(key[2] for key in self._registry.held if key[:2] == (namespace, service))
+
+    @property
+    def outcomes(self) -> list[CallOutcomes]:
+        """What callers have said became of their calls, in order."""
+        return [outcome for report in self._discovery.reports for outcome in report.outcomes]
 
     def stream(self, name: str = "events", *, namespace: str = "default") -> MemoryStream:
         """A stream and its records. StreamNotFound for one that was not made."""

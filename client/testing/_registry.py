@@ -131,6 +131,12 @@ class MemoryRegistry:
             raise RevisionCompacted(f"revision {revision} is compacted")
         return [step for step in self.steps if step.revision > revision]
 
+    def touch(self) -> None:
+        """Something else changed: a policy."""
+        self.revision += 1
+        for listener in self.listeners:
+            listener.set()
+
     def compact(self) -> None:
         """Forget the log: whoever resumes from before now starts over."""
         self.steps.clear()

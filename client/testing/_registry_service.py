@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -14,10 +15,11 @@ from trunkline.api.status import failure_to, status_to
 from trunkline.api.v1 import common_pb2, discovery_pb2, discovery_pb2_grpc, registry_pb2, registry_pb2_grpc
 from trunkline.api.v1.discovery_pb2 import WatchEvent
 from trunkline.core.clock import Clock
-from trunkline.core.errors import InstanceNotFound, LeaseNotFound, RevisionCompacted, TrunklineError
+from trunkline.core.errors import InstanceNotFound, LeaseNotFound, RevisionCompacted, RevisionInFuture, TrunklineError
 from trunkline.core.model import Declared, RegisteredInstance
 from trunkline.core.selector import Selector
 
+from ._policies import MemoryPolicies
 from ._registry import DEREGISTERED, Key, MemoryRegistry
 
 Answer = TypeVar("Answer")
@@ -49,6 +51,10 @@ class Watcher:
         self.told = 0
         self.applied = 0
 
+    def is_of(self, namespace: str, service: str) -> bool:
+        """Whether it watches a service, or with an empty one any of the namespace."""
+        return self.namespace == namespace and (not service or self.service in ("", service))
+
     def sees(self, registered: RegisteredInstance | None) -> bool:
         """Whether the instance is in this watch."""
         if registered is None:
@@ -59,6 +65,11 @@ class Watcher:
             and self.service in ("", instance.service)
             and self.selector.matches(registered)
         )
+
+
+def late_to(watcher: Watcher) -> common_pb2.LateWatcher:
+    """One that has not applied what is waited for."""
+    return common_pb2.LateWatcher(client=watcher.client, applied_revision=watcher.applied)
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
@@ -142,20 +153,24 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             self._registry.declare(key, Declared.DRAINING)
             revision = self._registry.revision
             concerned = [watcher for watcher in self.watchers if watcher.sees(before)]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(convert.ms_from(request, "limit", 30_000) / 1_000):
-                    while late := self._late(concerned, revision):
-                        self.acknowledged.clear()
-                        await self.acknowledged.wait()
-            late = self._late(concerned, revision)
+            late = await self.applied(concerned, revision, convert.ms_from(request, "limit", 30_000))
             return registry_pb2.DrainResponse(
                 header=self._header(),
                 drained_revision=revision,
                 complete=not late,
-                late=[common_pb2.LateWatcher(client=one.client, applied_revision=one.applied) for one in late],
+                late=map(late_to, late),
             )
 
         return await answered(context, answer)
+
+    async def applied(self, concerned: list[Watcher], revision: int, limit_ms: int) -> list[Watcher]:
+        """Wait until these have applied a revision, or are gone; who had not at the limit."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_ms / 1_000):
+                while self._late(concerned, revision):
+                    self.acknowledged.clear()
+                    await self.acknowledged.wait()
+        return self._late(concerned, revision)
 
     def _late(self, concerned: list[Watcher], revision: int) -> list[Watcher]:
         return [watcher for watcher in concerned if watcher in self.watchers and watcher.applied < revision]
@@ -169,15 +184,34 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         return key
 
 
+REPORTS_MAX = 1_000
+
+
 class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
-    """Resolve and Watch."""
+    """Resolve, Watch, WaitUntilApplied and ReportOutcomes."""
 
     def __init__(
-        self, registry: MemoryRegistry, registrations: RegistryServicer, header: Callable[[], common_pb2.ResponseHeader]
+        self,
+        registry: MemoryRegistry,
+        policies: MemoryPolicies,
+        registrations: RegistryServicer,
+        header: Callable[[], common_pb2.ResponseHeader],
     ) -> None:
         self._registry = registry
+        self._policies = policies
         self._registrations = registrations
         self._header = header
+        self.reports: deque[discovery_pb2.ReportOutcomesRequest] = deque(maxlen=REPORTS_MAX)
+        """What callers said became of their calls, the latest last."""
+
+    async def ReportOutcomes(
+        self, request: discovery_pb2.ReportOutcomesRequest, context: Any
+    ) -> discovery_pb2.ReportOutcomesResponse:
+        async def answer() -> discovery_pb2.ReportOutcomesResponse:
+            self.reports.append(request)
+            return discovery_pb2.ReportOutcomesResponse(header=self._header())
+
+        return await answered(context, answer)
 
     async def Resolve(self, request: discovery_pb2.ResolveRequest, context: Any) -> discovery_pb2.ResolveResponse:
         async def answer() -> discovery_pb2.ResolveResponse:
@@ -185,6 +219,25 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
                 namespace=request.namespace, service=request.service, selector=request.selector
             )
             return discovery_pb2.ResolveResponse(header=self._header(), instances=self._seen_by(Watcher(opened)))
+
+        return await answered(context, answer)
+
+    async def WaitUntilApplied(
+        self, request: discovery_pb2.WaitUntilAppliedRequest, context: Any
+    ) -> discovery_pb2.WaitUntilAppliedResponse:
+        async def answer() -> discovery_pb2.WaitUntilAppliedResponse:
+            if request.revision > self._registry.revision:
+                raise RevisionInFuture(f"revision {request.revision} is waited for")
+            for wake in self._registry.listeners:
+                wake.set()
+            late = await self._registrations.applied(
+                [one for one in self._registrations.watchers if one.is_of(request.namespace, request.service)],
+                request.revision,
+                convert.ms_from(request, "limit", 30_000),
+            )
+            return discovery_pb2.WaitUntilAppliedResponse(
+                header=self._header(), complete=not late, late=map(late_to, late)
+            )
 
         return await answered(context, answer)
 
@@ -280,6 +333,7 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
         instances = self._seen_by(watcher)
         parts = [instances[start : start + SNAPSHOT_PART] for start in range(0, len(instances), SNAPSHOT_PART)] or [[]]
         events = [WatchEvent(watch_id=watcher.id, kind=WatchEvent.KIND_SNAPSHOT, upserted=part) for part in parts]
+        events[0].policies.extend(self._policies.since(watcher.namespace, watcher.service, 0))
         self._mark(watcher, events[-1])
         events[-1].complete = True
         return events
@@ -302,7 +356,8 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
                 event.upserted.append(convert.registered_to(after))
             elif seen:
                 event.removed.add(service=key[1], id=key[2])
-        if not event.upserted and not event.removed:
+        event.policies.extend(self._policies.since(watcher.namespace, watcher.service, watcher.told))
+        if not event.upserted and not event.removed and not event.policies:
             return None
         return self._mark(watcher, event)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2, schedules_pb2
+from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2, schedules_pb2, traffic_pb2
 from trunkline.core.leases import read_lease_ids
 from trunkline.core.model import Registration
 from trunkline.core.registrations import read_registration_request
@@ -84,6 +84,10 @@ def _create_schedule(request: schedules_pb2.CreateScheduleRequest) -> Demand:
     return Verb.PUBLISH, Resource(request.schedule.namespace)
 
 
+def _apply_policy(request: traffic_pb2.ApplyPolicyRequest) -> Demand:
+    return Verb.ADMINISTER, Resource(request.policy.namespace)
+
+
 def _everything(_request: admin_pb2.StatusRequest) -> Demand:
     return Verb.ADMINISTER, EVERYTHING
 
@@ -148,6 +152,15 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "CreateSchedule": Method(verb=Verb.PUBLISH, demands=_create_schedule),
         "ListSchedules": _plain(Verb.READ),
         "DeleteSchedule": _plain(Verb.PUBLISH),
+    },
+    "trunkline.api.v1.TrafficService": {
+        "ApplyPolicy": Method(verb=Verb.ADMINISTER, demands=_apply_policy),
+        "GetPolicy": _plain(Verb.READ),
+        "ListPolicies": _plain(Verb.READ),
+        "DeletePolicy": _plain(Verb.ADMINISTER),
+        "ListPolicyChanges": _plain(Verb.READ),
+        "RollBackPolicy": _plain(Verb.ADMINISTER),
+        "ExplainPick": _plain(Verb.READ),
     },
     "trunkline.api.v1.AdminService": {
         "Status": Method(verb=Verb.ADMINISTER, demands=_everything),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
@@ -15,6 +16,7 @@ from .evaluation import Policies
 from .header import ResponseHeaders
 from .outcomes import Outcomes
 from .picker import PickerConfig, Pickers
+from .policy_view import PolicyView
 from .registry_view import RegistryView
 from .resolver import Resolver
 from .tokens import TokenMaker
@@ -38,6 +40,10 @@ class DiscoveryConfig:
     """Kinds of calls that are counted."""
 
 
+class HeldPolicies(PolicyView, Policies, Protocol):
+    """What watches and picks need of policies."""
+
+
 class Discovery:
     """Reads one fold. Told of its steps by `apply`; `watches.run` must run."""
 
@@ -50,7 +56,7 @@ class Discovery:
         clock: Clock,
         rng: Rng,
         config: DiscoveryConfig | None = None,
-        policies: Policies | None = None,
+        policies: HeldPolicies | None = None,
     ) -> None:
         config = config or DiscoveryConfig()
         encoded = wire.EncodedInstances(instances_max=config.encoded_instances_max)
@@ -64,6 +70,7 @@ class Discovery:
             rng=rng,
             encoded=encoded,
             config=config.watches,
+            policies=policies,
         )
         self.headers = ResponseHeaders(journal_id, incarnation, lambda: self.watches.hub.revision)
         self.pickers = Pickers(registry, rng, config.pickers, clock=clock, policies=policies)

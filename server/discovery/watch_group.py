@@ -9,6 +9,7 @@ from trunkline.core.selector import Selector
 
 from ..registry.changes import Transition
 from . import wire
+from .policy_view import HeldPolicy, PolicyView, policies_of, policies_since, policies_touched
 from .registry_view import RegistryView, last_change
 from .tokens import TokenMaker
 from .watch import Watch
@@ -53,6 +54,7 @@ class WatchGroup:
         scope: Scope,
         *,
         registry: RegistryView,
+        policies: PolicyView,
         encoded: wire.EncodedInstances,
         tokens: TokenMaker,
         config: WatchConfig,
@@ -60,6 +62,7 @@ class WatchGroup:
         self.scope = scope
         self.members: dict[Watch, None] = {}
         self._registry = registry
+        self._policies = policies
         self._encoded = encoded
         self._tokens = tokens
         self._config = config
@@ -97,11 +100,14 @@ class WatchGroup:
             self._order = self._service_order()
             self._order_max = 2 * len(self._order) + ORDER_SLACK
 
-    def delta(self, revision: int, changed: Changed) -> bytes | None:
-        """The event that takes members from the step before to this one."""
+    def delta(self, revision: int, changed: Changed, touched: Sequence[str] = ()) -> bytes | None:
+        """The event that takes members from the step before to this one; it touched the policies of these services."""
         if self._snapshot is not None and self._snapshot.revision < revision:
             self._drop_snapshot()
         if sum(len(of_service) for _, of_service in changed) > self._config.event_changes_max:
+            return RESYNC
+        policies = policies_touched(self._policies, self.scope.namespace, self.scope.service, touched)
+        if policies is None:
             return RESYNC
         matches = self.scope.selector.matches
         upserted: list[RegisteredInstance] = []
@@ -112,7 +118,7 @@ class WatchGroup:
                     upserted.append(after)
                 elif before is not None and matches(before):
                     removed.append((service, instance_id))
-        return self._changes(revision, upserted, removed)
+        return self._changes(revision, upserted, removed, policies)
 
     def since(self, revision: int, current: int) -> bytes | None:
         """The event that takes a watch from `revision` to the `current` state."""
@@ -138,6 +144,9 @@ class WatchGroup:
         removed: list[tuple[str, str]] = []
         if revision < self._registry.floor and (not self.scope.service or self._forgotten(self.scope.service)):
             return RESYNC
+        policies = policies_since(self._policies, self.scope.namespace, self.scope.service, revision)
+        if policies is None:
+            return RESYNC
         for service in self._services_after(revision):
             state = self._registry.service(self.scope.namespace, service)
             if state is None:
@@ -159,7 +168,7 @@ class WatchGroup:
                 removed.append((service, instance_id))
                 if len(upserted) + len(removed) > self._config.event_changes_max:
                     return RESYNC
-        return self._changes(current, upserted, removed)
+        return self._changes(current, upserted, removed, policies)
 
     def _forgotten(self, service: str) -> bool:
         """Whether nothing is known of a service, perhaps not any more."""
@@ -176,25 +185,34 @@ class WatchGroup:
             yield service
 
     def _changes(
-        self, revision: int, upserted: Sequence[RegisteredInstance], removed: Sequence[tuple[str, str]]
+        self,
+        revision: int,
+        upserted: Sequence[RegisteredInstance],
+        removed: Sequence[tuple[str, str]],
+        policies: Sequence[HeldPolicy],
     ) -> bytes | None:
-        if not upserted and not removed:
+        if not upserted and not removed and not policies:
             return None
+        if len(policies) > self._config.event_changes_max:
+            return RESYNC
         encoded = [self._encoded.get(registered) for registered in upserted]
         refs = [wire.instance_ref(service, instance_id) for service, instance_id in removed]
-        if sum(map(len, encoded)) + sum(map(len, refs)) > self._config.event_bytes_max:
+        held = [policy.encoded for policy in policies]
+        if sum(map(len, encoded)) + sum(map(len, refs)) + sum(map(len, held)) > self._config.event_bytes_max:
             return RESYNC
-        return wire.event_body(wire.CHANGES, revision, token=self.token(revision), upserted=encoded, removed=refs)
+        token = self.token(revision)
+        return wire.event_body(wire.CHANGES, revision, token=token, upserted=encoded, removed=refs, policies=held)
 
     def snapshot(self, current: int, at_least: int) -> WatchSnapshot:
         """The whole state of the scope, as of now: of any revision from `at_least` on at which it was the same."""
         kept = self._snapshot
-        if kept is not None and (kept.revision < at_least or kept.revision < self._last_change()):
+        if kept is not None and kept.revision < max(at_least, self._last_change()):
             self._drop_snapshot()
         if self._snapshot is None:
             self._snapshot = WatchSnapshot(
                 current,
                 tuple(self._instances()),
+                policies_of(self._policies, self.scope.namespace, self.scope.service),
                 selector=self.scope.selector,
                 token=self.token(current),
                 encode=self._encoded.get,
@@ -209,10 +227,11 @@ class WatchGroup:
 
     def _last_change(self) -> int:
         """No change of the scope is later than this."""
+        policies = self._policies.last_change(self.scope.namespace, self.scope.service)
         if not self.scope.service:
-            return next(reversed(self._order.values()), 0)
+            return max(policies, next(reversed(self._order.values()), 0))
         state = self._registry.service(self.scope.namespace, self.scope.service)
-        return self._registry.floor if state is None else last_change(state)
+        return max(policies, self._registry.floor if state is None else last_change(state))
 
     def _instances(self) -> Iterable[RegisteredInstance]:
         for service in self._order:

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from . import wire
+from .policy_view import EVERY_SERVICE, PolicyView
 from .registry_view import RegistryView
 from .tokens import TokenMaker
 from .watch_config import WatchConfig
 from .watch_group import Scope, WatchGroup
-
-EVERY_SERVICE = ""
 
 
 class WatchGroups:
     """Groups come with their first watch and go with their last."""
 
     def __init__(
-        self, registry: RegistryView, encoded: wire.EncodedInstances, tokens: TokenMaker, config: WatchConfig
+        self,
+        registry: RegistryView,
+        policies: PolicyView,
+        encoded: wire.EncodedInstances,
+        tokens: TokenMaker,
+        config: WatchConfig,
     ) -> None:
         self._registry = registry
+        self._policies = policies
         self._encoded = encoded
         self._tokens = tokens
         self._config = config
@@ -36,7 +41,12 @@ class WatchGroups:
         group = of_service.get(selector)
         if group is None:
             group = of_service[selector] = WatchGroup(
-                scope, registry=self._registry, encoded=self._encoded, tokens=self._tokens, config=self._config
+                scope,
+                registry=self._registry,
+                policies=self._policies,
+                encoded=self._encoded,
+                tokens=self._tokens,
+                config=self._config,
             )
         return group
 
@@ -58,6 +68,13 @@ class WatchGroups:
     def of_service(self, namespace: str, service: str) -> Iterable[WatchGroup]:
         """Those of this service alone. Not to be held across an `of` or `drop_if_empty`."""
         return self._by_service.get((namespace, service), {}).values()
+
+    def of_policy(self, namespace: str, service: str) -> list[WatchGroup]:
+        """Those that a change of a service's policy concerns; for EVERY_SERVICE all of the namespace."""
+        if service:
+            return [*self.of_service(namespace, service), *self.of_every_service(namespace)]
+        found = (of_scope.values() for (name, _), of_scope in self._by_service.items() if name == namespace)
+        return [group for groups in found for group in groups]
 
     def of_every_service(self, namespace: str) -> Iterable[WatchGroup]:
         """Those of every service of a namespace."""

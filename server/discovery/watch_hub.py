@@ -16,6 +16,7 @@ from trunkline.core.selector import Selector
 from ..registry.changes import RegistryStep
 from . import wire
 from .applied import AppliedTracker, AppliedWait, LateWatcher
+from .policy_view import NoPolicies, PolicyView
 from .registry_view import RegistryView
 from .tokens import TokenMaker
 from .watch import EventSink, Watch, WatchConnection
@@ -53,13 +54,15 @@ class WatchHub:
         on_work: Callable[[], None],
         encoded: wire.EncodedInstances,
         config: WatchConfig,
+        policies: PolicyView | None = None,
     ) -> None:
         self.config = config
+        self._policies: PolicyView = NoPolicies() if policies is None else policies
         self._clock = clock
         self._rng = rng
         self._encoded = encoded
         self._tokens = tokens
-        self._groups = WatchGroups(registry, encoded, tokens, config)
+        self._groups = WatchGroups(registry, self._policies, encoded, tokens, config)
         self._teller = WatchTeller(self._groups, tokens, encoded, clock=clock, config=config, on_work=on_work)
         self._applied = AppliedTracker(config)
         self._connections: dict[WatchConnection, None] = {}
@@ -104,7 +107,7 @@ class WatchHub:
             if change.after is None:
                 self._encoded.forget(change.namespace, change.service, change.instance_id)
         self._applied.note(step.changes)
-        self._teller.apply(step)
+        self._teller.apply(step, self._policies.take_touched())
 
     def work(self) -> bool:
         """Do a slice of what is to be done; True when there is more."""

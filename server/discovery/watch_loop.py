@@ -8,6 +8,7 @@ from trunkline.core.clock import Clock, Rng
 
 from . import wire
 from .applied import AppliedResult
+from .policy_view import PolicyView
 from .registry_view import RegistryView
 from .tokens import TokenMaker
 from .watch_config import WatchConfig
@@ -26,6 +27,7 @@ class WatchLoop:
         rng: Rng,
         encoded: wire.EncodedInstances,
         config: WatchConfig | None = None,
+        policies: PolicyView | None = None,
     ) -> None:
         self._work = asyncio.Event()
         self.hub = WatchHub(
@@ -36,6 +38,7 @@ class WatchLoop:
             on_work=self._work.set,
             encoded=encoded,
             config=config or WatchConfig(),
+            policies=policies,
         )
 
     async def run(self) -> None:

@@ -8,11 +8,12 @@ from trunkline.core.model import RegisteredInstance
 from trunkline.core.selector import Selector
 
 from . import wire
+from .policy_view import HeldPolicy
 from .watch_config import WatchConfig
 
 
 class WatchSnapshot:
-    """Instances as they were when it was made; they are immutable, so holding them is the copy.
+    """Policies and instances as they were when it was made; they are immutable, so holding them is the copy.
 
     Parts are made on demand, a bounded amount of work at a time, and kept while the snapshot is the newest of its
     scope. After that they are made again for whoever is still in the middle of it, so that slow readers hold
@@ -23,6 +24,7 @@ class WatchSnapshot:
         self,
         revision: int,
         instances: Sequence[RegisteredInstance],
+        policies: Sequence[HeldPolicy],
         *,
         selector: Selector,
         token: bytes,
@@ -30,18 +32,18 @@ class WatchSnapshot:
         config: WatchConfig,
     ) -> None:
         self.revision = revision
-        self._instances = instances
+        self._items: Sequence[HeldPolicy | RegisteredInstance] = (*policies, *instances)
         self._selector = selector
         self._token = token
         self._encode = encode
         self._config = config
-        self._members: list[list[RegisteredInstance]] = []
-        """The instances of each part that is known."""
+        self._members: list[list[HeldPolicy | RegisteredInstance]] = []
+        """What stands in each part that is known."""
         self._parts: list[bytes | None] = []
         self._complete = False
         """All parts are known."""
         self._scanned = 0
-        self._open: list[RegisteredInstance] = []
+        self._open: list[HeldPolicy | RegisteredInstance] = []
         self._open_bytes = 0
         self._current = True
 
@@ -66,20 +68,20 @@ class WatchSnapshot:
         return self._advance()
 
     def _advance(self) -> bytes | None:
-        """Look at more instances until a part is whole."""
+        """Look at more until a part is whole."""
         config = self._config
-        stop = min(len(self._instances), self._scanned + config.scan_instances_max)
+        stop = min(len(self._items), self._scanned + config.scan_instances_max)
         while self._scanned < stop:
-            registered = self._instances[self._scanned]
-            if self._selector.matches(registered):
-                size = len(self._encode(registered)) + 1
+            item = self._items[self._scanned]
+            if not isinstance(item, RegisteredInstance) or self._selector.matches(item):
+                size = len(self._encode(item) if isinstance(item, RegisteredInstance) else item.encoded) + 1
                 full = len(self._open) >= config.part_instances_max
                 if self._open and (full or self._open_bytes + size > config.part_bytes_max):
-                    return self._close()  # this instance begins the next part
-                self._open.append(registered)
+                    return self._close()  # this one begins the next part
+                self._open.append(item)
                 self._open_bytes += size
             self._scanned += 1
-        if self._scanned < len(self._instances):
+        if self._scanned < len(self._items):
             return None
         self._complete = True
         return self._close()
@@ -94,10 +96,12 @@ class WatchSnapshot:
 
     def _body(self, index: int) -> bytes:
         last = self.is_last(index)
+        members = self._members[index]
         return wire.event_body(
             wire.SNAPSHOT,
             self.revision,
             token=self._token if last else b"",
             complete=last,
-            upserted=map(self._encode, self._members[index]),
+            upserted=[self._encode(one) for one in members if isinstance(one, RegisteredInstance)],
+            policies=[one.encoded for one in members if not isinstance(one, RegisteredInstance)],
         )

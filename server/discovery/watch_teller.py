@@ -23,6 +23,9 @@ from .watch_groups import WatchGroups
 Job = Iterator[int]
 """Work in slices: each item is what the slice cost, in watches told."""
 
+Concerned = tuple[WatchGroup, Changed, Sequence[str]]
+"""A group, what a step did to its instances, and the services whose policies it touched."""
+
 GROUP_COST = 10
 """Computing one group's event, in watches told."""
 ENCODE_COST = 8
@@ -71,10 +74,12 @@ class WatchTeller:
 
     # What happens to the registry.
 
-    def apply(self, step: RegistryStep) -> None:
-        """The registry has taken a step; a first slice of watches is told at once."""
+    def apply(self, step: RegistryStep, touched: Sequence[tuple[str, str]] = ()) -> None:
+        """The registry has taken a step, which touched these policies; a first slice of watches is told at once."""
         self.revision = step.revision
-        concerned = self._concerned(step)
+        concerned: list[Concerned] = [(group, changed, ()) for group, changed in self._concerned(step)]
+        if touched:
+            concerned = self._with_policies(concerned, touched)
         if self.steps >= self._config.backlog_steps_max:
             self._leave_all_behind()
         if concerned or self.steps:
@@ -100,11 +105,20 @@ class WatchTeller:
                 found.append((group, of_namespace))
         return found
 
-    def _fan_out(self, revision: int, concerned: Sequence[tuple[WatchGroup, Changed]]) -> Job:
+    def _with_policies(self, concerned: Sequence[Concerned], touched: Sequence[tuple[str, str]]) -> list[Concerned]:
+        """The same, and the groups to which policies were touched, with the services whose they are."""
+        changes = {group: changed for group, changed, _ in concerned}
+        policies: dict[WatchGroup, list[str]] = {group: [] for group in changes}
+        for namespace, service in touched:
+            for group in self.groups.of_policy(namespace, service):
+                policies.setdefault(group, []).append(service)
+        return [(group, changes.get(group, ()), services) for group, services in policies.items()]
+
+    def _fan_out(self, revision: int, concerned: Sequence[Concerned]) -> Job:
         now_ns = self._clock.now_ns()
-        for group, changed in concerned:
-            body = group.delta(revision, changed)
-            yield GROUP_COST
+        for group, changed, touched in concerned:
+            body = group.delta(revision, changed, touched)
+            yield GROUP_COST + (ENCODE_COST if touched else 0)
             if body is None:
                 continue
             yield from self._tell(group, revision, body, now_ns)

@@ -31,6 +31,7 @@ _EVENT_TOKEN = b"\x22"
 _EVENT_COMPLETE = b"\x28\x01"
 _EVENT_UPSERTED = b"\x32"
 _EVENT_REMOVED = b"\x3a"
+_EVENT_POLICY = b"\x4a"
 
 
 def varint(value: int) -> bytes:
@@ -64,8 +65,9 @@ def event_body(
     complete: bool = False,
     upserted: Iterable[bytes] = (),
     removed: Iterable[bytes] = (),
+    policies: Iterable[bytes] = (),
 ) -> bytes:
-    """A WatchEvent without its `watch_id`. `upserted` and `removed` are framed messages."""
+    """A WatchEvent without its `watch_id`. `upserted` and `removed` are framed messages, `policies` bare ones."""
     pieces = [_EVENT_KIND, varint(kind), _EVENT_REVISION, varint(revision)]
     if token:
         pieces += (_EVENT_TOKEN, framed(token))
@@ -75,6 +77,8 @@ def event_body(
         pieces += (_EVENT_UPSERTED, instance)
     for ref in removed:
         pieces += (_EVENT_REMOVED, ref)
+    for policy in policies:
+        pieces += (_EVENT_POLICY, framed(policy))
     return b"".join(pieces)
 
 

@@ -47,7 +47,8 @@ def of_instance(change: RegistryChange, incarnation: int) -> DerivedEvent:
 
 
 def of_record(record: Record, incarnation: int) -> DerivedEvent:
-    """A stream, a subscription or a schedule came or went."""
+    """A stream, a subscription, a schedule or a policy came, changed or went. A policy is named by its service; that of a
+    namespace has no name."""
     _, namespace, subject = record.key.split("/", 2)
     data = {
         "revision": record.offset,
@@ -75,8 +76,9 @@ def _event(
         type=topic,
         text_data=json.dumps(data, separators=(",", ":"), sort_keys=True),
     )
-    event.attributes["subject"].ce_string = subject
-    event.attributes["partitionkey"].ce_string = subject
+    if subject:  # CloudEvents has no empty ones
+        event.attributes["subject"].ce_string = subject
+        event.attributes["partitionkey"].ce_string = subject
     event.attributes["datacontenttype"].ce_string = "application/json"
     event.attributes["time"].ce_timestamp.CopyFrom(convert.time_ns_to(time_ns))
     return DerivedEvent(revision, time_ns, topic, event.SerializeToString(deterministic=True))

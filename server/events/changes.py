@@ -65,7 +65,7 @@ class Changes:
     # What happened. Both are told of every group, in whichever order.
 
     def on_group(self, group: Group) -> None:
-        """Records were folded: those of streams, subscriptions and schedules are changes."""
+        """Records were folded: those of streams, subscriptions, schedules and policies are changes."""
         self._changes += [_without_body(record) for record in group.applied if _is_shown(record)]
         self._records_to = group.revision
         self._publish()
@@ -132,7 +132,7 @@ class Changes:
             yield step
 
     async def _records(self, namespace: str, begin: int, end: int) -> list[Change]:
-        """The records about a namespace's streams, subscriptions and schedules."""
+        """The records about a namespace's streams, subscriptions, schedules and policies."""
         found: list[Change] = []
         while begin < end:
             blocks = await self._control.read(begin, max_bytes=READ_BYTES)
@@ -234,7 +234,7 @@ class ChangesLog:
 
 def _is_shown(record: Record) -> bool:
     """Of schedules only that they come and go: what they publish is seen where they publish it."""
-    return record.topic.startswith(("stream.", "subscription.", "schedule.created", "schedule.deleted"))
+    return record.topic.startswith(("stream.", "subscription.", "schedule.created", "schedule.deleted", "policy."))
 
 
 def _without_body(record: Record) -> Record:

@@ -1,1 +1,1 @@
-"""How services are called: policies, and what explains a pick."""
+"""How services are called: policies, what holds for a service, what a change takes away, what explains a pick."""

@@ -21,10 +21,10 @@ from trunkline.server.journal.log import Log, LogConfig
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
 from trunkline.server.schedules.fold import SchedulesFold
 from trunkline.server.security.tokens_fold import TokensFold
+from trunkline.server.traffic.fold import PoliciesFold
 
-NO_SCHEDULES = hashlib.sha256().hexdigest()
-"""Of a journal from before there were schedules."""
-
+NOTHING = hashlib.sha256().hexdigest()
+"""Of a fold that a journal is older than."""
 
 COMPACTED = "shop/prices"
 NUMBERED = "shop/numbered"
@@ -47,7 +47,8 @@ async def read(folder: Path) -> Reading:
     registry = RegistryFold(TombstoneConfig())
     first: list[Fold] = [registry, EventsFold(), TokensFold()]
     schedules = SchedulesFold()
-    control = Control(engine, Folds([*first, schedules]), LoopClock(), ControlConfig(), program_version="")
+    policies = PoliciesFold()
+    control = Control(engine, Folds([*first, schedules, policies]), LoopClock(), ControlConfig(), program_version="")
     await control.open()
     sequencer = control.sequencer
     # Of the folds that the first of these journals knew: a later one's state stands beside it.
@@ -60,6 +61,7 @@ async def read(folder: Path) -> Reading:
         "registry": registry.digest(),
         "folds": hashlib.sha256(b"".join(snapshot)).hexdigest(),
         "schedules": hashlib.sha256(b"".join(schedules.dump())).hexdigest(),
+        "policies": hashlib.sha256(b"".join(policies.dump())).hexdigest(),
         "statuses": {e.registered.instance.key: e.registered.status.name for e in registry.entries()},
     }
     topics: list[str] = []

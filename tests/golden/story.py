@@ -20,6 +20,7 @@ from reference.registry_world import LoopClock
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
 from trunkline.api.v1 import admin_pb2, common_pb2, events_pb2, schedules_pb2
+from trunkline.api.v1.policy_pb2 import Limits, TrafficPolicy
 from trunkline.core.clock import Rng
 from trunkline.core.model import Endpoint, GrpcHealthCheck, Instance, Locality, Registration, Status
 from trunkline.core.records import Change
@@ -35,6 +36,7 @@ from trunkline.server.registry.entity import InstanceKey
 from trunkline.server.registry.reduce import MOVED
 from trunkline.server.registry.registry import Reference, Registered, Registry
 from trunkline.server.security.principal import Principal, Role, Via
+from trunkline.server.traffic.traffic import Wish
 
 FOLDER = "/journal"
 NAMESPACE = "shop"
@@ -206,6 +208,22 @@ async def make_schedules(plane: ControlPlane) -> None:
     await plane.schedules.delete(NAMESPACE, "gone", HOLDER, allow=lambda _spec: None)
 
 
+async def change_policies(plane: ControlPlane) -> None:
+    """A namespace's policy, one of a service that is changed, and one that goes."""
+    traffic = plane.traffic
+
+    def policy(service: str, most: int) -> TrafficPolicy:
+        return TrafficPolicy(namespace=NAMESPACE, service=service, limits=Limits(max_requests=most))
+
+    await traffic.apply(policy("", 1_000), Wish(), HOLDER)
+    await traffic.apply(policy("orders", 10), Wish(), HOLDER)
+    retried = policy("orders", 20)
+    retried.retry.max_attempts = 3
+    await traffic.apply(retried, Wish(force=True), OPERATOR._replace(request_id="policy-14"))
+    await traffic.apply(policy("gone", 1), Wish(), HOLDER)
+    await traffic.delete(NAMESPACE, "gone", Wish(), HOLDER)
+
+
 async def pass_events(plane: ControlPlane) -> Feed:
     """Events of two streams; deliveries acknowledged, put off, and set aside."""
     stream = await plane.events.streams.get(NAMESPACE, "", HOLDER)
@@ -277,6 +295,7 @@ async def tell(disk: SimDisk) -> None:
         held = await register_and_operate(plane)
         await make_streams_and_tokens(plane)
         await make_schedules(plane)
+        await change_policies(plane)
         await pass_events(plane)
         await compact_prices(plane)
         await change_and_number(plane)

@@ -15,14 +15,14 @@ from typing import Any
 import google_crc32c
 import pytest
 from golden.make import EXPECTED, JOURNAL, write_journal
-from golden.reading import NO_SCHEDULES, Reading, read
+from golden.reading import NOTHING, Reading, read
 
 from trunkline.core.errors import JournalCorrupt, JournalTooNew
 from trunkline.server.journal.files.inspect import check
 from trunkline.server.journal.files.real_disk import RealDisk
 
 GOLDEN = sorted(path.parent for path in Path(__file__).parent.glob(f"v*/{EXPECTED}"))
-TOPIC = re.compile(r"(node|instance|lease|probe|override|stream|subscription|schedule|token)\.[a-z]+")
+TOPIC = re.compile(r"(node|instance|lease|probe|override|stream|subscription|schedule|policy|token)\.[a-z]+")
 CONTRACT = Path(__file__).parents[2] / "protos/trunkline/api/journal/v1/control.proto"
 
 
@@ -35,7 +35,7 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[s
 
 
 def compare(reading: Reading, expected: dict[str, Any]) -> None:
-    assert {**reading.facts, "topics": reading.topics} == {"schedules": NO_SCHEDULES, **expected}
+    assert {**reading.facts, "topics": reading.topics} == {"schedules": NOTHING, "policies": NOTHING, **expected}
 
 
 def test_there_is_a_golden_journal() -> None:
@@ -79,7 +79,7 @@ async def test_check_finds_it_whole(golden: tuple[Path, dict[str, Any]]) -> None
 
 def test_the_newest_has_every_topic_of_the_contract() -> None:
     """A topic that is added needs a golden journal that has it."""
-    named = {found.group(0) for found in TOPIC.finditer(CONTRACT.read_text())} - {"stream.name"}
+    named = {found.group(0) for found in TOPIC.finditer(CONTRACT.read_text())} - {"stream.name", "policy.proto"}
     expected = json.loads((GOLDEN[-1] / EXPECTED).read_text())
     assert named == set(expected["topics"])
 

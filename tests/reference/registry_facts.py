@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from trunkline.api import convert
 from trunkline.api.journal.v1 import control_pb2
+from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.core.model import Declared, Endpoint, Instance, Status
 from trunkline.core.records import Record
 
@@ -71,6 +72,13 @@ class Journal:
     def probed(self, key: str, failure: str | None) -> Record:
         body = control_pb2.ProbeChanged(failed=failure is not None, message=failure or "")
         return self._record("probe.changed", key, body.SerializeToString())
+
+    def policy_applied(self, policy: TrafficPolicy) -> Record:
+        key = f"policy/{policy.namespace}/{policy.service}"
+        return self._record("policy.applied", key, control_pb2.PolicyApplied(policy=policy).SerializeToString())
+
+    def policy_deleted(self, service: str, namespace: str = "default") -> Record:
+        return self._record("policy.deleted", f"policy/{namespace}/{service}", b"")
 
     def overridden(self, key: str, status: Status | None, reason: str = "") -> Record:
         body = control_pb2.OverrideSet(status=convert.status_to(status))

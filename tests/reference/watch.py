@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from guarantees import Seen
 
 from trunkline.api.v1 import common_pb2, discovery_pb2
+from trunkline.api.v1.policy_pb2 import EffectivePolicy
+
+Policies = dict[str, EffectivePolicy]
+"""By service; in a watch of a whole namespace "" is what holds for all others."""
 
 
 class MemorySink:
@@ -61,14 +65,19 @@ class ModelWatcher:
         self.seen: list[Seen] = []
         self.tokens: list[tuple[bytes, int, dict[tuple[str, str], common_pb2.RegisteredInstance]]] = []
         """Every token it was given, with the revision and the view that it stands for."""
+        self.policies: Policies = {}
+        self.held: list[tuple[int, Policies]] = []
+        """The policies at each event that it swapped in, with its revision."""
         self.error: common_pb2.Failure | None = None
         self.ended = False
+        self._staged_policies: Policies = {}
         self._staged: dict[tuple[str, str], common_pb2.RegisteredInstance] | None = None
         self._resumed = False
 
     def reopened(self, *, resumed: bool) -> None:
         """Its stream was lost and it opened another: what was staged is worth nothing."""
         self._staged = None
+        self._staged_policies = {}
         self._resumed = resumed
         self.ended = False
         self.error = None
@@ -78,6 +87,8 @@ class ModelWatcher:
         self.token, self.revision, view = self.tokens[index]
         self.view = dict(view)
         self.tokens = self.tokens[: index + 1]
+        self.held = self.held[: index + 1]
+        self.policies = dict(self.held[index][1])
 
     def apply(self, event: discovery_pb2.WatchEvent) -> None:
         """Take in an event of this watch."""
@@ -95,17 +106,20 @@ class ModelWatcher:
                 return
             assert self._staged is not None
             self.view, self._staged = self._staged, None
+            self.policies, self._staged_policies = self._staged_policies, {}
             self._swapped("snapshot", event)
             return
         assert self._staged is None, "something else was told in the middle of a snapshot"
         assert not event.complete
         if event.kind == kinds.KIND_CHANGES:
             self._merge(self.view, event)
+            self._merge_policies(self.policies, event)
             self._swapped("changes", event)
         else:
             assert event.kind == kinds.KIND_BOOKMARK
             assert not event.upserted
             assert not event.removed
+            assert not event.policies
             self._swapped("bookmark", event)
 
     def _stage(self, event: discovery_pb2.WatchEvent) -> None:
@@ -115,6 +129,9 @@ class ModelWatcher:
         before = len(self._staged)
         self._merge(self._staged, event)
         assert len(self._staged) == before + len(event.upserted), "an instance stands twice in one snapshot"
+        before = len(self._staged_policies)
+        self._merge_policies(self._staged_policies, event)
+        assert len(self._staged_policies) == before + len(event.policies), "a policy stands twice in one snapshot"
 
     @staticmethod
     def _merge(view: dict[tuple[str, str], common_pb2.RegisteredInstance], event: discovery_pb2.WatchEvent) -> None:
@@ -123,11 +140,17 @@ class ModelWatcher:
         for ref in event.removed:
             view.pop((ref.service, ref.id), None)
 
+    @staticmethod
+    def _merge_policies(policies: Policies, event: discovery_pb2.WatchEvent) -> None:
+        for effective in event.policies:
+            policies[effective.service] = effective
+
     def _swapped(self, kind: str, event: discovery_pb2.WatchEvent) -> None:
         assert event.resume_token, "what a client swaps in can be resumed from"
         self.revision = event.revision
         self.token = event.resume_token
         self.tokens.append((self.token, self.revision, dict(self.view)))
+        self.held.append((self.revision, dict(self.policies)))
         self.seen.append(
             Seen(
                 kind=kind,  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import guarantees
 from reference.registry_facts import instance
 from reference.watch import ModelWatcher
 from reference.watch_world import Client, World
+from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.core.model import Declared, Locality, Status
 from trunkline.core.records import Record
 from trunkline.core.selector import Selector
@@ -57,7 +58,12 @@ class WatchWalk:
                 since_cached_max=2,
             ),
             tombstones=TombstoneConfig(per_service_max=tombstones, total_max=tombstones + 1),
+            policies_gone_max=choose((0, 1, 1_000)),
         )
+        self.said: dict[str, TrafficPolicy] = {}
+        """The policies that there are, by service, "" for the namespace's."""
+        self.truths: dict[int, dict[str, TrafficPolicy]] = {0: {}}
+        """What holds for each service, at each revision at which it changed."""
         self.watchers: list[Watcher] = []
         self.away: list[Watcher] = []
         self.actions: dict[Callable[[], None], int] = {
@@ -86,7 +92,35 @@ class WatchWalk:
 
     # The registry.
 
+    def _policy_record(self) -> Record:
+        service = self.rng.choice((*SERVICES, "mail", ""))
+        if service in self.said and self.rng.random() < 0.5:
+            del self.said[service]
+            return self.world.journal.policy_deleted(service)
+        policy = TrafficPolicy(namespace="default", service=service)
+        if self.rng.random() < 0.7:
+            policy.limits.max_requests = self.rng.randrange(1, 5)
+        if self.rng.random() < 0.7:
+            policy.healthy_panic_threshold = self.rng.randrange(5)
+        self.said[service] = policy
+        return self.world.journal.policy_applied(policy)
+
+    def _what_holds(self) -> dict[str, TrafficPolicy]:
+        """By looking at everything."""
+        default, held = self.said.get("", TrafficPolicy()), {}
+        for service in (*SERVICES, "mail", "nobody"):
+            own, policy = self.said.get(service, TrafficPolicy()), TrafficPolicy()
+            for layer in (default, own):
+                if layer.HasField("limits"):
+                    policy.limits.CopyFrom(layer.limits)
+                if layer.HasField("healthy_panic_threshold"):
+                    policy.healthy_panic_threshold = layer.healthy_panic_threshold
+            held[service] = policy
+        return held
+
     def _record(self) -> Record:
+        if self.rng.random() < 0.2:
+            return self._policy_record()
         journal, choose = self.world.journal, self.rng.choice
         service, instance_id = choose(SERVICES), choose(IDS)
         key = f"instance/default/{service}/{instance_id}"
@@ -113,7 +147,8 @@ class WatchWalk:
 
     def step(self) -> None:
         records = [self._record() for _ in range(self.rng.choice((1, 1, 1, 2, 5)))]
-        self.world.step(*records, skipped=self.rng.choice((0, 0, 0, 2)))
+        revision = self.world.step(*records, skipped=self.rng.choice((0, 0, 0, 2)))
+        self.truths[revision] = self._what_holds()
 
     def work(self) -> None:
         self.world.hub.work()
@@ -212,6 +247,10 @@ class WatchWalk:
         self.world.tick(5_500)
         self.world.settle_completely()
         self.judge()
+        for watcher in self.watchers:
+            if watcher not in self.away:
+                watcher.held.append((10**9, watcher.policies))  # nothing is later: it has to be what holds
+        self.judge()
         for client in self.world.clients:
             for watcher in client.watchers.values():
                 assert watcher.revision == self.world.hub.revision, "a watch never caught up"
@@ -236,7 +275,28 @@ class WatchWalk:
                 + guarantees.broke_watch_bookmarkable(seen)
                 + guarantees.broke_never_empty_by_accident(seen, truth)
             )
+            broken += self._broke_policies(watcher)
             for start in watcher.streams:
                 broken += guarantees.broke_watch_resumable(seen[:start], seen[start:])
             assert not broken, "\n".join(broken)
             assert watcher.error is None, watcher.error
+
+    def _broke_policies(self, watcher: Watcher) -> list[str]:
+        """At each revision that a watch shows it holds the policies of that revision, or of a later one."""
+        broken: list[str] = []
+        for revision, held in watcher.held:
+            for service in [watcher.service] if watcher.service else [*SERVICES, "mail", "nobody"]:
+                shown = held.get(service) or held.get("")
+                policy = TrafficPolicy()
+                if shown is not None:
+                    policy.CopyFrom(shown.policy)
+                    policy.namespace = policy.service = ""
+                then = self._truth(revision)[service]
+                later = [truth[service] for at, truth in self.truths.items() if at > revision]
+                if policy != then and policy not in later:
+                    broken.append(f"at {revision} {service} is called by {policy}, not by {then}")
+        return broken
+
+    def _truth(self, revision: int) -> dict[str, TrafficPolicy]:
+        at = max((one for one in self.truths if one <= revision), default=None)
+        return self.truths[at] if at else dict.fromkeys([*SERVICES, "mail", "nobody"], TrafficPolicy())

@@ -21,6 +21,8 @@ from trunkline.server.discovery.watch_loop import WatchLoop
 from trunkline.server.discovery.wire import EncodedInstances
 from trunkline.server.registry.changes import RegistryStep
 from trunkline.server.registry.fold import RegistryFold, TombstoneConfig
+from trunkline.server.traffic.effective import EffectivePolicies, Shares
+from trunkline.server.traffic.fold import PoliciesFold
 
 JOURNAL_ID = "0123456789abcdef" * 2
 
@@ -44,10 +46,15 @@ class World:
         tombstones: TombstoneConfig | None = None,
         incarnation: int = 1,
         clock: Clock | None = None,
+        policies_gone_max: int = 1_000,
+        shares: Shares | None = None,
     ) -> None:
         self.config = config or WatchConfig()
         self.journal = Journal()
         self.fold = RegistryFold(tombstones, collecting=True)
+        self._gone_max = policies_gone_max
+        self._shares = shares
+        self.policies = EffectivePolicies(PoliciesFold(gone_max=policies_gone_max), shares)
         self.clock = ManualClock()
         self.tokens = TokenMaker(JOURNAL_ID, incarnation)
         self.loop = self._loop(clock or self.clock)
@@ -56,8 +63,9 @@ class World:
 
     def _loop(self, clock: Clock) -> WatchLoop:
         return WatchLoop(
-            self.fold, self.tokens, clock=clock, rng=Rng(7), encoded=EncodedInstances(), config=self.config
-        )
+            self.fold, self.tokens, clock=clock, rng=Rng(7), encoded=EncodedInstances(), config=self.config,
+            policies=self.policies,
+        )  # fmt: skip
 
     @property
     def hub(self) -> WatchHub:
@@ -72,6 +80,9 @@ class World:
         loaded = RegistryFold(self.fold.config, collecting=True)
         loaded.load(self.fold.version, list(self.fold.dump()))
         self.fold = loaded
+        policies = PoliciesFold(gone_max=self._gone_max)
+        policies.load(policies.version, list(self.policies.fold.dump()))
+        self.policies = EffectivePolicies(policies, self._shares)
         self.clients.clear()
         revision = self.hub.revision
         self.loop = self._loop(self.clock)
@@ -80,7 +91,9 @@ class World:
     def step(self, *records: Record, skipped: int = 0) -> int:
         """Fold a group of records in one step and tell the hub; returns the revision."""
         for record in records:
-            self.fold.apply(record)
+            fold = self.policies.fold if record.topic.startswith("policy.") else self.fold
+            fold.apply(record)
+        self.policies.on_records(records)
         changes, self.fold.changes = tuple(self.fold.changes), []
         self.fold.lease_changes = []
         self.journal.offset += skipped

@@ -56,6 +56,7 @@ LABEL, ID, VERSION, RANGE = (
 )
 HOST, KEY, STREAM = rules_pb2.FORMAT_HOST, rules_pb2.FORMAT_LABEL_KEY, rules_pb2.FORMAT_STREAM
 TOPIC, FILTER = rules_pb2.FORMAT_TOPIC, rules_pb2.FORMAT_TOPIC_FILTER
+METADATA = rules_pb2.FORMAT_METADATA_KEY
 
 BAD_HOSTS = [
     *("0.0.0.0", "::", "0:0::0", "::ffff:0.0.0.0", "0", "0x0", "1.0x0", "1.2.3", "256.1.1.1"),
@@ -108,6 +109,12 @@ SCALARS: list[tuple[int, dict[str, Any], list[Any], list[Any]]] = [
         {"format": STREAM},
         ["a", "a.b.c-d", "a." * 63 + "bb"],
         ["A", "a..b", ".a", "a.", "a_b", "a." * 63 + "bbb"],
+    ),
+    (
+        STRING,
+        {"format": METADATA},
+        ["", "a", "x-user.id_9", "bin", "a" * 128],
+        ["A", "a b", "x-bin", "-bin", "a" * 129, "a\n", "\u00e9", "a/b"],
     ),
     (STRING, {"format": TOPIC}, ["a", "orders.placed", "\u00e9.b"], ["a.*", ">", "a..b", "a b", ".".join("a" * 17)]),
     (STRING, {"format": FILTER}, ["a.*", ">", "a.>", "*.b"], ["a.>.b", "a*", "a..b", "a.b>", ".".join("a" * 17)]),

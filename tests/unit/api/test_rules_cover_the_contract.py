@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 
 from trunkline.api.rules import OPAQUE, checker, rules_of
-from trunkline.api.v1 import admin_pb2, discovery_pb2, events_pb2, registry_pb2
+from trunkline.api.v1 import admin_pb2, discovery_pb2, events_pb2, registry_pb2, schedules_pb2, traffic_pb2
 
 UNBOUNDED_BY_RULES = {
     # Bounded where it is read: server/events/settings.py.
@@ -23,7 +23,7 @@ TEXTS = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}
 
 
 def services() -> list[ServiceDescriptor]:
-    files = (registry_pb2, discovery_pb2, events_pb2, admin_pb2)
+    files = (registry_pb2, discovery_pb2, events_pb2, schedules_pb2, traffic_pb2, admin_pb2)
     return [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 
 
@@ -53,7 +53,7 @@ def unbounded(field: FieldDescriptor) -> list[str]:
         missing.append(field.full_name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         entry = field.message_type.fields_by_name
-        if not rules.item_format:
+        if entry["key"].type in TEXTS and not rules.item_format:
             missing.append(entry["key"].full_name)
         if entry["value"].type in TEXTS and not rules.item_max_bytes:
             missing.append(entry["value"].full_name)

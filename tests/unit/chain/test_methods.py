@@ -9,14 +9,14 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from trunkline.api.v1 import admin_pb2, discovery_pb2, events_pb2, registry_pb2, schedules_pb2
+from trunkline.api.v1 import admin_pb2, discovery_pb2, events_pb2, registry_pb2, schedules_pb2, traffic_pb2
 from trunkline.core.errors import PermissionDenied
 from trunkline.server.chain.methods import METHODS
 from trunkline.server.security.principal import EVERYTHING, Principal, Resource, Role, Verb, Via, authorize
 
 CONTRACT: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
-    for file in (registry_pb2, discovery_pb2, events_pb2, schedules_pb2, admin_pb2)
+    for file in (registry_pb2, discovery_pb2, events_pb2, schedules_pb2, traffic_pb2, admin_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -25,7 +25,7 @@ CONTRACT: dict[str, MethodDescriptor] = {
 def test_the_table_has_every_method_and_no_other() -> None:
     ours = {name for name in METHODS if name.startswith("/trunkline.")}
     assert ours == CONTRACT.keys()
-    assert len(ours) == 39
+    assert len(ours) == 46
 
 
 def test_only_those_methods_are_raw_that_scan_or_share_bytes() -> None:
@@ -62,7 +62,7 @@ def filled(name: str, namespace: str) -> Any:
     request: Any = GetMessageClass(CONTRACT[name].input_type)()
     if "namespace" in request.DESCRIPTOR.fields_by_name:
         request.namespace = namespace
-    for field in ("instance", "registration", "open", "stream", "schedule"):
+    for field in ("instance", "registration", "open", "stream", "schedule", "policy"):
         found = request.DESCRIPTOR.fields_by_name.get(field)
         if found is not None and found.message_type is not None:
             getattr(request, field).namespace = namespace

@@ -1,0 +1,212 @@
+"""What holds for a service: its own policy over the namespace's, with the shares of the release that runs.
+
+Made when it is first asked for, and anew when a record touched it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Protocol
+
+from trunkline.api.policies import destination_to, key_source_to, merged, policy_from
+from trunkline.api.v1.policy_pb2 import EffectivePolicy, TrafficPolicy
+from trunkline.core.policy import Destination, KeySource, Policy
+from trunkline.core.records import Record
+
+from .fold import PoliciesFold
+
+EFFECTIVE_MAX = 20_000
+"""Services whose effective policy is kept; when there are more, all are made anew."""
+TOUCHING = ("policy.", "release.")
+"""Topics of the records that change what holds; their keys are `x/<namespace>/<service>`."""
+
+
+class ReleaseShares(Protocol):
+    """What a release says of a service's split."""
+
+    @property
+    def destinations(self) -> Sequence[Destination]:
+        """In place of the policy's; none when the release leaves the split alone."""
+
+    @property
+    def sticky_on(self) -> KeySource | None:
+        """In place of the policy's, unless None."""
+
+    @property
+    def revision(self) -> int:
+        """Of the last change of these shares; a release that is over keeps its last: what holds never gets older."""
+
+
+class Shares(Protocol):
+    """The releases, as far as they decide who gets calls."""
+
+    def split_of(self, namespace: str, service: str) -> ReleaseShares | None:
+        """None when the service never had a release."""
+
+    def services(self, namespace: str) -> Iterable[str]:
+        """Those of a namespace for which `split_of` has anything to say."""
+
+
+class NoShares:
+    """There are no releases."""
+
+    def split_of(self, namespace: str, service: str) -> ReleaseShares | None:
+        return None
+
+    def services(self, namespace: str) -> Iterable[str]:
+        return ()
+
+
+class Effective:
+    """What holds for one service. Immutable; merging and encoding are done when they are asked for."""
+
+    def __init__(
+        self,
+        namespace: str,
+        service: str,
+        *,
+        own: TrafficPolicy | None,
+        default: TrafficPolicy | None,
+        shares: ReleaseShares | None,
+        revision: int,
+    ) -> None:
+        self.namespace = namespace
+        self.service = service
+        self.revision = revision
+        """Of the last change to any of it; 0 when there was none."""
+        self._own = own
+        self._default = default
+        self._shares = shares
+
+    @cached_property
+    def message(self) -> TrafficPolicy:
+        """All sections. Not to be changed."""
+        message = merged(self._own, self._default)
+        message.namespace, message.service = self.namespace, self.service
+        shares = self._shares
+        if shares is not None and shares.destinations:
+            del message.split.destinations[:]
+            message.split.destinations.extend(map(destination_to, shares.destinations))
+            if shares.sticky_on is not None:
+                message.split.sticky_on.CopyFrom(key_source_to(shares.sticky_on))
+        return message
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The same as values."""
+        return policy_from(self.message, self.revision)
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """A serialized EffectivePolicy."""
+        effective = EffectivePolicy(service=self.service, policy=self.message, revision=self.revision)
+        return effective.SerializeToString(deterministic=True)
+
+
+class EffectivePolicies:
+    """Reads the folds; told of every group of records by `on_records`, before anybody asks again."""
+
+    def __init__(self, fold: PoliciesFold, shares: Shares | None = None) -> None:
+        self.fold = fold
+        self.shares: Shares = NoShares() if shares is None else shares
+        """The releases' fold; put in before the journal is read."""
+        self._kept: dict[str, dict[str, Effective]] = {}
+        self._count = 0
+        self._touched: list[tuple[str, str]] = []
+        self._last: dict[str, int] = {}
+        """By namespace, the revision of the newest policy; of those that were asked for."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def get(self, namespace: str, service: str) -> Effective:
+        """What holds for a service; of a namespace's default, what it says, for an empty one."""
+        of_namespace = self._kept.setdefault(namespace, {})
+        found = of_namespace.get(service)
+        if found is None:
+            if self._count >= EFFECTIVE_MAX:
+                self._kept.clear()
+                self._count = 0
+                of_namespace = self._kept.setdefault(namespace, {})
+            found = of_namespace[service] = self._made(namespace, service)
+            self._count += 1
+        return found
+
+    def _made(self, namespace: str, service: str) -> Effective:
+        default = self.fold.known(namespace, "")
+        own = self.fold.known(namespace, service) if service else None
+        shares = self.shares.split_of(namespace, service) if service else None
+        known = [one.revision for one in (own, default, shares) if one is not None]
+        return Effective(
+            namespace,
+            service,
+            own=None if own is None else own.policy,
+            default=None if default is None else default.policy,
+            shares=shares,
+            revision=max(known, default=0),
+        )
+
+    def effective(self, namespace: str, service: str) -> Policy:
+        """What holds, as values: the same until it changes."""
+        return self.get(namespace, service).policy
+
+    def supposed(self, namespace: str, service: str, *, changed: str, policy: TrafficPolicy | None) -> Effective:
+        """What would hold for a service if the policy of `changed`, a service or "", were this one, or none."""
+        entities = {name: self.fold.known(namespace, name) for name in ("", service)}
+        said = {name: None if entity is None else entity.policy for name, entity in entities.items()}
+        said[changed] = policy
+        return Effective(
+            namespace,
+            service,
+            own=said[service] if service else None,
+            default=said[""],
+            shares=self.shares.split_of(namespace, service),
+            revision=self.get(namespace, service).revision,
+        )
+
+    # What watches ask (trunkline.server.discovery.policy_view).
+
+    @property
+    def floor(self) -> int:
+        """Deletions at or before this revision may have been forgotten."""
+        return self.fold.floor
+
+    def named(self, namespace: str) -> Sequence[str]:
+        """The services of which anything was ever said, sorted; "" stands for what holds for all others."""
+        return sorted({*self.fold.of_namespace(namespace), *self.shares.services(namespace)})
+
+    def last_change(self, namespace: str, service: str) -> int:
+        """No change of a service's policy, or of any of the namespace when it is empty, is later than this."""
+        if service:
+            return max(self.fold.floor, self.get(namespace, service).revision)
+        if namespace not in self._last:
+            revisions = [self.get(namespace, one).revision for one in self.named(namespace)]
+            if not revisions:
+                return self.fold.floor  # any name can be asked for
+            self._last[namespace] = max(revisions)
+        return max(self.fold.floor, self._last[namespace])
+
+    def on_records(self, records: Iterable[Record]) -> None:
+        """Records were folded."""
+        for record in records:
+            if not record.topic.startswith(TOUCHING):
+                continue
+            _, namespace, service = record.key.split("/", 2)
+            self._forget(namespace, service)
+            # Not every record of a release changes what holds; one of a policy does, be it forgotten already.
+            if record.topic.startswith("policy.") or self.get(namespace, service).revision >= record.offset:
+                self._touched.append((namespace, service))
+                if namespace in self._last:
+                    self._last[namespace] = record.offset
+
+    def _forget(self, namespace: str, service: str) -> None:
+        if not service:
+            self._count -= len(self._kept.pop(namespace, {}))
+        elif self._kept.get(namespace, {}).pop(service, None) is not None:
+            self._count -= 1
+
+    def take_touched(self) -> Sequence[tuple[str, str]]:
+        """Namespaces and services whose policy changed since this was last asked; "" for all of a namespace."""
+        touched, self._touched = self._touched, []
+        return touched
