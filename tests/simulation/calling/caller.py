@@ -103,6 +103,8 @@ class Caller:
             if isinstance(wait, Stop):
                 break
             yield wait
+            if not attempts.may_retry(self._timeline.now_ns):
+                break
         self._guards.leave()
         self.log.ended.append((self._timeline.now_ns, code))
 
