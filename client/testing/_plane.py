@@ -17,6 +17,7 @@ from trunkline.api.v1 import (
     events_pb2_grpc,
     registry_pb2_grpc,
     schedules_pb2_grpc,
+    traffic_pb2_grpc,
 )
 from trunkline.core.clock import Clock, ManualClock, Rng
 from trunkline.core.errors import InstanceNotFound, TrunklineError
@@ -72,6 +73,10 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
     """Nor of this."""
 
 
+class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
+    """Nor of this."""
+
+
 class FakeControlPlane:
     """Answers as Trunkline does: registry, discovery and events, with the same errors, in memory.
 
@@ -102,6 +107,7 @@ class FakeControlPlane:
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(self._discovery, server)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleServicer(), server)  # type: ignore[abstract]
+        traffic_pb2_grpc.add_TrafficServiceServicer_to_server(TrafficServicer(), server)  # type: ignore[abstract]
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(), server)  # type: ignore[abstract]
 
     def connect(
