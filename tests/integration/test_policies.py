@@ -203,6 +203,13 @@ def test_the_command_line_goes_back(server: Server) -> None:
     assert run(server, "get", "mail") == "namespace: cli\nservice: mail\ntimeout: 1s\n"
 
 
+def _apply_and_wait(server: Server) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [TRUNKLINE, "--address", server.address, "-n", "late", "policy", "apply", "-", "--wait", "0.3"],
+        input="service: cart\ntimeout: 1s\n", capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
 async def test_the_command_line_names_who_is_late(server: Server) -> None:
     async with grpc.aio.insecure_channel(server.address) as channel:
         from trunkline.api.v1 import discovery_pb2, discovery_pb2_grpc
@@ -211,11 +218,7 @@ async def test_the_command_line_names_who_is_late(server: Server) -> None:
         order = discovery_pb2.OpenWatch(watch_id=1, namespace="late", service="cart", client="sleepy")
         await watching.write(discovery_pb2.WatchRequest(open=order))
         await watching.read()
-        arguments = ["-n", "late", "policy", "apply", "-", "--wait", "0.3"]
-        done = await asyncio.to_thread(
-            subprocess.run, [TRUNKLINE, "--address", server.address, *arguments],
-            input="service: cart\ntimeout: 1s\n", capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
+        done = await asyncio.to_thread(_apply_and_wait, server)
         assert done.returncode == 1
         assert "late: sleepy" in done.stderr
         watching.cancel()

@@ -30,8 +30,9 @@ def policy_of_seed(seed: int) -> TrafficPolicy:
 
 
 def _fill(rng: random.Random, message: Message) -> None:
-    chosen = {oneof.name: rng.choice(list(oneof.fields)).name for oneof in message.DESCRIPTOR.oneofs}
-    for field in message.DESCRIPTOR.fields:
+    descriptor: Any = message.DESCRIPTOR
+    chosen = {oneof.name: rng.choice(list(oneof.fields)).name for oneof in descriptor.oneofs}
+    for field in descriptor.fields:
         oneof = field.containing_oneof
         if oneof is not None and len(oneof.fields) > 1:
             if chosen[oneof.name] != field.name:
