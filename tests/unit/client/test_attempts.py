@@ -15,7 +15,7 @@ from trunkline.client._attempts import (
     pushback_of,
 )
 from trunkline.core.clock import Rng
-from trunkline.core.policy import MS, S, Retry, StatusCode
+from trunkline.core.policy import MS, Retry, S, StatusCode
 from trunkline.core.retry_budget import RetryBudget
 
 UNAVAILABLE = Failure(StatusCode.UNAVAILABLE)
