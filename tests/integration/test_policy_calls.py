@@ -430,6 +430,15 @@ async def unused_port() -> int:
     return port
 
 
+async def test_a_call_that_cannot_be_made_leaves_nothing_behind(trunkline: Trunkline, server: Scripted) -> None:
+    channel = await trunkline.channel("echo", policy=Policy(circuit_breaker=BREAKER, limits=Limits(max_requests=1)))
+    for _ in range(3):
+        with pytest.raises((TypeError, ValueError)):
+            await channel.unary_unary(SAY)(b"", timeout=10, metadata=(("x-number", 5),))
+    assert await ask(channel, "unary_unary") == [b"a hi"]
+    assert channel.policy_state().in_flight == 0
+
+
 # Budgets.
 
 
