@@ -199,6 +199,19 @@ async def test_more_requests_than_can_be_kept_commit_the_call(
     assert await ask(channel, "stream_unary") == [b"a 3"]
 
 
+async def test_what_is_written_between_attempts_goes_with_the_next(trunkline: Trunkline, server: Scripted) -> None:
+    channel = await trunkline.channel("echo", policy=RETRYING)
+    server.steps = [Step(after_requests=1, trailing=(("grpc-retry-pushback-ms", "300"),))]
+    call = channel.stream_unary(JOIN)(timeout=10)
+    await call.write(b"1")
+    await until(lambda: server.seen and server.seen[0].ended)
+    await until(lambda: channel.endpoints()[0].calls_in_flight == 0)
+    await call.write(bytes(REQUEST_BUFFER_BYTES))  # more than is kept, and nothing has been let go
+    await call.done_writing()
+    assert await call == b"a %d" % (REQUEST_BUFFER_BYTES + 1)
+    assert server.attempts == [0, 1]
+
+
 async def test_a_long_stream_of_requests_is_not_kept(trunkline: Trunkline, server: Scripted) -> None:
     channel = await trunkline.channel("echo", policy=RETRYING)
     part = bytes(REQUEST_BUFFER_BYTES // 2)
