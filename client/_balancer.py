@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, TypeAlias, get_args
 
 from trunkline.core.breaker import Outcome
-from trunkline.core.call_chain import InFlight, Ticket
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.evaluator import AnyBreaker, Evaluator
+from trunkline.core.in_flight import InFlight, Ticket
 from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Endpoint, Locality, RegisteredInstance, Status
 from trunkline.core.placement import Candidate as Placeable

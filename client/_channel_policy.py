@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 
 from trunkline.core.breaker import Outcome, Snapshot
-from trunkline.core.call_chain import Ticket
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import Unreachable
+from trunkline.core.in_flight import Ticket
 from trunkline.core.policy import PLAIN, Destination, Policy, StatusCode
 
 from ._attempts import PREVIOUS_ATTEMPTS_KEY

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from trunkline.core.call_chain import Ticket
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import CircuitOpen, LimitExceeded
+from trunkline.core.in_flight import Ticket
 
 from ._attempts import Attempts, Failure, Stop, pushback_of
 from ._balancer import Candidate

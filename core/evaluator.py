@@ -6,9 +6,10 @@ from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from trunkline.core.breaker import Breaker, Outcome, State
-from trunkline.core.call_chain import CallChain, InFlight, Ticket
+from trunkline.core.call_chain import CallChain
 from trunkline.core.clock import Rng
 from trunkline.core.hashing import xxh64
+from trunkline.core.in_flight import InFlight, Ticket
 from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Locality
 from trunkline.core.placement import ANY, Candidate, Exclusion, Level, Placement, Pool, Verdict

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from trunkline.core.localities import EVERYBODY, NOWHERE, Count, level_of, levels_of, loads, passed_over
 from trunkline.core.model import ROUTABLE, Endpoint, Locality, RegisteredInstance, Status
-from trunkline.core.policy import Algorithm, Destination, Policy, Subset
+from trunkline.core.policy import Algorithm, Destination, LocalityScope, Policy, Subset
 from trunkline.core.selector import Selector
 from trunkline.core.slow_start import factor_of, next_step_ns
 
@@ -137,9 +137,13 @@ class Placement:
         self.where = where
         self.now_ns = now_ns
         self._statuses = selector.statuses or ROUTABLE
-        self._selector = _without_statuses(selector)
+        self._matches = _without_statuses(selector).matches
         self._subsets = {subset.name: subset for subset in policy.subsets}
-        self._able = [one for one in self.candidates if not self._left_out_of_all(one)]
+        self._able = [
+            one
+            for one in self.candidates
+            if one.endpoint is not None and one.instance.status in self._statuses and self._matches(one.instance)
+        ]
         self._parts: dict[Destination | None, list[Candidate]] = {None: self._able}
         self._pools: dict[Destination | None, Pool | None] = {}
 
@@ -182,10 +186,12 @@ class Placement:
             {member.candidate: (level, member) for level in pool.levels for member in level.members} if pool else {}
         )
         totals = {level.name: sum(member.weight for member in level.members) for level in pool.levels} if pool else {}
+        takes = self._takes(destination)
         found = []
         for one in self.candidates:
             if one not in inside:
-                found.append(Verdict(one, tuple(self._exclusions(one, destination, pool)), 0.0, 0.0))
+                rules = [] if takes(one.instance) else [Exclusion("split", f"not of {name_of(destination)}")]
+                found.append(Verdict(one, tuple(self._exclusions(one, rules, pool)), 0.0, 0.0))
                 continue
             level, member = inside[one]
             equal = self.policy.load_balancing.algorithm is Algorithm.RANDOM
@@ -203,7 +209,7 @@ class Placement:
             found.append(Exclusion("status", _status_detail(one.instance)))
         if one.endpoint is None:
             found.append(Exclusion("protocol", "no endpoint speaks it"))
-        if not self._selector.matches(one.instance):
+        if not self._matches(one.instance):
             found.append(Exclusion("selector", "the selector means others"))
         return found
 
@@ -249,9 +255,9 @@ class Placement:
         be nobody, or only STALE ones.
         """
         reachable = [one for one in part if not one.out]
-        tiers = _by_status(reachable or part)
-        live = [status for status in tiers if status is not Status.STALE] or list(tiers)
         everybody = _by_status(part)
+        tiers = _by_status(reachable) if 0 < len(reachable) < len(part) else everybody
+        live: list[Status] = [status for status in tiers if status is not Status.STALE] or list(tiers)
         for status in live:
             left = [one for one in tiers[status] if not one.ejected]
             enough = 100 * len(left) >= self.policy.healthy_panic_threshold * len(everybody[status])
@@ -267,8 +273,8 @@ class Placement:
         """The levels of a tier with who is picked of each; small ones have gone into the next."""
         scopes = levels_of(self.policy.locality, self.where)
         names = [*(scope.name.lower() for scope in scopes), EVERYBODY]
-        everybody = self._by_level(tier.everybody)
-        picked = self._by_level(tier.picked)
+        everybody = self._by_level(tier.everybody, scopes)
+        picked = everybody if len(tier.picked) == len(tier.everybody) else self._by_level(tier.picked, scopes)
         preference = self.policy.locality
         counts = [Count(len(some), len(all_)) for some, all_ in zip(picked, everybody, strict=True)]
         joined = passed_over(counts, preference.min_instances if preference else 1)
@@ -281,30 +287,29 @@ class Placement:
                 sums.append(Count(len(levels[-1][1]), sum(counts[other].all for other in from_)))
         return sums, levels
 
-    def _by_level(self, candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-        scopes = levels_of(self.policy.locality, self.where)
+    def _by_level(self, candidates: list[Candidate], scopes: list[LocalityScope]) -> list[list[Candidate]]:
+        if not scopes:
+            return [candidates]
         found: list[list[Candidate]] = [[] for _ in range(len(scopes) + 1)]
         for one in candidates:
             found[level_of(scopes, self.where, one.instance.instance.locality)].append(one)
         return found
 
     def _level(self, name: str, load_percent: int, candidates: list[Candidate]) -> Level:
-        slow = self.policy.slow_start if self.policy.load_balancing.algorithm in SLOWLY_STARTED else None
-        factors = [1.0 if slow is None else factor_of(slow, one.new_since_ns, self.now_ns) for one in candidates]
         weights = [one.instance.instance.weight for one in candidates]
         if not any(weights):
             weights = [1] * len(weights)
-        if min(factors) < 1.0:
+        slow = self.policy.slow_start if self.policy.load_balancing.algorithm in SLOWLY_STARTED else None
+        factors = [] if slow is None else [factor_of(slow, one.new_since_ns, self.now_ns) for one in candidates]
+        if min(factors, default=1.0) < 1.0:
             scaled = [max(1, round(w * f * WEIGHT_SCALE)) if w else 0 for w, f in zip(weights, factors, strict=True)]
             return Level(name, load_percent, _members(candidates, scaled), WEIGHT_SCALE)
         return Level(name, load_percent, _members(candidates, weights), 1)
 
     # Why the others are not.
 
-    def _exclusions(self, one: Candidate, destination: Destination | None, pool: Pool | None) -> list[Exclusion]:
-        found = self._left_out_of_all(one)
-        if not self._takes(destination)(one.instance):
-            found.append(Exclusion("split", f"not of {name_of(destination)}"))
+    def _exclusions(self, one: Candidate, rules: list[Exclusion], pool: Pool | None) -> list[Exclusion]:
+        found = self._left_out_of_all(one) + rules
         if found or pool is None:
             return found
         if one.instance.status is not pool.status:

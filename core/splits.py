@@ -63,36 +63,41 @@ class Splitter:
         """`liveness` knows of each destination, and of all instances together (None)."""
         self._split = split
         best = liveness(None)
-        self._matches = [match for match in split.matches if liveness(match.destination) <= best]
+        self._matches = [
+            (match.conditions, Decision(match.destination, _match_reason(match)))
+            for match in split.matches
+            if liveness(match.destination) <= best
+        ]
         self._destinations = _best(split.destinations, liveness)
         # When none of them has a share, each is as good as the others.
         shared = any(one.weight for one in self._destinations)
         self._weights = [one.weight if shared else 1 for one in self._destinations]
         self._sums = list(accumulate(self._weights))
         self._seeds = [xxh64(name_of(one).encode()) for one in self._destinations]
+        shares = [f"{weight} of {sum(self._weights)}" for weight in self._weights]
+        self._by_chance = [Decision(*one) for one in zip(self._destinations, _each("by chance", shares), strict=True)]
+        self._by_key = [Decision(*one) for one in zip(self._destinations, _each("by key", shares), strict=True)]
+        self._rest = Decision(None, "no destination can be called" if split.destinations else "no match holds")
 
     @property
     def destinations(self) -> list[Destination | None]:
         """All that calls may go to."""
-        matched: list[Destination | None] = [match.destination for match in self._matches]
+        matched: list[Destination | None] = [decision.destination for _, decision in self._matches]
         return [*matched, *self._destinations] if self._destinations else [*matched, None]
 
     def choose(self, metadata: Metadata | None, key: bytes | None, caller: bytes, rng: Rng) -> Decision:
         """Where a call goes. `key` stands in for what it would stick to."""
         metadata = None if metadata is None else tuple(metadata)
-        for match in self._matches:
-            if all(holds(condition, metadata) for condition in match.conditions):
-                return Decision(match.destination, _match_reason(match))
+        for conditions, decision in self._matches:
+            if all(holds(condition, metadata) for condition in conditions):
+                return decision
         if not self._destinations:
-            nobody = "no destination can be called" if self._split.destinations else "no match holds"
-            return Decision(None, nobody)
+            return self._rest
         if key is None:
             key = key_of(self._split.sticky_on, metadata, caller)
         if key is None or self._split.sticky_on is None:
-            at = bisect_right(self._sums, rng.below(self._sums[-1]))
-            return Decision(self._destinations[at], f"by chance, {self._weights[at]} of {self._sums[-1]}")
-        at = self.place(key)
-        return Decision(self._destinations[at], f"by key, {self._weights[at]} of {self._sums[-1]}")
+            return self._by_chance[bisect_right(self._sums, rng.below(self._sums[-1]))]
+        return self._by_key[self.place(key)]
 
     def place(self, key: bytes) -> int:
         """The destination that a key sticks to.
@@ -113,6 +118,10 @@ def _best(destinations: Sequence[Destination], liveness: Callable[[Destination |
     if best is None or best[0].nobody or (best[0].unreachable and not liveness(None).unreachable):
         return []
     return [one for one, rank in zip(destinations, ranks, strict=True) if rank == best]
+
+
+def _each(how: str, shares: Iterable[str]) -> list[str]:
+    return [f"{how}, {share}" for share in shares]
 
 
 def _match_reason(match: Match) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import deque
+from collections.abc import Mapping
 from itertools import repeat
 from time import thread_time_ns
 from typing import Any
@@ -13,11 +14,12 @@ from bench.micro.pick import COUNT, SEED, addresses, uneven
 from bench.micro.timing import FULL, QUICK, Loop, Plan, each, row
 from bench.row import row as one_row
 from trunkline.core.breaker import Breaker, Outcome
-from trunkline.core.call_chain import CallChain, InFlight
+from trunkline.core.call_chain import CallChain
 from trunkline.core.clock import Rng, SystemClock
+from trunkline.core.in_flight import InFlight
 from trunkline.core.policy import HASHING, Algorithm, LoadBalancingPolicy
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 IN_FLIGHT = 16
 """Calls at a time."""
@@ -78,7 +80,7 @@ def rows(quick: bool) -> list[Row]:
     nothing = each(empty_method())
     rng = Rng(SEED)
     hashes = [rng.u64() for _ in range(50_000)]
-    found = []
+    found: list[Row] = []
     for algorithm in Algorithm:
         for name, weights in (("", None), ("weighted ", uneven(COUNT))):
             if weights is not None and algorithm not in (Algorithm.ROUND_ROBIN, Algorithm.LEAST_REQUEST):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from trunkline.core.call_chain import InFlight
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.evaluator import Evaluator
+from trunkline.core.in_flight import InFlight
 from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Endpoint, Locality, RegisteredInstance
 from trunkline.core.placement import Candidate

@@ -55,7 +55,7 @@ def address() -> Iterator[str]:
     fold.apply(journal.declared("instance/default/orders/c", Declared.DEGRADED))
     explain = Explain(fold, Said(), ManualClock(), common_pb2.ResponseHeader)
     server = grpc.server(ThreadPoolExecutor(1))
-    traffic_pb2_grpc.add_TrafficServiceServicer_to_server(Traffic(explain), server)  # type: ignore[no-untyped-call]
+    traffic_pb2_grpc.add_TrafficServiceServicer_to_server(Traffic(explain), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference import call_chain as reference
-from trunkline.core.breaker import Breaker, Outcome
-from trunkline.core.call_chain import CallChain, InFlight, Ticket
+from trunkline.core.breaker import Breaker, Outcome, State
+from trunkline.core.call_chain import CallChain
 from trunkline.core.clock import ManualClock, Rng
+from trunkline.core.in_flight import InFlight, Ticket
 from trunkline.core.policy import HASHING, Algorithm, LoadBalancingPolicy
 
 MS = 1_000_000
@@ -182,19 +183,44 @@ def test_what_is_refused_gives_the_services_permit_back() -> None:
 
 def test_a_call_reports_to_the_breakers_that_let_it_through() -> None:
     pair = Pair(LoadBalancingPolicy(), (100,), [[1]], 1)
-    old, new = Breaker(minimum_number_of_calls=1), Breaker(minimum_number_of_calls=1)
+    old, endpoints, new = (Breaker(minimum_number_of_calls=1) for _ in range(3))
     pair.calls.set_breaker(old)
-    pair.calls.set_endpoint_breaker(pair.slots[0], old)
+    pair.calls.set_endpoint_breaker(pair.slots[0], endpoints)
     ticket = pair.chain.begin()
     assert ticket is not None
     pair.calls.set_breaker(new)
     pair.calls.set_endpoint_breaker(pair.slots[0], None)
     pair.clock.advance(5 * MS)
     assert ticket.end(Outcome.FAILURE) == 5 * MS
-    assert old.snapshot(0).generation == 1
+    assert (old.state, endpoints.state, new.state) == (State.OPEN, State.OPEN, State.CLOSED)
     assert new.snapshot(0).counts.total == 0
     with pytest.raises(ValueError, match="ended"):
         ticket.end(Outcome.SUCCESS)
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.RING_HASH, Algorithm.MAGLEV])
+def test_the_bound_gives_way_before_a_call_is_refused(algorithm: Algorithm) -> None:
+    pair = Pair(LoadBalancingPolicy(algorithm=algorithm, hash_balance_factor=100), (100,), [[1, 1]], 1)
+    broken = Breaker()
+    broken.transition_to(State.FORCED_OPEN, 0)
+    pair.calls.set_endpoint_breaker(pair.slots[0], broken)
+    tickets = [pair.chain.begin(key) for key in range(0, 2**64, 2**60)]
+    assert [ticket and ticket.slot for ticket in tickets] == [pair.slots[1]] * 16
+
+
+@given(equal=st.booleans(), seed=st.integers(0, 2**32))
+def test_least_request_goes_by_the_calls_of_its_own_endpoints(equal: bool, seed: int) -> None:
+    """Those of a pool need not be the first slots, nor in their order."""
+    calls, rng = InFlight(ManualClock()), Rng(seed)
+    slots = [calls.acquire() for _ in range(6)]
+    busy, idle = slots[4], slots[1]
+    for _ in range(50):
+        calls.started(busy)
+    weights = [100, 100] if equal else [100, 101]
+    policy = LoadBalancingPolicy(algorithm=Algorithm.LEAST_REQUEST, choice_count=10)
+    chain = CallChain(calls, rng, policy, [(100, [busy, idle], weights, ["a:1", "b:1"])])
+    picked = [chain.pick() for _ in range(30)]
+    assert picked.count(idle) >= 28
 
 
 class Foreign:
@@ -232,9 +258,12 @@ def test_a_slot_is_used_again_when_its_last_call_has_ended() -> None:
     calls = InFlight(ManualClock())
     slot = calls.acquire()
     calls.started(slot)
+    calls.started(slot)
     calls.release(slot)
     other = calls.acquire()
     assert other != slot
+    calls.finished(slot)
+    assert calls.acquire() not in (slot, other)
     calls.finished(slot)
     assert calls.acquire() == slot
     with pytest.raises(ValueError, match="no call"):

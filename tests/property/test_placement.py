@@ -154,16 +154,16 @@ def undo(one: Candidate, rules: set[str], where: Locality, destination: Destinat
     if "split" in rules and destination is not None:
         described["version"] = {"^1": "1.0.0", "^2": "2.0.0", "*": "1.0.0"}.get(destination.version, instance.version)
         described["labels"] = {"tier": "gold"}
-    for rule, undone in {
+    undone_by: dict[str, dict[str, Any]] = {
         "status": {"status": Status.SERVING},
         "tier": {"status": Status.SERVING},
         "unreachable": {"out": ""},
         "ejected": {"ejected": ""},
         "locality": {"zone": where.zone, "region": where.region},
         "weight": {"weight": 100},
-    }.items():
-        if rule in rules:
-            described.update(undone)
+    }
+    for rule in rules & undone_by.keys():
+        described.update(undone_by[rule])
     return described
 
 

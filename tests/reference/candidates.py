@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trunkline.core.call_chain import InFlight
 from trunkline.core.clock import Clock, ManualClock, Rng
 from trunkline.core.evaluator import Evaluator
+from trunkline.core.in_flight import InFlight
 from trunkline.core.model import Endpoint, Instance, Locality, RegisteredInstance, Status
 from trunkline.core.placement import Candidate, Pool
 from trunkline.core.policy import Policy

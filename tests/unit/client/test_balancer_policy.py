@@ -160,6 +160,14 @@ def test_new_instances_start_slowly_and_old_ones_do_not() -> None:
     assert picked(made, 300) == {"old": 100, "young": 100, "late": 100}
 
 
+def test_who_has_no_share_of_a_split_is_left_out() -> None:
+    split = Split(destinations=(Destination(version="^1", weight=1), Destination(version="^2", weight=0)))
+    made = balancer(Policy(split=split), [registered("a"), registered("b", version="2.0.0")])
+    assert {one.instance.instance.id: why for one, why in made.left_out().items()} == {"b": "behind better ones"}
+    made.update([registered("b", version="2.0.0")])
+    assert made.left_out() == {}
+
+
 def test_a_caller_prefers_its_zone() -> None:
     instances = [registered("near", zone="a"), registered("far", zone="b")]
     policy = Policy(locality=LocalityPreference())

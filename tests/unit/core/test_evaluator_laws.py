@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from math import sqrt
+from typing import Any
 
 import pytest
 
 from reference.candidates import candidate, evaluator
 from trunkline.core.breaker import Breaker, Outcome, State
-from trunkline.core.call_chain import InFlight
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.evaluator import NO_INSTANCE, Evaluator
+from trunkline.core.in_flight import InFlight
 from trunkline.core.model import Locality
 from trunkline.core.placement import Candidate
 from trunkline.core.policy import (
@@ -30,7 +31,7 @@ from trunkline.core.policy import (
 CALLS = 20_000
 
 
-def by(algorithm: Algorithm, **fields: int) -> Policy:
+def by(algorithm: Algorithm, **fields: Any) -> Policy:
     return Policy(load_balancing=LoadBalancingPolicy(algorithm=algorithm, **fields))
 
 

@@ -90,6 +90,12 @@ def test_panic_counts_those_that_cannot_be_reached_as_gone_and_lets_none_of_them
     assert names(Placement(PLAIN, everybody).pool()) == ["i5", "i6", "i7", "i8", "i9"]
 
 
+def test_in_panic_nobody_is_left_out_for_an_ejection() -> None:
+    everybody = [*ten(6), candidate("d", status=Status.DEGRADED, ejected="success_rate")]
+    assert rules(Placement(PLAIN, everybody), "d") == ["tier"]
+    assert rules(Placement(PLAIN, everybody[5:]), "d") == ["tier", "ejected"]
+
+
 def test_without_panic_a_worse_tier_stands_in_for_ejected_ones() -> None:
     everybody = [candidate("a", ejected="success_rate"), candidate("b", status=Status.DEGRADED)]
     assert names(Placement(Policy(healthy_panic_threshold=0), everybody).pool()) == ["b"]

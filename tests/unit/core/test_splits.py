@@ -28,7 +28,7 @@ def version(decision: Decision) -> str:
 
 
 def test_what_a_call_says() -> None:
-    metadata = [("a", "1"), ("b-bin", b"\x00"), ("a", "2")]
+    metadata: list[tuple[str, str | bytes]] = [("a", "1"), ("b-bin", b"\x00"), ("a", "2")]
     assert value_of(metadata, "a") == b"1,2"
     assert value_of(metadata, "b-bin") == b"\x00"
     assert value_of(metadata, "c") is None
