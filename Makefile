@@ -60,6 +60,7 @@ fix: build  ## what can be mended by a machine
 	$(BIN)/ruff format .
 	$(PY) tools/settings_page.py
 	$(PY) tools/errors_table.py
+	$(PY) tools/policy_fields.py
 
 bench: build  ## every benchmark beside its peers; installs the peers it can
 	bench/peers/install.sh

@@ -44,7 +44,7 @@ from .events.streams import Promise
 from .events.tasks import Tasks
 from .events.webhook_settings import WebhooksConfig
 from .events.webhooks import ClosableSender
-from .journal.control.fold import Folds
+from .journal.control.fold import Fold, Folds
 from .journal.control.node import Control, ControlConfig
 from .journal.control.sequencer import Group, Origin
 from .journal.engine import Engine
@@ -130,15 +130,7 @@ class ControlPlane:
         self._policies_fold = PoliciesFold()
         self.control = Control(
             engine,
-            Folds(
-                [
-                    self._registry_fold,
-                    self._events_fold,
-                    self._tokens_fold,
-                    self._schedules_fold,
-                    self._policies_fold,
-                ]
-            ),
+            Folds(self._folds()),
             clock,
             config.control,
             program_version=about.version,
@@ -147,6 +139,10 @@ class ControlPlane:
         self._chain: Chain | None = None
         self._house: House | None = None
         self._reached = asyncio.Event()
+
+    def _folds(self) -> list[Fold]:
+        """All of them."""
+        return [self._registry_fold, self._events_fold, self._tokens_fold, self._schedules_fold, self._policies_fold]
 
     async def open(self) -> None:
         """Rebuild the folds from the journal and make everything that stands on them."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.api.v1 import common_pb2, discovery_pb2
+from trunkline.api.v1.policy_pb2 import EffectivePolicy, Limits, TrafficPolicy
 from trunkline.server.discovery import wire
 
 u32 = st.integers(1, 2**32 - 1)
@@ -19,6 +20,14 @@ registered = st.builds(
     names,
     u64,
 )
+policies = st.builds(
+    lambda service, revision, most: EffectivePolicy(
+        service=service, revision=revision, policy=TrafficPolicy(service=service, limits=Limits(max_requests=most))
+    ),
+    names,
+    u64,
+    u32,
+)
 refs = st.builds(lambda service, id: common_pb2.InstanceRef(service=service, id=id), names, names)
 
 
@@ -30,6 +39,7 @@ refs = st.builds(lambda service, id: common_pb2.InstanceRef(service=service, id=
     complete=st.booleans(),
     upserted=st.lists(registered, max_size=4),
     removed=st.lists(refs, max_size=4),
+    held=st.lists(policies, max_size=4),
 )
 def test_events(
     watch_id: int,
@@ -39,6 +49,7 @@ def test_events(
     complete: bool,
     upserted: list[common_pb2.RegisteredInstance],
     removed: list[common_pb2.InstanceRef],
+    held: list[EffectivePolicy],
 ) -> None:
     body = wire.event_body(
         kind,
@@ -47,6 +58,7 @@ def test_events(
         complete=complete,
         upserted=[wire.framed(message.SerializeToString()) for message in upserted],
         removed=[wire.instance_ref(message.service, message.id) for message in removed],
+        policies=[message.SerializeToString() for message in held],
     )
     expected = discovery_pb2.WatchEvent(
         watch_id=watch_id,
@@ -56,6 +68,7 @@ def test_events(
         complete=complete,
         upserted=upserted,
         removed=removed,
+        policies=held,
     )
     assert wire.event(watch_id, body) == discovery_pb2.WatchResponse(events=[expected]).SerializeToString()
 

@@ -247,9 +247,9 @@ class WatchWalk:
         self.world.tick(5_500)
         self.world.settle_completely()
         self.judge()
-        for watcher in self.watchers:
-            if watcher not in self.away:
-                watcher.held.append((10**9, watcher.policies))  # nothing is later: it has to be what holds
+        for present in self.watchers:
+            if present not in self.away:
+                present.held.append((10**9, present.policies))  # nothing is later: it has to be what holds
         self.judge()
         for client in self.world.clients:
             for watcher in client.watchers.values():

@@ -72,6 +72,15 @@ def test_errors_are_those_of_the_code() -> None:
     assert not [code for code in leaf_errors() if f"\n| `{code}` | " not in text]
 
 
+def test_policy_fields_are_those_of_the_contract() -> None:
+    page = tool("policy_fields")["page"]
+    assert callable(page)
+    text = (DOCS / "traffic.md").read_text()
+    assert text == page(text), "run: .venv/bin/python tools/policy_fields.py"
+    rows = re.findall(r"^\| `\w+` \| .+ \| (.*) \|$", text.partition("## All fields")[2], re.M)
+    assert len(rows) > 100
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
     for target in LINK.findall(page.read_text()):

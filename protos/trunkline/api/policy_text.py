@@ -67,9 +67,7 @@ def policy_to_dict(policy: TrafficPolicy) -> dict[str, Any]:
 def write_policies(*policies: TrafficPolicy) -> str:
     """YAML that `read_policies` makes the same policies of."""
     documents = (policy_to_dict(policy) for policy in policies)
-    dumped: str = yaml.safe_dump_all(
-        documents, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False
-    )
+    dumped: str = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return dumped
 
 
@@ -289,6 +287,18 @@ def _duration_ns(node: yaml.Node, path: str) -> int:
 
 
 # Writing.
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts with line breaks: some of them would be read as spaces."""
+
+
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if len((text + ".").splitlines()) > 1 else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent)
 
 
 def _message_to(message: Message) -> dict[str, Any]:

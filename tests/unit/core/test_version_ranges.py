@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from semantic_version import Version
 
 from trunkline.core.ranges import RANGE_BYTES_MAX, parse_range
@@ -116,3 +118,34 @@ def test_what_is_no_range(text: str) -> None:
 )
 def test_ranges_that_are_the_same_have_the_same_text(one: str, other: str) -> None:
     assert parse_range(one).text == parse_range(other).text
+
+
+@pytest.mark.parametrize(
+    ("text", "is_empty"),
+    [
+        ("", False), ("*", False), ("^1.2", False), ("1.x || 3", False), ("1.0.0-rc.1", False),
+        (">2 <1", True), ("=1.0.0 =2.0.0", True), ("^1 ^2", True), (">2 <1 || 3.x", False),
+        ("<0.0.0", True), ("<0.0.0-0", True), ("<0.0.0-1", False), ("<*", True), (">*", True),
+        (">=1.0.0 <1.0.1", False), (">1.0.0 <1.0.1", True), (">1.0.0 <=1.0.1", False), (">1.0.0 <1.0.1-0", True),
+        (">1.0.0-a <1.0.0-a.0", True), (">1.0.0-a <1.0.0-a.0.0", False), (">1.0.0-a <1.0.0", False),
+        (">=1.0.0-rc.1 <1.0.0-rc.1", True), (">=1.0.0-rc.1 <=1.0.0-rc.1", False), (">=1.0.0-b <1.0.0-a", True),
+    ],
+)  # fmt: skip
+def test_a_range_in_which_no_version_lies_is_known(text: str, is_empty: bool) -> None:
+    assert parse_range(text).is_empty is is_empty
+
+
+VERSIONS = [
+    Version(f"{core}{pre}")
+    for core in ("0.0.0", "0.0.1", "1.0.0", "1.0.1", "1.1.0", "2.0.0")
+    for pre in ("", "-0", "-0.0", "-1", "-a", "-a.0", "-a.0.0", "-a.b", "-b")
+]
+COMPARATORS = [f"{sign}{version}" for sign in ("<", "<=", ">", ">=", "=", "^", "~") for version in map(str, VERSIONS)]
+
+
+@given(st.lists(st.sampled_from(COMPARATORS), min_size=1, max_size=4))
+def test_a_range_that_takes_any_version_is_not_empty(comparators: list[str]) -> None:
+    """The other way does not hold: what lies in a range may be a version that nobody lists."""
+    found = parse_range(" ".join(comparators))
+    if any(found.takes(version) for version in VERSIONS):
+        assert not found.is_empty

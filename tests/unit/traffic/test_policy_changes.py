@@ -202,7 +202,8 @@ def test_a_fallback_that_leads_back_is_refused_with_its_path() -> None:
         assert refused.value.violations[0].field == "fallback.service"
         with pytest.raises(InvalidArgument, match="mail -> mail"):
             await traffic.apply(falls_back("", "mail"), ANYHOW, BY)
-        answers = policy_pb2.Fallback(answers={"answers": [{"method": "/a.B/C"}]})
+        answers = policy_pb2.Fallback()
+        answers.answers.answers.add(method="/a.B/C")
         await traffic.apply(policy("mail", fallback=answers), ANYHOW, BY)
         await traffic.apply(falls_back("", "mail"), ANYHOW, BY)
         with pytest.raises(InvalidArgument, match="mail -> mail"):
