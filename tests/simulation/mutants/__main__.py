@@ -23,7 +23,7 @@ from types import CodeType, ModuleType
 
 import pytest
 from simulation.mutants.catalogue import MUTANTS
-from simulation.mutants.mutant import EVERYBODY, HANDLING, PAIR, Mutant
+from simulation.mutants.mutant import CALLING, EVERYBODY, HANDLING, PAIR, Mutant
 
 SEEDS_MAX = 500
 LIMIT_S = 1_200.0
@@ -103,6 +103,8 @@ def hunt(mutant: Mutant, seeds: int) -> int:
 
 def order(mutant: Mutant, seeds: int) -> list[int]:
     """The seeds, those first that plan what the mistake needs to show. After the mutant is in place: it imports."""
+    if mutant.world == CALLING:
+        return list(range(seeds))
     scenes = importlib.import_module("simulation.scenes")
     planned = (scenes.HANDLING if mutant.world == HANDLING else scenes.EVERYBODY).planned
     return sorted(range(seeds), key=lambda seed: not any(fault in mutant.faults for fault, _ in planned(seed)))
@@ -128,7 +130,12 @@ def _pair() -> Callable[[int], list[str]]:
     return importlib.import_module("simulation.pair").simulate_pair  # type: ignore[no-any-return]
 
 
-WORLDS = {EVERYBODY: _everybody, HANDLING: _handling, PAIR: _pair}
+def _calling() -> Callable[[int], list[str]]:
+    live = importlib.import_module("simulation.calling.world").live
+    return lambda seed: list(live(seed).broken)
+
+
+WORLDS = {EVERYBODY: _everybody, HANDLING: _handling, PAIR: _pair, CALLING: _calling}
 
 
 def _fails(mutant: Mutant) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulation.mutants.calling import CALLING_MUTANTS
 from simulation.mutants.compaction import COMPACTION
 from simulation.mutants.handling import HANDLING_MUTANTS
 from simulation.mutants.mutant import CLIENT, DISCOVERY, EVENTS, JOURNAL, PAIR, REGISTRY, Mutant
@@ -373,4 +374,5 @@ MUTANTS = (
     ),
     *HANDLING_MUTANTS,
     *COMPACTION,
+    *CALLING_MUTANTS,
 )

@@ -9,6 +9,8 @@ PAIR = "pair"
 """Two control planes on one journal."""
 HANDLING = "handling"
 """The handling of events fails."""
+CALLING = "calling"
+"""Callers with policies, and backends in trouble."""
 
 
 class Mutant(NamedTuple):
@@ -32,3 +34,4 @@ DISCOVERY = "trunkline.server.discovery"
 EVENTS = "trunkline.server.events"
 SCHEDULES = "trunkline.server.schedules"
 CLIENT = "trunkline.client"
+CORE = "trunkline.core"

@@ -1,0 +1,156 @@
+"""What is demanded of callers, of what they noted: each says what was broken, in words."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import pairwise
+
+from simulation.calling.log import Attempted, Ejected, Refused
+from simulation.calling.timeline import S
+
+from trunkline.core.policy import CircuitBreaker, OutlierDetection, StatusCode
+
+WINDOW_NS = 10 * S
+LAG_NS = 20_000_000
+"""An attempt may be sent so much later than it was begun: connections were refused in between."""
+
+
+def broke_no_retry_storm(calls: Sequence[int], attempts: Sequence[int]) -> Iterator[str]:
+    """In any 10 s, attempts <= 1.2 x calls + 3 a second."""
+    calls, attempts = sorted(calls), sorted(attempts)
+    for at, begin_ns in enumerate(attempts):
+        sent = bisect_left(attempts, begin_ns + WINDOW_NS) - at
+        made = bisect_left(calls, begin_ns + WINDOW_NS) - bisect_left(calls, begin_ns - LAG_NS)
+        if sent > 1.2 * made + 30:
+            yield f"retry storm: {sent} attempts of {made} calls in the 10 s from {begin_ns / S:.3f} s"
+            return
+
+
+def broke_no_empty_pick(refused: Sequence[Refused]) -> Iterator[str]:
+    """Somebody is found as long as a candidate is there whose breaker lets it through."""
+    for one in refused:
+        if one.why == "no_instance" and one.candidates:
+            yield f"empty pick: nobody of {one.candidates} at {one.at_ns / S:.3f} s"
+        if one.why == "endpoint_circuit_breaker" and one.willing:
+            yield f"empty pick: {one.willing} would have taken the call at {one.at_ns / S:.3f} s"
+
+
+def broke_attempts(
+    attempts: Sequence[Attempted], *, max_attempts: int, panic_percent: int, backends: int, guarded: bool
+) -> Iterator[str]:
+    """No more than are allowed, elsewhere where there is an elsewhere, and not to whom is ejected unless in a panic.
+
+    `guarded`: endpoints have breakers, so that others may have been unwilling.
+    """
+    for one in attempts:
+        at = f"attempt {one.before + 1} at {one.at_ns / S:.3f} s"
+        if one.before >= max_attempts:
+            yield f"{at}: more than {max_attempts}"
+        if one.was_ejected and one.others_left and 100 * one.others_left >= panic_percent * backends:
+            yield f"{at}: went to {one.backend}, which is ejected, with {one.others_left} left"
+        if one.again and not guarded and one.others_left > one.before:
+            yield f"{at}: went to {one.backend} again, with {one.others_left} left"
+
+
+def broke_floor(ejected: Sequence[Ejected], backends: int, policy: OutlierDetection) -> Iterator[str]:
+    """Of so many backends enough are left after each ejection, and one at least."""
+    out: set[int] = set()
+    for one in ejected:
+        if not one.out:
+            out.discard(one.backend)
+            continue
+        out.add(one.backend)
+        by_percent = 100 * len(out) <= policy.max_ejection_percent * backends
+        if len(out) == backends or not (by_percent or (policy.always_eject_one_host and len(out) == 1)):
+            yield f"{len(out)} of {backends} are ejected at {one.at_ns / S:.3f} s"
+
+
+def longest_ns(policy: OutlierDetection, times: int) -> int:
+    """How long the last of so many ejections of one backend may be."""
+    base_ns = policy.base_ejection_time_ns
+    return min(times * base_ns, max(policy.max_ejection_time_ns, base_ns)) + policy.max_ejection_time_jitter_ns
+
+
+def broke_recovery(
+    ejected: Sequence[Ejected], policy: OutlierDetection, healed: Callable[[int, int], int | None], end_ns: int
+) -> Iterator[str]:
+    """A backend is back within its ejection time + interval.
+
+    `healed(backend, at)` is when the trouble ends that it is in at that time; None when it is in none.
+    """
+    times: Counter[int] = Counter()
+    since: dict[int, Ejected] = {}
+    for one in [*ejected, *(Ejected(end_ns, at, False) for at in {one.backend for one in ejected})]:
+        if one.out:
+            times[one.backend] += 1
+            since.setdefault(one.backend, one)
+            continue
+        out = since.pop(one.backend, None)
+        if out is None:
+            continue
+        # It may have healed at any time of its ejection; that the time ran from the ejection makes it no longer.
+        limit_ns = out.at_ns + longest_ns(policy, times[one.backend]) + policy.interval_ns
+        if one.at_ns > limit_ns and end_ns > limit_ns:
+            late_s = (one.at_ns - limit_ns) / S
+            yield f"{one.backend} is out since {out.at_ns / S:.3f} s, and {late_s:.3f} s too long"
+        well_ns = healed(one.backend, out.at_ns)
+        if (
+            well_ns is not None
+            and times[one.backend] == 1
+            and one.at_ns
+            > max(well_ns, out.at_ns)
+            + (policy.base_ejection_time_ns + policy.max_ejection_time_jitter_ns + policy.interval_ns)
+        ):
+            yield f"{one.backend} healed at {well_ns / S:.3f} s and is not back at {one.at_ns / S:.3f} s"
+
+
+def broke_no_well_one_ejected(
+    ejected: Sequence[Ejected], in_trouble: Callable[[int, int, int], bool], interval_ns: int
+) -> Iterator[str]:
+    """Who was ejected had been in trouble within the interval. `in_trouble(backend, from, to)`."""
+    for one in ejected:
+        if one.out and not in_trouble(one.backend, one.at_ns - interval_ns - S, one.at_ns):
+            yield f"{one.backend} was well and is ejected at {one.at_ns / S:.3f} s"
+
+
+def broke_all_is_well(
+    ended: Sequence[tuple[int, StatusCode]], attempts: Sequence[Attempted], backends: int, since_ns: int
+) -> Iterator[str]:
+    """When trouble is long over, every call arrives, and every backend has its part of them."""
+    failed = [(at_ns, code) for at_ns, code in ended if at_ns >= since_ns and code is not StatusCode.OK]
+    if failed:
+        yield f"{len(failed)} calls fail though all is well, the first with {failed[0][1].name} at {failed[0][0] / S:.3f} s"
+    quiet = set(range(backends)) - {one.backend for one in attempts if one.at_ns >= since_ns}
+    if quiet:
+        yield f"{sorted(quiet)} have no calls though all is well"
+
+
+def broke_open_lets_few_through(
+    attempts: Sequence[Attempted], refused: Sequence[Refused], policy: CircuitBreaker, *, fast: bool,
+    begin_ns: int, end_ns: int,
+) -> Iterator[str]:  # fmt: skip
+    """While everything fails, a breaker that has seen it sends little: trial calls when FAST, a small share when GRADUAL."""
+    sent = sum(begin_ns <= one.at_ns < end_ns for one in attempts)
+    asked = sent + sum(begin_ns <= one.at_ns < end_ns for one in refused)
+    if asked < 60:
+        return
+    most: float = 0.6 * asked
+    if fast:
+        trials = policy.permitted_number_of_calls_in_half_open_state
+        most = trials * ((end_ns - begin_ns) / policy.wait_duration_in_open_state_ns + 2)
+    if sent > most:
+        yield f"{sent} of {asked} are sent from {begin_ns / S:.3f} s to {end_ns / S:.3f} s, where all fail"
+
+
+def spans(troubles: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The times that are covered, in order, with those joined that touch."""
+    found: list[tuple[int, int]] = []
+    for begin_ns, end_ns in sorted(troubles):
+        if found and begin_ns <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end_ns)
+        else:
+            found.append((begin_ns, end_ns))
+    assert all(one[1] < other[0] for one, other in pairwise(found))
+    return found
