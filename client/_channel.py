@@ -13,18 +13,15 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from trunkline.core.breaker import Outcome
 from trunkline.core.breakers import make_breaker
-from trunkline.core.call_chain import CIRCUIT_BREAKER, ENDPOINT_CIRCUIT_BREAKER
 from trunkline.core.clock import Clock, Rng
-from trunkline.core.errors import CircuitOpen, LimitExceeded, NoInstance, TrunklineError, Unreachable
-from trunkline.core.evaluator import NO_INSTANCE
 from trunkline.core.policy import PLAIN
 
 from ._balancer import Balancer, Candidate
 from ._changes import Change
 from ._channel_options import ChannelOptions, ChannelPolicyState, EndpointState, SentCall
 from ._channel_policy import ALONE, ChannelPolicy, Route, Surroundings, snapshot_of
+from ._finder import EndpointFinder
 from ._fork import ForkGuard
 from ._multicallable import Method, Rpc
 from ._policy_call import (
@@ -34,7 +31,7 @@ from ._policy_call import (
     PolicyUnaryStreamCall,
     PolicyUnaryUnaryCall,
 )
-from ._rpc import NotSent, code_of, refused
+from ._rpc import NotSent, code_of
 from ._subchannel import Subchannel
 from ._tasks import Tasks
 from ._tries import Sent
@@ -96,12 +93,14 @@ class BalancedChannel(grpc.aio.Channel):
             make_breaker=lambda settings: make_breaker(settings, rng, clock.now_ns()),
         )  # fmt: skip
         self._subchannels: dict[Candidate, Subchannel] = {}
-        self._changed = asyncio.Event()
-        self._had_instances = False
         self._closed = False
         self._policy = ChannelPolicy(
             self, self._tasks, options, rng, clock, service=view.service, surroundings=surroundings
         )
+        self._finder = EndpointFinder(
+            self._balancer, options, self._policy, service=view.service, check_open=self._check_open,
+            subchannel_of=self._subchannel,
+        )  # fmt: skip
         self._adopt_policy()
         self._stop_listening = view.listen(self._view_changed)
 
@@ -151,16 +150,11 @@ class BalancedChannel(grpc.aio.Channel):
             if subchannel is not None:
                 subchannel.retire()
         self._policy.set_hosts(self._balancer.candidates)
-        self._had_instances = self._had_instances or bool(self._balancer.candidates)
-        self._tell()
+        self._finder.tell()
 
     def _endpoint_changed(self, candidate: Candidate, why: str) -> None:
         self._balancer.set_out(candidate, why)
-        self._tell()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._finder.tell()
 
     # Endpoints for calls.
 
@@ -192,111 +186,8 @@ class BalancedChannel(grpc.aio.Channel):
     async def find(
         self, route: Route, metadata: Any, *, timeout_s: float | None, wait_for_ready: bool
     ) -> tuple[Candidate, Subchannel, float | None]:
-        """A connected endpoint by way of `route`, and what is left of the time; NotSent when there is none."""
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        refusal: TrunklineError = self._nobody()
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    changed = self._changed
-                    try:
-                        candidate, subchannel = await self._connected_endpoint(route, metadata)
-                    except TrunklineError as error:
-                        refusal = error
-                        if isinstance(error, CircuitOpen | LimitExceeded):
-                            raise
-                        if self._had_instances and not wait_for_ready:
-                            raise
-                        await self._wait(changed, timeout_s)
-                    else:
-                        left_s = None if timeout_s is None else max(timeout_s - (loop.time() - began_s), 0.001)
-                        return candidate, subchannel, left_s
-        except TimeoutError:
-            raise NotSent(grpc.StatusCode.DEADLINE_EXCEEDED, refusal) from None
-        except TrunklineError as error:
-            raise refused(error) from None
-
-    async def _wait(self, changed: asyncio.Event, timeout_s: float | None) -> None:
-        """For the view or an endpoint to change; a call without deadline gives up on the first instance some time."""
-        if timeout_s is not None or self._had_instances:
-            await changed.wait()
-            return
-        try:
-            async with asyncio.timeout(self._options.first_instance_within_s):
-                await changed.wait()
-        except TimeoutError:
-            raise NoInstance(f"no instance of {self._view.service} was there in time") from None
-
-    async def _connected_endpoint(self, route: Route, metadata: Any) -> tuple[Candidate, Subchannel]:
-        tried: set[Candidate] = set()
-        while True:
-            self._check_open()
-            candidate = self._next(route, metadata, tried)
-            if candidate in tried:
-                break
-            if await self._connected(route, candidate):
-                return candidate, self._subchannel(candidate)
-            tried.add(candidate)
-        self._end_ticket(route, Outcome.FAILURE)
-        addresses = ", ".join(sorted(one.endpoint.address for one in tried))
-        raise Unreachable(f"no instance of {self._view.service} could be reached: {addresses}")
-
-    def _next(self, route: Route, metadata: Any, tried: set[Candidate]) -> Candidate:
-        """One that was not tried, if there is one. NoInstance, LimitExceeded, CircuitOpen."""
-        if route.guarded:
-            avoid = route.avoid | tried
-            route.ticket = self._balancer.begin(metadata=metadata, tried=avoid, destination=route.destination)
-            if route.ticket is None:
-                raise self._refusal()
-            return self._balancer.candidate(route.ticket)
-        chosen, route.chosen = route.chosen, None
-        if chosen is not None and self._balancer.holds(chosen):
-            return chosen
-        if route.destination is not None:
-            candidate = self._balancer.pick_of(route.destination, metadata=metadata, tried=tried)
-        elif tried:
-            candidate = self._balancer.pick_another(tried) or next(iter(tried))
-        else:
-            candidate = self._balancer.pick(metadata=metadata)
-        if candidate is None:
-            raise self._nobody()
-        return candidate
-
-    def _nobody(self) -> NoInstance:
-        return NoInstance(f"no instance of {self._view.service} can be called")
-
-    def _refusal(self) -> TrunklineError:
-        """Why the balancer has just let nothing through."""
-        service, limits = self._view.service, self._balancer.policy.limits
-        refusal = self._balancer.refusal
-        if refusal == NO_INSTANCE:
-            return self._nobody()
-        if refusal == CIRCUIT_BREAKER:
-            error: TrunklineError = CircuitOpen(f"the circuit breaker of {service} is open", breaker="service")
-        elif refusal == ENDPOINT_CIRCUIT_BREAKER:
-            error = CircuitOpen(f"the circuit breaker of each endpoint of {service} is open", breaker="endpoint")
-        else:
-            error = LimitExceeded(refusal, getattr(limits, refusal))
-        return self._policy.guards.refuse(error)
-
-    def _end_ticket(self, route: Route, outcome: Outcome) -> None:
-        ticket, route.ticket = route.ticket, None
-        if ticket is not None:
-            ticket.end(outcome)
-
-    async def _connected(self, route: Route, candidate: Candidate) -> bool:
-        """What is not connected was not called, so that breakers are told nothing."""
-        subchannel = self._subchannel(candidate)
-        connected = False
-        try:
-            connected = subchannel.ready or await subchannel.connected(within_s=self._options.connect_timeout_s)
-        finally:
-            if not connected:
-                self._end_ticket(route, Outcome.CANCELLED)
-        if not connected:
-            self._policy.not_connected(candidate)
-        return connected
+        """See EndpointFinder."""
+        return await self._finder.find(route, metadata, timeout_s=timeout_s, wait_for_ready=wait_for_ready)
 
     def begun(self, candidate: Candidate, subchannel: Subchannel, call: Any, sent: Sent | None = None) -> None:
         """See Endpoints. `sent` is what a call with a policy knows of it."""
@@ -328,7 +219,7 @@ class BalancedChannel(grpc.aio.Channel):
         """What outlier detection makes of endpoints has changed."""
         for candidate in self._balancer.candidates:
             self._balancer.set_ejected(candidate, self._policy.why_ejected(candidate))
-        self._tell()
+        self._finder.tell()
 
     # Calls with a policy.
 
@@ -397,7 +288,7 @@ class BalancedChannel(grpc.aio.Channel):
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """See grpc.aio.Channel."""
         while self.get_state() is last_observed_state:
-            await self._changed.wait()
+            await self._finder.changed.wait()
 
     async def channel_ready(self) -> None:
         """Return when one endpoint is connected."""
@@ -408,7 +299,7 @@ class BalancedChannel(grpc.aio.Channel):
         if self._closed:
             return
         self._closed = True
-        self._tell()
+        self._finder.tell()
         self._stop_listening()
         self._view.close()
         with suppress(RuntimeError):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from trunkline.core.breaker import Snapshot
+from trunkline.core.breaker import Outcome, Snapshot
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import Unreachable
 from trunkline.core.in_flight import Ticket
@@ -172,14 +172,14 @@ class ChannelPolicy:
             route, ask.metadata, timeout_s=_shorter(ask.left_s(), timeout_s),
             wait_for_ready=bool(ask.options["wait_for_ready"]),
         )  # fmt: skip
-        method = subchannel.method(ask.method, ask.method.make_raw)
-        metadata = ask.metadata
-        if before:
-            metadata = (*(metadata or ()), (PREVIOUS_ATTEMPTS_KEY, str(before)))
-        request = ask.request if ask.buffer is None else ask.buffer.requests()
         # An attempt's own time ends a stream only while it has not answered, so that gRPC is not told of it.
         seconds = ask.left_s() if ask.method.streams_out else limit_s
-        call = method(request, timeout=seconds, metadata=metadata, **ask.options)
+        try:
+            call = _sent_to(subchannel, ask, before, seconds)
+        except BaseException:
+            if route.ticket is not None:
+                route.ticket.end(Outcome.CANCELLED)
+            raise
         sent = Sent(candidate, call, route.ticket, self.guards)
         self._finder.begun(candidate, subchannel, call, sent)
         return sent
@@ -222,6 +222,15 @@ class ChannelPolicy:
 
 async def _opened(open_service: Callable[[str], Awaitable[OtherChannel]], service: str) -> OtherChannel:
     return await open_service(service)
+
+
+def _sent_to(subchannel: Subchannel, ask: Ask, before: int, timeout_s: float | None) -> Any:
+    method = subchannel.method(ask.method, ask.method.make_raw)
+    metadata = ask.metadata
+    if before:
+        metadata = (*(metadata or ()), (PREVIOUS_ATTEMPTS_KEY, str(before)))
+    request = ask.request if ask.buffer is None else ask.buffer.requests()
+    return method(request, timeout=timeout_s, metadata=metadata, **ask.options)
 
 
 def _shorter(one_s: float | None, other_s: float | None) -> float | None:

@@ -66,9 +66,10 @@ class Sent:
         """In place of what gRPC says of it: it was cancelled here, because it took too long."""
 
     def cut_off(self) -> None:
-        """Its time is over."""
+        """Its time is over, unless it has just ended."""
         self.verdict = grpc.StatusCode.DEADLINE_EXCEEDED
-        self.call.cancel()
+        if not self.call.cancel():
+            self.verdict = None
 
     def told(self, code: grpc.StatusCode | None) -> grpc.StatusCode | None:
         """It has ended: tell the breakers that let it through. What its code stands for."""
@@ -177,17 +178,25 @@ class Tries:
         self._show(sent)
         timer = loop.call_at(began_s + self._per_try_s, sent.cut_off) if self._per_try_s else None
         try:
-            return await Committed.of(sent.call, streams_out=ask.method.streams_out)
+            committed = await Committed.of(sent.call, streams_out=ask.method.streams_out)
+            if sent.verdict is not None:  # its first message came when it had just been cut off
+                raise CutOff(self._per_try_s)
+            return committed
         except asyncio.CancelledError:
             self._show(None)
-            if sent.verdict is None:
+            if sent.verdict is None or _is_cancelled():
                 raise
             raise CutOff(self._per_try_s) from None
         except grpc.aio.AioRpcError as error:
             self._show(None)
+            if isinstance(error, CutOff):
+                raise
             over = self._per_try_s and loop.time() - began_s >= self._per_try_s - CUT_OFF_SLACK_S
             if over and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise CutOff(self._per_try_s) from None
+            raise
+        except Exception:  # what the caller gave, or got, cannot be made bytes of, or be understood
+            sent.call.cancel()
             raise
         finally:
             if timer is not None:
@@ -221,6 +230,12 @@ class CutOff(grpc.aio.AioRpcError):
             grpc.StatusCode.DEADLINE_EXCEEDED, grpc.aio.Metadata(), grpc.aio.Metadata(),
             f"no answer within the {per_try_s:g} s of an attempt",
         )  # fmt: skip
+
+
+def _is_cancelled() -> bool:
+    """Tell, in an `except CancelledError`, whether it is this task that was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _first(one: asyncio.Future[Any], decided: asyncio.Future[Any], *, cancel: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from integration.echo_server import COUNT, JOIN, SAY, TALK, serve
 from integration.scripted_server import Scripted, Step, scripted
 from integration.waiting import until
 
-from trunkline.client import BalancedChannel, Trunkline
+from trunkline.client import BalancedChannel, SentCall, Trunkline
 from trunkline.client._errors import error_of
 from trunkline.client._request_buffer import REQUEST_BUFFER_BYTES
 from trunkline.client.testing import FakeControlPlane
@@ -37,6 +38,9 @@ Code = grpc.StatusCode
 FAIL = Step()
 RETRY = Retry(max_attempts=3, base_interval_ns=MS, max_interval_ns=2 * MS)
 RETRYING = Policy(retry=RETRY)
+BREAKER = CircuitBreaker(
+    sliding_window_size=4, minimum_number_of_calls=4, permitted_number_of_calls_in_half_open_state=1
+)
 
 
 @pytest.fixture
@@ -199,6 +203,19 @@ async def test_more_requests_than_can_be_kept_commit_the_call(
     assert await ask(channel, "stream_unary") == [b"a 3"]
 
 
+async def test_what_is_written_between_attempts_goes_with_the_next(trunkline: Trunkline, server: Scripted) -> None:
+    channel = await trunkline.channel("echo", policy=RETRYING)
+    server.steps = [Step(after_requests=1, trailing=(("grpc-retry-pushback-ms", "300"),))]
+    call = channel.stream_unary(JOIN)(timeout=10)
+    await call.write(b"1")
+    await until(lambda: server.seen and server.seen[0].ended)
+    await until(lambda: channel.endpoints()[0].calls_in_flight == 0)
+    await call.write(bytes(REQUEST_BUFFER_BYTES))  # more than is kept, and nothing has been let go
+    await call.done_writing()
+    assert await call == b"a %d" % (REQUEST_BUFFER_BYTES + 1)
+    assert server.attempts == [0, 1]
+
+
 async def test_a_long_stream_of_requests_is_not_kept(trunkline: Trunkline, server: Scripted) -> None:
     channel = await trunkline.channel("echo", policy=RETRYING)
     part = bytes(REQUEST_BUFFER_BYTES // 2)
@@ -281,6 +298,37 @@ async def test_an_attempt_that_takes_too_long_is_given_up(trunkline: Trunkline, 
     assert not server.seen[0].ended, "it was cancelled at the server"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_attempt_that_was_given_up_is_a_failure_to_its_breakers(
+    trunkline: Trunkline, server: Scripted, kind: str
+) -> None:
+    retry = Retry(max_attempts=2, base_interval_ns=MS, per_try_timeout_ns=150 * MS)
+    breakers = {"circuit_breaker": BREAKER, "endpoint_circuit_breaker": BREAKER}
+    sent: list[SentCall] = []
+    channel = await trunkline.channel("echo", policy=Policy(retry=retry, **breakers), on_call=sent.append)
+    server.steps = [Step(after_s=30)]
+    assert await ask(channel, kind) == KINDS[kind]
+    state = channel.policy_state()
+    for breaker in (state.breaker, *state.endpoint_breakers.values()):
+        assert breaker is not None
+        assert (breaker.counts.total, breaker.counts.failed) == (2, 1)
+    assert [one.code for one in sent] == [Code.DEADLINE_EXCEEDED, Code.OK]
+
+
+async def test_the_two_breakers_may_count_other_codes(trunkline: Trunkline, server: Scripted) -> None:
+    of_service = replace(BREAKER, record_codes=frozenset({StatusCode.NOT_FOUND}))
+    of_endpoint = replace(BREAKER, ignore_codes=frozenset({StatusCode.NOT_FOUND}))
+    policy = Policy(circuit_breaker=of_service, endpoint_circuit_breaker=of_endpoint)
+    channel = await trunkline.channel("echo", policy=policy)
+    server.steps = [Step(code=Code.NOT_FOUND), Step(code=Code.INTERNAL)]
+    assert len([one for one in await refusals([ask(channel, "unary_unary") for _ in range(2)]) if one]) == 2
+    state = channel.policy_state()
+    (endpoint,) = state.endpoint_breakers.values()
+    assert state.breaker is not None
+    assert (state.breaker.counts.total, state.breaker.counts.failed) == (2, 1)
+    assert (endpoint.counts.total, endpoint.counts.failed) == (1, 1)
+
+
 async def test_a_stream_that_answers_may_take_longer_than_an_attempt(trunkline: Trunkline, server: Scripted) -> None:
     retry = Retry(max_attempts=2, per_try_timeout_ns=150 * MS)
     channel = await trunkline.channel("echo", policy=Policy(retry=retry))
@@ -340,11 +388,6 @@ async def test_rates_by_service_method_and_key(plane: FakeControlPlane, trunklin
     assert isinstance(error_of(caught.value), RateLimited)
 
 
-BREAKER = CircuitBreaker(
-    sliding_window_size=4, minimum_number_of_calls=4, permitted_number_of_calls_in_half_open_state=1
-)
-
-
 async def test_the_breaker_of_a_service(plane: FakeControlPlane, trunkline: Trunkline, server: Scripted) -> None:
     channel = await trunkline.channel("echo", policy=Policy(circuit_breaker=BREAKER))
     server.always = Step(code=Code.INTERNAL)
@@ -370,9 +413,10 @@ async def test_the_breaker_of_a_service(plane: FakeControlPlane, trunkline: Trun
 async def test_cancelled_calls_say_nothing_to_a_breaker(trunkline: Trunkline, server: Scripted) -> None:
     channel = await trunkline.channel("echo", policy=Policy(circuit_breaker=BREAKER, endpoint_circuit_breaker=BREAKER))
     server.always = Step(code=None, after_s=30)
-    for index in range(6):
+    for _ in range(6):
+        server.seen.clear()
         call = channel.unary_unary(SAY)(b"", timeout=10)
-        await until(lambda index=index: len(server.seen) == index + 1)
+        await until(lambda: server.seen)
         assert call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -427,6 +471,15 @@ async def unused_port() -> int:
     server, port, _ = await serve("gone")
     await server.stop(None)
     return port
+
+
+async def test_a_call_that_cannot_be_made_leaves_nothing_behind(trunkline: Trunkline, server: Scripted) -> None:
+    channel = await trunkline.channel("echo", policy=Policy(circuit_breaker=BREAKER, limits=Limits(max_requests=1)))
+    for _ in range(3):
+        with pytest.raises((TypeError, ValueError)):
+            await channel.unary_unary(SAY)(b"", timeout=10, metadata=(("x-number", 5),))
+    assert await ask(channel, "unary_unary") == [b"a hi"]
+    assert channel.policy_state().in_flight == 0
 
 
 # Budgets.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -37,7 +37,7 @@ async def server(trunkline: Trunkline) -> AsyncIterator[Scripted]:
 class Middle(grpc.GenericRpcHandler):
     """Calls the service behind it in every handler."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Callable[[], Awaitable[bytes]]) -> None:
         self._call = call
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
@@ -59,7 +59,7 @@ class Middle(grpc.GenericRpcHandler):
 class BlockingMiddle(grpc.GenericRpcHandler):
     """The same for a server with threads."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Callable[[], bytes]) -> None:
         self._call = call
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:

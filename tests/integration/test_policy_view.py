@@ -14,7 +14,7 @@ from integration.echo_server import COUNT, SAY
 from integration.scripted_server import Scripted, Step, scripted
 from integration.waiting import until
 
-from trunkline.client import BalancedChannel, ClientOptions, Trunkline
+from trunkline.client import BalancedChannel, ClientOptions, SentCall, Trunkline
 from trunkline.client._errors import error_of
 from trunkline.client.testing import FakeControlPlane
 from trunkline.core.breaker import State
@@ -215,7 +215,7 @@ async def test_closing_does_not_wait_for_a_control_plane_that_is_away(
 
 
 async def test_a_policy_of_retries_counts_each_attempt_at_its_instance(trunkline: Trunkline, server: Scripted) -> None:
-    seen = []
+    seen: list[SentCall] = []
     retry = Retry(max_attempts=2, base_interval_ns=MS)
     channel = await trunkline.channel("echo", policy=Policy(retry=retry), on_call=seen.append)
     server.steps = [FAIL]

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from integration.waiting import until
 
 from trunkline.client import _outcomes
 from trunkline.client._outcomes import (
@@ -118,9 +119,7 @@ def outcomes(link: FakeLink, interval_s: float = 0.02) -> Outcomes:
 
 
 async def told(reporter: Outcomes, link: FakeLink, count: int) -> None:
-    async with asyncio.timeout(10):
-        while len(link.called_s) < count:
-            await asyncio.sleep(0.002)
+    await until(lambda: len(link.called_s) >= count)
 
 
 async def test_reports_are_no_nearer_than_the_interval_and_need_calls() -> None:
