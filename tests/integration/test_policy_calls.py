@@ -303,9 +303,9 @@ async def test_an_attempt_that_was_given_up_is_a_failure_to_its_breakers(
     trunkline: Trunkline, server: Scripted, kind: str
 ) -> None:
     retry = Retry(max_attempts=2, base_interval_ns=MS, per_try_timeout_ns=150 * MS)
-    breakers = {"circuit_breaker": BREAKER, "endpoint_circuit_breaker": BREAKER}
+    policy = Policy(retry=retry, circuit_breaker=BREAKER, endpoint_circuit_breaker=BREAKER)
     sent: list[SentCall] = []
-    channel = await trunkline.channel("echo", policy=Policy(retry=retry, **breakers), on_call=sent.append)
+    channel = await trunkline.channel("echo", policy=policy, on_call=sent.append)
     server.steps = [Step(after_s=30)]
     assert await ask(channel, kind) == KINDS[kind]
     state = channel.policy_state()

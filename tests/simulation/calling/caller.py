@@ -136,7 +136,7 @@ class Caller:
         answer = self._backends.ask(self._number, number, began_ns)
         left_ns = deadline_ns - began_ns
         took_ns = min(answer.after_ns, PER_TRY_NS, left_ns)
-        sent = Attempted(began_ns, number, before, again=again, **self._as_seen(candidate))
+        sent = self._attempted(candidate, began_ns, number, before, again=again)
         self.log.attempts.append(sent)
         yield took_ns
         on_time = took_ns == answer.after_ns
@@ -147,14 +147,18 @@ class Caller:
             self._choose_again()
         return Failure(code, cut_off=not on_time and took_ns == PER_TRY_NS)
 
-    def _as_seen(self, candidate: Candidate) -> dict[str, int | bool]:
+    def _attempted(self, candidate: Candidate, at_ns: int, backend: int, before: int, *, again: bool) -> Attempted:
         others = self._candidates
-        return {
-            "was_ejected": bool(candidate.ejected),
-            "ejected": sum(bool(one.ejected) for one in others),
-            "others_left": sum(not one.ejected and not one.out for one in others),
-            "out": sum(bool(one.out) for one in others),
-        }
+        return Attempted(
+            at_ns,
+            backend,
+            before,
+            again=again,
+            was_ejected=bool(candidate.ejected),
+            ejected=sum(bool(one.ejected) for one in others),
+            others_left=sum(not one.ejected and not one.out for one in others),
+            out=sum(bool(one.out) for one in others),
+        )
 
     def _refused(self, candidate: Candidate) -> None:
         """No connection: it is out until there is one."""

@@ -8,7 +8,15 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 
 from trunkline.api.rules import OPAQUE, checker, rules_of
-from trunkline.api.v1 import admin_pb2, discovery_pb2, events_pb2, registry_pb2, schedules_pb2, traffic_pb2
+from trunkline.api.v1 import (
+    admin_pb2,
+    discovery_pb2,
+    events_pb2,
+    registry_pb2,
+    releases_pb2,
+    schedules_pb2,
+    traffic_pb2,
+)
 
 UNBOUNDED_BY_RULES = {
     # Bounded where it is read: server/events/settings.py.
@@ -23,7 +31,7 @@ TEXTS = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}
 
 
 def services() -> list[ServiceDescriptor]:
-    files = (registry_pb2, discovery_pb2, events_pb2, schedules_pb2, traffic_pb2, admin_pb2)
+    files = (registry_pb2, discovery_pb2, events_pb2, schedules_pb2, traffic_pb2, releases_pb2, admin_pb2)
     return [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 
 
