@@ -69,3 +69,15 @@ def test_pieces_are_bounded() -> None:
 
 def test_deleting_what_is_not_there_is_nothing() -> None:
     assert everything(folded([(False, "a", "x")])) == everything(PoliciesFold())
+
+
+def test_what_was_deleted_first_is_forgotten_first_after_a_restart_too() -> None:
+    names = ("z", "a", "m")
+    fold = folded([(True, "ns", name) for name in (*names, "b")] + [(False, "ns", name) for name in names], gone_max=3)
+    again = PoliciesFold(gone_max=3)
+    again.load(fold.version, list(fold.dump()))
+    record = Journal(offset=1_000).policy_deleted("b", "ns")
+    for one in (fold, again):
+        one.apply(record)
+        assert sorted(one.of_namespace("ns")) == ["a", "b", "m"]
+        assert one.floor == 5
