@@ -303,9 +303,9 @@ async def test_an_attempt_that_was_given_up_is_a_failure_to_its_breakers(
     trunkline: Trunkline, server: Scripted, kind: str
 ) -> None:
     retry = Retry(max_attempts=2, base_interval_ns=MS, per_try_timeout_ns=150 * MS)
-    breakers = {"circuit_breaker": BREAKER, "endpoint_circuit_breaker": BREAKER}
+    policy = Policy(retry=retry, circuit_breaker=BREAKER, endpoint_circuit_breaker=BREAKER)
     sent: list[SentCall] = []
-    channel = await trunkline.channel("echo", policy=Policy(retry=retry, **breakers), on_call=sent.append)
+    channel = await trunkline.channel("echo", policy=policy, on_call=sent.append)
     server.steps = [Step(after_s=30)]
     assert await ask(channel, kind) == KINDS[kind]
     state = channel.policy_state()
@@ -511,8 +511,8 @@ async def test_under_total_failure_retries_stay_within_their_budget(
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_cancelled_call_is_cancelled_at_the_server(trunkline: Trunkline, server: Scripted, kind: str) -> None:
     channel = await trunkline.channel("echo", policy=RETRYING)
-    server.always = Step(after_s=30)
-    under_way = asyncio.ensure_future(ask(channel, kind))
+    server.always = Step(after_s=100)
+    under_way = asyncio.ensure_future(ask(channel, kind, timeout=100))
     await until(lambda: server.seen)
     under_way.cancel()
     with pytest.raises(asyncio.CancelledError):
