@@ -511,8 +511,8 @@ async def test_under_total_failure_retries_stay_within_their_budget(
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_cancelled_call_is_cancelled_at_the_server(trunkline: Trunkline, server: Scripted, kind: str) -> None:
     channel = await trunkline.channel("echo", policy=RETRYING)
-    server.always = Step(after_s=30)
-    under_way = asyncio.ensure_future(ask(channel, kind))
+    server.always = Step(after_s=100)
+    under_way = asyncio.ensure_future(ask(channel, kind, timeout=100))
     await until(lambda: server.seen)
     under_way.cancel()
     with pytest.raises(asyncio.CancelledError):
