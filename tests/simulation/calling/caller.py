@@ -6,7 +6,6 @@ Only what lies between them and the network is written anew, as in `trunkline.cl
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
 
 from simulation.calling.backends import Backends
 from simulation.calling.log import Attempted, Ejected, Log, Refused
