@@ -12,12 +12,13 @@ from trunkline.client import Trunkline
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Locality, Status
 
+from ._calls import statistics_of
 from ._context import Settings, as_dict, settings
 from ._discovery import selector_of
 from ._subscriptions import COLUMNS, in_stream
 
 FINDINGS = ("cause", "message", "offset", "since")
-CANDIDATES = ("id", "address", "version", "status", "zone", "weight", "share", "left_out_by")
+CANDIDATES = ("id", "address", "version", "status", "zone", "weight", "share", "calls", "failed", "p99", "left_out_by")
 
 
 @click.group(short_help="Why something is as it is.")
@@ -121,6 +122,7 @@ def row_of(candidate: traffic_pb2.ExplainedCandidate) -> dict[str, Any]:
         "zone": candidate.locality.zone,
         "weight": f"{candidate.weight:g}",
         "share": f"{candidate.share_percent:.1f} %",
+        **statistics_of(candidate.calls),
         "left_out_by": [f"{one.rule} ({one.detail})" for one in candidate.exclusions],
     }
 

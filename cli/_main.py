@@ -34,6 +34,7 @@ OWN = {
     "explain": "_explain",
     "schedules": "_schedules",
     "policy": "_policy",
+    "calls": "_calls",
     "release": "_release",
     "webhooks": "_webhooks",
     "token": "_admin",

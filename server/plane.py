@@ -64,6 +64,7 @@ from .security.authenticate import Authenticator
 from .security.config import SecurityConfig
 from .security.tokens import Tokens
 from .security.tokens_fold import TokensFold
+from .traffic.calls import Calls
 from .traffic.config import TrafficConfig
 from .traffic.explain import Explain
 from .traffic.fold import PoliciesFold
@@ -257,8 +258,10 @@ class ControlPlane:
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), server)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(self.schedules, header), server)
+        calls = Calls(self.discovery.outcomes, self._clock)
         explain = Explain(self._registry_fold, self.traffic.policies, self._clock, header)
-        traffic_pb2_grpc.add_TrafficServiceServicer_to_server(TrafficService(self.traffic, header, explain), server)
+        traffic = TrafficService(self.traffic, calls, header, explain)
+        traffic_pb2_grpc.add_TrafficServiceServicer_to_server(traffic, server)
         releases_pb2_grpc.add_ReleaseServiceServicer_to_server(ReleaseService(self.releases, header), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(self.operations, self.tokens, self.history), server

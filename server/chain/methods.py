@@ -165,6 +165,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "ListPolicyChanges": _plain(Verb.READ),
         "RollBackPolicy": _plain(Verb.ADMINISTER),
         "ExplainPick": _plain(Verb.READ),
+        "GetCalls": _plain(Verb.READ),
     },
     "trunkline.api.v1.ReleaseService": {
         "StartRelease": Method(verb=Verb.ADMINISTER, demands=_start_release),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, policy_pb2, traffic_pb2
@@ -19,14 +19,6 @@ CANDIDATES_MAX = 10_000
 
 PROTOCOL_DEFAULT = "grpc"
 
-Ejections = Callable[[str, str], Mapping[str, str]]
-"""Of a namespace's service: why callers have ejected which of its instances."""
-
-
-def nobody_ejected(namespace: str, service: str) -> Mapping[str, str]:
-    """No caller has reported anything."""
-    return {}
-
 
 class Explain:
     """Answers ExplainPick."""
@@ -37,13 +29,11 @@ class Explain:
         policies: Policies,
         clock: Clock,
         header: Callable[[], common_pb2.ResponseHeader],
-        ejections: Ejections = nobody_ejected,
     ) -> None:
         self._registry = registry
         self._policies = policies
         self._clock = clock
         self._header = header
-        self._ejections = ejections
 
     def explain(self, request: traffic_pb2.ExplainPickRequest) -> traffic_pb2.ExplainPickResponse:
         """Raises InvalidArgument when the selector's version range is none."""
@@ -57,10 +47,7 @@ class Explain:
             rng=Rng(request.seed),
             clock=self._clock,
             where=convert.locality_from(request.locality),
-            ejected={
-                **self._ejections(request.namespace, request.service),
-                **dict.fromkeys(request.ejected, "taken for ejected by who asks"),
-            },
+            ejected=dict.fromkeys(request.ejected, "taken for ejected by who asks"),
             endpoint_of=endpoint_that_speaks(request.protocol or PROTOCOL_DEFAULT),
         )
         found = evaluator.explain(tuple(request.metadata.items()), request.key.encode() or None)

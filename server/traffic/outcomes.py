@@ -147,11 +147,10 @@ class Mark(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """Calls from one service to another, lately."""
+    """One service calls another."""
 
     caller: str
     service: str
-    tally: Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,15 +200,18 @@ class Outcomes:
         """Of each version, in the last minutes."""
         return {version: row.lately(now_ns) for version, row in self._versions.of(namespace, service).items()}
 
-    def instances(self, namespace: str, service: str, now_ns: int) -> dict[str, Tally]:
-        """Of each instance, in the last minutes."""
-        return {one: row.lately(now_ns) for one, row in self._instances.of(namespace, service).items()}
+    def version_rows(self, namespace: str, service: str) -> list[tuple[str, Row]]:
+        """The calls of each version."""
+        return list(self._versions.of(namespace, service).items())
 
-    def edges(self, namespace: str, now_ns: int) -> Iterator[Edge]:
-        """Who called whom in the last minutes, as far as callers say who they are."""
-        for service, caller, row in self._edges.rows(namespace):
-            if (tally := row.lately(now_ns)).calls:
-                yield Edge(caller, service, tally)
+    def instance_rows(self, namespace: str, service: str) -> list[tuple[str, Row]]:
+        """The calls of each instance."""
+        return list(self._instances.of(namespace, service).items())
+
+    def edge_rows(self, namespace: str, service: str = "") -> list[tuple[Edge, Row]]:
+        """Who calls whom, as far as callers say who they are: all, or those that call a service or are called by it."""
+        rows = self._edges.rows(namespace)
+        return [(Edge(caller, called), row) for called, caller, row in rows if service in ("", called, caller)]
 
     def mark(self, namespace: str, service: str) -> Mark:
         """For `since`."""

@@ -16,6 +16,7 @@ from trunkline.server.journal.control.requests import request_id_by
 from trunkline.server.journal.control.sequencer import Origin
 
 from .blast_radius import LIMIT_DEFAULT, Limits, Radius
+from .calls import Calls
 from .fold import PolicyEntity
 from .traffic import PastChange, Traffic, Wish
 
@@ -35,9 +36,14 @@ class TrafficService(TrafficServiceServicer):
     """Thin: converts, asks the traffic, converts back."""
 
     def __init__(
-        self, traffic: Traffic, header: Callable[[], common_pb2.ResponseHeader], explainer: Explainer | None = None
+        self,
+        traffic: Traffic,
+        calls: Calls,
+        header: Callable[[], common_pb2.ResponseHeader],
+        explainer: Explainer | None = None,
     ) -> None:
         self._traffic = traffic
+        self._calls = calls
         self._header = header
         self._explainer = explainer
 
@@ -114,12 +120,18 @@ class TrafficService(TrafficServiceServicer):
             blast_radius=_radii_to(made.radii),
         )
 
+    async def GetCalls(self, request: traffic_pb2.GetCallsRequest, context: Context) -> traffic_pb2.GetCallsResponse:
+        answer = await self._calls.look(request.namespace, request.service)
+        answer.header.CopyFrom(self._header())
+        return answer
+
     async def ExplainPick(
         self, request: traffic_pb2.ExplainPickRequest, context: Context
     ) -> traffic_pb2.ExplainPickResponse:
         if self._explainer is None:
             raise NotSupported("this server does not explain picks")
         response = self._explainer.explain(request)
+        await self._calls.note(response, request.namespace, request.service)
         response.header.CopyFrom(self._header())
         return response
 

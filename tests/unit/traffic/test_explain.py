@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -54,13 +53,7 @@ class World:
         self.journal = Journal()
         self.clock = ManualClock(epoch_ns=1_700_000_100 * S)
         self.said = Said(policy)
-        self.reported: dict[str, str] = {}
-        self.explainer = Explain(
-            self.fold, self.said, self.clock, lambda: common_pb2.ResponseHeader(revision=7), self.ejections
-        )
-
-    def ejections(self, namespace: str, service: str) -> Mapping[str, str]:
-        return self.reported
+        self.explainer = Explain(self.fold, self.said, self.clock, lambda: common_pb2.ResponseHeader(revision=7))
 
     def register(self, name: str, *, declared: Declared = Declared.SERVING, **fields: Any) -> None:
         number = sum(map(ord, name))
@@ -226,14 +219,9 @@ def test_tier() -> None:
     assert world.why("x") == []
 
 
-def test_ejected_by_who_asks_and_by_what_callers_report() -> None:
+def test_ejected_by_who_asks() -> None:
     world = three()
     assert world.why("x", ejected=["x"]) == ["ejected"]
-    assert world.why("x") == []
-    world.reported["x"] = "consecutive_5xx"
-    answer = world.explain()
-    assert [one.exclusions[0].detail for one in answer.candidates if one.exclusions] == ["consecutive_5xx"]
-    world.reported.clear()
     assert world.why("x") == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.policy import StatusCode
 from trunkline.server.traffic.latency import LAST
-from trunkline.server.traffic.outcomes import PERIOD_NS, Outcomes, OutcomesConfig, Reported, Sample
+from trunkline.server.traffic.outcomes import PERIOD_NS, Edge, Outcomes, OutcomesConfig, Reported, Sample
 
 NONE: Mapping[int, int] = {}
 
@@ -54,10 +54,13 @@ def test_instances_and_pairs_of_services() -> None:
     outcomes = Outcomes()
     outcomes.report("default", [report(instance_id="a"), report(calls=2, code=14, instance_id="b")], 0, caller="cart")
     outcomes.report("default", [report(calls=4, instance_id="a")], 0)
-    assert {one: tally.calls for one, tally in outcomes.instances("default", "orders", 0).items()} == {"a": 5, "b": 2}
-    [edge] = outcomes.edges("default", 0)
-    assert (edge.caller, edge.service, edge.tally.calls, edge.tally.sample().failed) == ("cart", "orders", 3, 2)
-    assert list(outcomes.edges("other", 0)) == []
+    assert {one: row.lately(0).calls for one, row in outcomes.instance_rows("default", "orders")} == {"a": 5, "b": 2}
+    [(edge, row)] = outcomes.edge_rows("default")
+    assert (edge, row.lately(0).calls, row.lately(0).sample().failed) == (Edge("cart", "orders"), 3, 2)
+    assert outcomes.edge_rows("other") == []
+    outcomes.report("default", [report()._replace(service="cart")], 0, caller="shop")
+    assert [edge for edge, _ in outcomes.edge_rows("default", "shop")] == [("shop", "cart")]
+    assert {edge for edge, _ in outcomes.edge_rows("default", "cart")} == {("shop", "cart"), ("cart", "orders")}
 
 
 def test_lately_is_this_period_and_the_one_before_it() -> None:
@@ -69,7 +72,7 @@ def test_lately_is_this_period_and_the_one_before_it() -> None:
     outcomes.report("default", [report(calls=4)], 2 * PERIOD_NS)
     assert kept(outcomes, 2 * PERIOD_NS) == {"1.0.0": 6}
     assert kept(outcomes, 9 * PERIOD_NS) == {"1.0.0": 0}
-    assert list(outcomes.edges("default", 9 * PERIOD_NS)) == []
+    assert [row.lately(9 * PERIOD_NS).calls for _, row in outcomes.edge_rows("default")] == [0]
 
 
 def test_since_a_mark() -> None:
