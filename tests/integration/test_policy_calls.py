@@ -347,14 +347,15 @@ async def test_calls_over_the_limit_are_refused_at_once(trunkline: Trunkline, se
     say = channel.unary_unary(SAY)
     under_way = [say(b"hi", timeout=10) for _ in range(2)]
     await until(lambda: len(server.seen) == 2)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await say(b"hi", timeout=10)
-    assert caught.value.code() is Code.RESOURCE_EXHAUSTED
-    assert isinstance(error_of(caught.value), LimitExceeded)
+    for wait_for_ready in (False, True):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await say(b"hi", timeout=10, wait_for_ready=wait_for_ready)
+        assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+        assert isinstance(error_of(caught.value), LimitExceeded)
     assert await asyncio.gather(*under_way) == [b"a hi", b"a hi"]
     assert await say(b"hi", timeout=10) == b"a hi"
     assert len(server.seen) == 3
-    assert channel.policy_state().counts.refused == {"LIMIT_EXCEEDED": 1}
+    assert channel.policy_state().counts.refused == {"LIMIT_EXCEEDED": 2}
 
 
 async def refusals(calls: Iterable[Any]) -> list[str]:
