@@ -19,6 +19,7 @@ from bench.row import Row, row
 ROOT = Path(__file__).parents[3]
 NAMES = [
     "pick",
+    "chain",
     "breaker",
     "wire",
     "journal",
