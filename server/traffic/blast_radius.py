@@ -22,7 +22,7 @@ KEYS = tuple(f"key-{number}".encode() for number in range(1_000))
 """The sample."""
 TABLE_SIZES = (65_537, 65_521)
 """Larger tables take too long to build here. Which size it is makes no difference, whether it is another one does."""
-RING_SIZE_MAX = 65_536
+RING_SIZE_MAX = 16_384
 """The same for rings, of which a larger one has nearly the same owners."""
 
 LIMIT_DEFAULT = 50

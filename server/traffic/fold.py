@@ -91,8 +91,8 @@ class PoliciesFold:
         return sorted(self._namespaces)
 
     def last_change(self, namespace: str) -> int:
-        """The revision of the last change to any of a namespace's policies; 0 when there was none."""
-        return self._last.get(namespace, 0)
+        """No change to any of a namespace's policies is later than this."""
+        return max(self.floor, self._last.get(namespace, 0))
 
     # Folding.
 
@@ -117,7 +117,7 @@ class PoliciesFold:
     def _put(self, entity: PolicyEntity) -> None:
         namespace = entity.namespace
         self._namespaces.setdefault(namespace, {})[entity.service] = entity
-        self._last[namespace] = max(self.last_change(namespace), entity.revision)
+        self._last[namespace] = max(self._last.get(namespace, 0), entity.revision)
         key = policy_key(namespace, entity.service)
         self._gone.pop(key, None)
         if entity.policy is None:
@@ -131,7 +131,7 @@ class PoliciesFold:
             of_namespace = self._namespaces[namespace]
             self.floor = max(self.floor, of_namespace.pop(service).revision)
             if not of_namespace:
-                del self._namespaces[namespace]
+                del self._namespaces[namespace], self._last[namespace]
 
     # Snapshots.
 

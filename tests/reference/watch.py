@@ -68,6 +68,8 @@ class ModelWatcher:
         self.policies: Policies = {}
         self.held: list[tuple[int, Policies]] = []
         """The policies at each event that it swapped in, with its revision."""
+        self.told: list[list[str]] = []
+        """Whose policies each event told."""
         self.error: common_pb2.Failure | None = None
         self.ended = False
         self._staged_policies: Policies = {}
@@ -93,6 +95,7 @@ class ModelWatcher:
     def apply(self, event: discovery_pb2.WatchEvent) -> None:
         """Take in an event of this watch."""
         assert event.watch_id == self.watch_id
+        self.told.append([effective.service for effective in event.policies])
         assert not self.ended, "an event after the watch had ended"
         kinds = discovery_pb2.WatchEvent
         if event.kind == kinds.KIND_ENDED:

@@ -89,6 +89,11 @@ def test_a_snapshot_has_the_policies_and_a_resumed_watch_those_that_are_newer(wo
     world.settle()
     assert [event.kind for event in early.seen] == ["snapshot", "bookmark", "changes"]
     assert held(early) == {"orders": (8, 4)} | ({} if service else {"mail": (6, 3)})
+    world.disconnect(world.client_of(early))
+    world.step(world.journal.policy_applied(limited("mail", 7)))
+    world.open(world.connect(), early, service, token=early.token)
+    world.settle()
+    assert early.told[-1] == ([] if service else ["mail"]), "what it knows is not told again"
 
 
 def test_policies_that_are_too_many_for_one_event_come_in_parts() -> None:
@@ -98,6 +103,22 @@ def test_policies_that_are_too_many_for_one_event_come_in_parts() -> None:
     world.settle_completely()
     assert [event.kind for event in watcher.seen][:2] == ["snapshot", "snapshot"]
     assert {name: most for name, (most, _) in held(watcher).items()} == {f"s-{n}": n + 1 for n in range(5)}
+
+
+def test_a_snapshot_is_made_anew_when_a_policy_has_changed_though_nobody_was_told() -> None:
+    world = World(config=WatchConfig(slice_watches=1, backlog_steps_max=1))
+    world.step(world.journal.registered(instance("a")))
+    world.watch("orders")
+    world.watch("")
+    # Faster than they can be told: the first step is dropped before it comes to the watches of the namespace.
+    world.step(world.journal.policy_applied(limited("orders", 5)))
+    world.step(world.journal.registered(instance("x", namespace="elsewhere"), lease_id=2))
+    world.step(world.journal.policy_applied(limited("x", 6, namespace="elsewhere")))
+    late = ModelWatcher(1)
+    world.open(world.connect(), late, "")
+    world.settle_completely()
+    assert held(late) == {"orders": (5, 2)}
+    assert "changes" not in [event.kind for event in late.seen]
 
 
 def test_acknowledging_a_revision_says_that_its_policy_is_applied(world: World) -> None:

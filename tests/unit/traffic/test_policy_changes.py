@@ -22,8 +22,9 @@ from trunkline.core.errors import (
 from trunkline.core.policy import PLAIN, Forced
 from trunkline.server.journal.log import Retention
 from trunkline.server.plane import ControlPlane, PlaneConfig
-from trunkline.server.traffic.blast_radius import Limits
+from trunkline.server.traffic.blast_radius import Limits, Radius
 from trunkline.server.traffic.config import TrafficConfig
+from trunkline.server.traffic.decision import Decision
 from trunkline.server.traffic.traffic import Wish
 
 ANYHOW = Wish()
@@ -163,6 +164,32 @@ def test_a_change_that_takes_away_too_much_is_refused_unless_forced() -> None:
         assert (await traffic.apply(on_v("cart", "2.x"), Wish(limits=Limits(capacity_removed=75)), BY)).changed
         forced = await traffic.apply(on_v("cart", "9.x"), Wish(force=True), BY)
         assert [radius.capacity_removed for radius in forced.radii] == [100]
+
+    in_plane(test)
+
+
+def test_a_change_is_judged_anew_when_another_was_made_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(plane: ControlPlane) -> None:
+        traffic = plane.traffic
+        await register(plane, "cart", ["a", "b", "c"])
+        await register(plane, "cart", ["d"], version="2.0.0")
+        judge, judged = traffic._judge, []
+
+        async def interrupted(decision: Decision, wish: Wish) -> list[Radius]:
+            radii = await judge(decision, wish)
+            judged.append(radii)
+            if len(judged) == 1:
+                await traffic.apply(on_v("cart", "2.x"), Wish(force=True), BY)
+            return radii
+
+        monkeypatch.setattr(traffic, "_judge", interrupted)
+        made = await traffic.apply(on_v("cart", "1.x"), ANYHOW, BY)
+        assert [(one[0].capacity_before, one[0].capacity_after) for one in judged] == [
+            (400, 300),
+            (400, 100),
+            (100, 300),
+        ]
+        assert list(made.radii) == judged[-1]
 
     in_plane(test)
 
