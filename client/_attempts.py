@@ -57,6 +57,7 @@ class Failure(NamedTuple):
 class Budget(Protocol):
     """core.retry_budget.RetryBudget."""
 
+    def may(self, now_ns: int) -> bool: ...
     def take(self, now_ns: int) -> bool: ...
 
 
@@ -107,7 +108,7 @@ class Attempts:
 
         `left_ns` is the time until the call's deadline, None without one; `committed` says that the caller has seen a
         part of the answer, or that the requests cannot be sent again. One that `per_try_timeout` cut off may be repeated
-        whatever the codes say: that is what the timeout is for. A retry that is allowed is taken from the budget.
+        whatever the codes say: that is what the timeout is for. Where the budget has nothing left there is no wait.
         """
         self._failed += 1
         retry = self._retry
@@ -135,6 +136,14 @@ class Attempts:
             wait_ns = failure.pushback_ms * MS
         if left_ns is not None and wait_ns >= left_ns:
             return Stop.DEADLINE
-        if self._budget is not None and not self._budget.take(now_ns):
+        if self._budget is not None and not self._budget.may(now_ns):
             return Stop.BUDGET
         return wait_ns
+
+    def may_retry(self, now_ns: int) -> bool:
+        """The wait is over: take the retry from the budget, of which others may have had the rest meanwhile.
+
+        It is taken when it is sent, not when it is planned: a budget is of what is sent in any stretch of time, and a
+        server's pushback may be long.
+        """
+        return self._budget is None or self._budget.take(now_ns)

@@ -150,6 +150,9 @@ class Tries:
                 counts.stopped[wait.value] += 1
                 raise last
             await asyncio.sleep(wait / 1e9)
+            if not self._attempts.may_retry(self._caller.clock.now_ns()):
+                counts.stopped[Stop.BUDGET.value] += 1
+                raise last
             counts.retries += 1
 
     def _failure_of(self, error: grpc.aio.AioRpcError) -> Failure:

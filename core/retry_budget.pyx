@@ -86,6 +86,11 @@ cdef class RetryBudget:
         slot.net -= self._worth
         slot.worst = max(0, slot.worst - self._worth)
 
+    def may(self, int64_t now_ns):
+        """Whether a retry could be taken now."""
+        self._slot(now_ns)
+        return RETRY + self._most() <= self._reserve
+
     def take(self, int64_t now_ns):
         """Whether a retry may be made now; it is counted if so."""
         cdef Slot* slot = self._slot(now_ns)

@@ -30,7 +30,9 @@ def test_the_law_holds_in_any_stretch(budget: tuple[int, int, int], steps: list[
             continue
         for _ in range(2 ** (wishes - 3)):
             may, may_surely = ledger.may(now_ns), ledger.may(now_ns, late_ns=ttl_ns // 32 + 64)
+            told = fast.may(now_ns)
             took = fast.take(now_ns)
+            assert told == took
             # Never more than the law allows; and no less than where what is old is forgotten a slot later.
             assert may or not took
             assert took or not may_surely

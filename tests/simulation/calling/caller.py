@@ -6,6 +6,7 @@ Only what lies between them and the network is written anew, as in `trunkline.cl
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 from simulation.calling.backends import Backends
 from simulation.calling.log import Attempted, Ejected, Log, Refused
@@ -103,6 +104,8 @@ class Caller:
             if isinstance(wait, Stop):
                 break
             yield wait
+            if not attempts.may_retry(self._timeline.now_ns):
+                break
         self._guards.leave()
         self.log.ended.append((self._timeline.now_ns, code))
 
@@ -145,7 +148,7 @@ class Caller:
             self._choose_again()
         return Failure(code, cut_off=not on_time and took_ns == PER_TRY_NS)
 
-    def _as_seen(self, candidate: Candidate) -> dict[str, int | bool]:
+    def _as_seen(self, candidate: Candidate) -> dict[str, Any]:
         others = self._candidates
         return {
             "was_ejected": bool(candidate.ejected),

@@ -13,8 +13,8 @@ CALLING_MUTANTS = (
     _Mutant(
         "retries are not taken from the budget",
         f"{CLIENT}._attempts",
-        "        if self._budget is not None and not self._budget.take(now_ns):\n            return Stop.BUDGET\n",
-        "",
+        "        return self._budget is None or self._budget.take(now_ns)\n",
+        "        return True\n",
     ),
     _Mutant(
         "a call is told to the budget twice",
@@ -60,17 +60,16 @@ CALLING_MUTANTS = (
         "        self.next_ns = now_ns + 10 * self._policy.interval_ns\n",
     ),
     _Mutant(
-        "nothing is longer than the longest ejection but ejections",
+        "an ejection may be longer than the longest",
         f"{CORE}.outliers",
         "        time_ns = min(host.multiplier * base_ns, max_ns) + jitter_ns\n",
         "        time_ns = host.multiplier * base_ns * 2 + jitter_ns\n",
     ),
     _Mutant(
-        "a host that is back is taken for ejected at its next failure",
+        "whoever is under the others' mean and more is an outlier",
         f"{CORE}.outliers",
-        "        rates = _rates(seen, policy.success_rate_request_volume)\n",
-        "        seen = [(index, volume) for index, volume in enumerate(volumes) if volume.total]\n"
-        "        rates = _rates([(at, v._replace(good=0)) for at, v in seen[:1]] + seen[1:], 1)\n",
+        "    return mean - factor * sqrt(variance)\n",
+        "    return mean + factor * sqrt(variance)\n",
     ),
     # Who is picked.
     _Mutant(

@@ -98,9 +98,14 @@ def test_only_retries_that_are_made_are_taken_from_the_budget() -> None:
         one = Attempts(RETRY, budget, Rng(1), suppressed=False)
         assert isinstance(one.after(failure, 0, left_ns=left_ns, committed=committed), Stop)
     one = Attempts(RETRY, budget, Rng(1), suppressed=False)
-    assert not isinstance(one.after(UNAVAILABLE, 0, left_ns=None, committed=False), Stop)
+    for _ in range(2):  # what is planned takes nothing
+        planned = Attempts(RETRY, budget, Rng(1), suppressed=False)
+        assert not isinstance(planned.after(UNAVAILABLE, 0, left_ns=None, committed=False), Stop)
+    assert one.may_retry(0)
+    assert not planned.may_retry(0)
     assert one.after(UNAVAILABLE, 0, left_ns=None, committed=False) is Stop.BUDGET
     assert not isinstance(one.after(UNAVAILABLE, 3 * S, left_ns=None, committed=False), Stop)
+    assert Attempts(RETRY, None, Rng(1), suppressed=False).may_retry(0)
 
 
 @pytest.mark.parametrize(
