@@ -78,10 +78,6 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
     """Nor of this."""
 
 
-class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
-    """Nor of this."""
-
-
 class FakeControlPlane:
     """Answers as Trunkline does: registry, discovery, policies and events, with the same errors, in memory.
 
@@ -115,7 +111,6 @@ class FakeControlPlane:
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(self._traffic, server)
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleServicer(), server)  # type: ignore[abstract]
-        traffic_pb2_grpc.add_TrafficServiceServicer_to_server(TrafficServicer(), server)  # type: ignore[abstract]
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(), server)  # type: ignore[abstract]
 
     def connect(

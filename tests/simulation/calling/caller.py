@@ -19,7 +19,7 @@ from trunkline.client._balancer import Balancer, Candidate
 from trunkline.client._guards import Guards
 from trunkline.core.breaker import Outcome
 from trunkline.core.breakers import make_breaker
-from trunkline.core.call_chain import Ticket
+from trunkline.core.in_flight import Ticket
 from trunkline.core.outliers import Ejection, OutlierDetector
 from trunkline.core.policy import StatusCode
 
