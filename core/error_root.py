@@ -1,4 +1,4 @@
-"""What all errors that server and client share are made of."""
+"""What all errors that server and client share are made of, and the one that says which rules a request breaks."""
 
 from __future__ import annotations
 
@@ -27,3 +27,21 @@ class TrunklineError(Exception):
         self.message = message
         self.fields = fields
         """What stands in google.rpc.ErrorInfo.metadata."""
+
+
+class InvalidArgument(TrunklineError):
+    """The request breaks rules, each named in `violations`. Nothing was changed."""
+
+    code = "INVALID_ARGUMENT"
+    status = "INVALID_ARGUMENT"
+
+    def __init__(self, *violations: Violation) -> None:
+        shown = "; ".join(f"{v.field}: {v.rule}, got {v.value}" for v in violations)
+        super().__init__(shown)
+        self.violations = violations
+
+    @classmethod
+    def of(cls, field: str, rule: str, value: object) -> InvalidArgument:
+        """One violation, its value shortened to 80 characters."""
+        text = repr(value) if isinstance(value, str | bytes) else str(value)
+        return cls(Violation(field, rule, text if len(text) <= 80 else text[:77] + "..."))

@@ -7,26 +7,9 @@ one table, made from the tree, turns errors into statuses and back. Fields are t
 from __future__ import annotations
 
 from trunkline.core.error_root import DOMAIN as DOMAIN
+from trunkline.core.error_root import InvalidArgument as InvalidArgument
 from trunkline.core.error_root import TrunklineError as TrunklineError
 from trunkline.core.error_root import Violation as Violation
-
-
-class InvalidArgument(TrunklineError):
-    """The request breaks rules, each named in `violations`. Nothing was changed."""
-
-    code = "INVALID_ARGUMENT"
-    status = "INVALID_ARGUMENT"
-
-    def __init__(self, *violations: Violation) -> None:
-        shown = "; ".join(f"{v.field}: {v.rule}, got {v.value}" for v in violations)
-        super().__init__(shown)
-        self.violations = violations
-
-    @classmethod
-    def of(cls, field: str, rule: str, value: object) -> InvalidArgument:
-        """One violation, its value shortened to 80 characters."""
-        text = repr(value) if isinstance(value, str | bytes) else str(value)
-        return cls(Violation(field, rule, text if len(text) <= 80 else text[:77] + "..."))
 
 
 class Unauthenticated(TrunklineError):

@@ -168,35 +168,11 @@ class ControlPlane:
         self.registry = Registry(
             self._registry_fold, sequencer, clock, rng, node_id=self.engine.node_id, config=config.registry
         )
-        self.traffic = Traffic(
-            self._policies_fold,
-            self._registry_fold,
-            sequencer,
-            self.control.log,
-            config.traffic,
-            shares=self._releases_fold,
-        )
-        self.discovery = Discovery(
-            self._registry_fold,
-            journal_id=self.engine.journal_id,
-            incarnation=self.control.log.incarnation,
-            clock=clock,
-            rng=rng,
-            config=config.discovery,
-            policies=self.traffic.policies,
-        )
+        self._make_traffic()
         self.history = History(self.engine, self.control.log, clock, config.history)
         self.prober = Prober(self.registry, clock, rng, config.prober, probe=self._probe)
         self._make_events()
         self.schedules = Schedules(self._schedules_fold, self.events.streams, sequencer, clock, config.schedules)
-        self.releases = Releases(
-            self._releases_fold,
-            self._registry_fold.instances,
-            self.discovery.outcomes,
-            sequencer,
-            clock,
-            config.releases,
-        )
         self.tokens = Tokens(sequencer, self._tokens_fold, clock, self._entropy)
         self.operations = Operations(
             self.control,
@@ -212,6 +188,35 @@ class ControlPlane:
         sequencer.on_group(self._on_group)
         self.registry.begin()
         self.discovery.begin(sequencer.revision)
+
+    def _make_traffic(self) -> None:
+        """Policies, who is found and called by them, and the releases that change them."""
+        sequencer, clock, config = self.control.sequencer, self._clock, self.config
+        self.traffic = Traffic(
+            self._policies_fold,
+            self._registry_fold,
+            sequencer,
+            self.control.log,
+            config.traffic,
+            shares=self._releases_fold,
+        )
+        self.discovery = Discovery(
+            self._registry_fold,
+            journal_id=self.engine.journal_id,
+            incarnation=self.control.log.incarnation,
+            clock=clock,
+            rng=self._rng,
+            config=config.discovery,
+            policies=self.traffic.policies,
+        )
+        self.releases = Releases(
+            self._releases_fold,
+            self._registry_fold.instances,
+            self.discovery.outcomes,
+            sequencer,
+            clock,
+            config.releases,
+        )
 
     def _make_events(self) -> None:
         """The event bus, and the stream of what happens in control."""

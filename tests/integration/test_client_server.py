@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from integration.faces import threaded
 from integration.processes import Server, serving
 from integration.waiting import until
 
-from trunkline.client import BackoffOptions, ClientOptions, Event, Reset, connect, connect_sync
+from trunkline.client import BackoffOptions, ClientOptions, Event, Reset, SyncBalancedChannel, connect, connect_sync
 from trunkline.core.errors import InstanceAlive, InvalidArgument, StreamNotFound
 from trunkline.core.model import Status, Sync
 from trunkline.core.selector import Selector
@@ -217,3 +218,33 @@ async def test_a_control_plane_with_another_journal_is_started_over_with(tmp_pat
             await until(lambda: ids(view) == ["mine", "new"])
             await added.close()
             await mine.close()
+
+
+POLICY = """
+service: echo
+retry: {max_attempts: 2, base_interval: 0.001s}
+fallback: {answers: {answers: [{method: /test.Echo/Say, response: c29ycnk=}]}}
+"""
+
+
+async def test_a_policy_comes_from_the_server_and_outcomes_go_there(dial: Callable[..., Any]) -> None:
+    async with dial(options=replace(OPTIONS, report_interval_s=0.1)) as trunkline:
+        channel = await trunkline.channel("echo")
+        await trunkline.apply_policy(POLICY, reason="calls")
+        await until(lambda: channel.policy_state().policy.retry)
+        echo_server, port, _ = await serve("a")
+        await trunkline.register("echo", id="e-1", port=port, host="127.0.0.1", version="1.0.0")
+        await until(lambda: channel.endpoints())
+
+        async def say(text: bytes) -> bytes:
+            method = channel.unary_unary(SAY)
+            if isinstance(channel, SyncBalancedChannel):
+                return await asyncio.to_thread(lambda: method(text, timeout=10))
+            answer: bytes = await method(text, timeout=10)
+            return answer
+
+        assert await say(b"hi") == b"a hi"
+        assert await say(b"fail") == b"sorry"
+        assert channel.policy_state().counts.retries == 1
+        await until(lambda: trunkline.outcome_counts == (3, 0))
+        await echo_server.stop(None)

@@ -194,7 +194,11 @@ async def test_outcomes_of_all_services_or_of_none(plane: FakeControlPlane, serv
         await always.register("front", id="f", port=1, drain_on_exit=False)
         channel = await always.channel("echo")
         assert [await said(channel) for _ in range(3)] == ["a hi"] * 3
-    assert [one.count for one in plane.outcomes] == [3], "what is left is told at the end"
+        server.steps = [Step(code=None, after_s=30)]
+        call = channel.unary_unary(SAY)(b"hi", timeout=60)
+        await until(lambda: len(server.seen) == 4)
+        assert call.cancel()
+    assert [one.count for one in plane.outcomes] == [3], "what is left is told at the end, a cancelled call is not"
     assert [one.caller for one in plane._discovery.reports] == ["front"]
     plane.set_policy("service: echo\ntimeout: 3s")
     async with plane.connect(options=ClientOptions(report_outcomes="never")) as never:
