@@ -81,7 +81,7 @@ CALLING_MUTANTS = (
     _Mutant(
         "when no connection is there, nobody is picked",
         f"{CORE}.placement",
-        "        tiers = _by_status(reachable or part)\n",
+        "        tiers = _by_status(reachable) if 0 < len(reachable) < len(part) else everybody\n",
         "        tiers = _by_status(reachable)\n",
     ),
     # Breakers.
