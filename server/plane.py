@@ -265,7 +265,7 @@ class ControlPlane:
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(self.schedules, header), server)
         calls = Calls(self.discovery.outcomes, self._clock)
         explain = Explain(self._registry_fold, self.traffic.policies, self._clock, header)
-        traffic = TrafficService(self.traffic, calls, header, explain)
+        traffic = TrafficService(self.traffic, calls, explain, header)
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(traffic, server)
         releases_pb2_grpc.add_ReleaseServiceServicer_to_server(ReleaseService(self.releases, header), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(

@@ -10,7 +10,6 @@ import grpc
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, policy_pb2, traffic_pb2
 from trunkline.api.v1.traffic_pb2_grpc import TrafficServiceServicer
-from trunkline.core.errors import NotSupported
 from trunkline.server.chain.call import deadline_ns_of, principal_of
 from trunkline.server.journal.control.requests import request_id_by
 from trunkline.server.journal.control.sequencer import Origin
@@ -39,8 +38,8 @@ class TrafficService(TrafficServiceServicer):
         self,
         traffic: Traffic,
         calls: Calls,
+        explainer: Explainer,
         header: Callable[[], common_pb2.ResponseHeader],
-        explainer: Explainer | None = None,
     ) -> None:
         self._traffic = traffic
         self._calls = calls
@@ -128,8 +127,6 @@ class TrafficService(TrafficServiceServicer):
     async def ExplainPick(
         self, request: traffic_pb2.ExplainPickRequest, context: Context
     ) -> traffic_pb2.ExplainPickResponse:
-        if self._explainer is None:
-            raise NotSupported("this server does not explain picks")
         response = self._explainer.explain(request)
         await self._calls.note(response, request.namespace, request.service)
         response.header.CopyFrom(self._header())

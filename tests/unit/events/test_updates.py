@@ -107,7 +107,7 @@ def test_a_stream_may_be_compacted_later_on_and_no_more_but_not_where_dead_lette
             for number in range(40, 60):
                 events = [event(f"e{number}", key=f"k{number % 4}")]
                 await world.publishing.publish(publish_request(events, stream="audit"), BY, lambda _: None)
-            await asyncio.sleep(200_000)
+            await asyncio.sleep(100_000)
             assert stream.event_log.log.compacted.removed == 36
             client = world.connect()
             config = events_pb2.SubscriptionConfig(dead_letter_stream="audit")
