@@ -249,3 +249,21 @@ async def unused_port() -> int:
     server, port, _ = await serve("gone")
     await server.stop(None)
     return port
+
+
+async def test_closing_ends_calls_at_endpoints_that_are_gone(
+    trunkline: Trunkline, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(trunkline, "a") as (registration, _):
+        channel = await trunkline.channel("echo")
+        assert await say(channel) == "a hi"
+        call = channel.unary_unary(SAY)(b"slow 30")
+        await until(lambda: channel.endpoints()[0].calls_in_flight == 1)
+        await registration.close()
+        await until(lambda: not channel.endpoints())
+        assert not call.done(), "who is gone from the registry answers what it has begun"
+        await channel.close()
+        await until(call.done)
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not caplog.records
