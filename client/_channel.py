@@ -93,6 +93,7 @@ class BalancedChannel(grpc.aio.Channel):
             make_breaker=lambda settings: make_breaker(settings, rng, clock.now_ns()),
         )  # fmt: skip
         self._subchannels: dict[Candidate, Subchannel] = {}
+        self._retired: set[Subchannel] = set()  # of endpoints that are gone, until their last call has ended
         self._closed = False
         self._policy = ChannelPolicy(
             self, self._tasks, options, rng, clock, service=view.service, surroundings=surroundings
@@ -149,6 +150,8 @@ class BalancedChannel(grpc.aio.Channel):
             subchannel = self._subchannels.pop(gone, None)
             if subchannel is not None:
                 subchannel.retire()
+                if subchannel.calls:
+                    self._retired.add(subchannel)
         self._policy.set_hosts(self._balancer.candidates)
         self._finder.tell()
 
@@ -205,6 +208,8 @@ class BalancedChannel(grpc.aio.Channel):
         if code is grpc.StatusCode.UNAVAILABLE:
             subchannel.suspect()
         subchannel.ended()
+        if not subchannel.calls:
+            self._retired.discard(subchannel)
         if self._on_call is None and not self._policy.observes:
             return
         sent = SentCall(candidate.instance, candidate.endpoint.address, code, sent_ns, self._clock.now_ns())
@@ -303,7 +308,7 @@ class BalancedChannel(grpc.aio.Channel):
         self._stop_listening()
         self._view.close()
         with suppress(RuntimeError):
-            await asyncio.gather(*(subchannel.close(grace) for subchannel in self._subchannels.values()))
+            await asyncio.gather(*(one.close(grace) for one in (*self._subchannels.values(), *self._retired)))
         await self._policy.close(grace)
         await self._tasks.close()
 

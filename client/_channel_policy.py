@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
@@ -102,7 +103,7 @@ class ChannelPolicy:
         self._surroundings = surroundings
         self._outliers = Outliers(rng, clock, tasks, finder.choose_again)
         self._others: dict[str, asyncio.Task[OtherChannel]] = {}
-        self._raw: dict[Rpc, Rpc] = {}
+        self._raw: WeakKeyDictionary[Rpc, Rpc] = WeakKeyDictionary()
 
     @property
     def observes(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from ._rpc import NotSent, number_of
 
 if TYPE_CHECKING:
     from ._tries import Ask, Caller
+
+log = logging.getLogger("trunkline.client")
 
 FALLBACK_DEPTH_MAX = 3
 """A service in place of a service in place of a service; policies with a circle would go on for ever."""
@@ -68,7 +71,12 @@ def _static(ask: Ask, policy: Fallback) -> Committed | None:
     if data is None or ask.method.streams_out:
         return None
     deserialize = ask.method.deserializer
-    return made_here("answer", data if deserialize is None else deserialize(data))
+    try:
+        answer = data if deserialize is None else deserialize(data)
+    except Exception:
+        log.exception("a policy's answer cannot be read", extra={"method": ask.method.name})
+        return None
+    return made_here("answer", answer)
 
 
 async def _from_subset(caller: Caller, ask: Ask, subset: str) -> Committed:

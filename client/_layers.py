@@ -6,6 +6,7 @@ Else three layers of three attempts each are 27 calls at the lowest one. See 'Ad
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -100,7 +101,10 @@ def _threaded(behaviour: Callable[..., Any], before: int, *, streams_out: bool) 
 
 
 def _aio(behaviour: Callable[..., Any], before: int, *, streams_out: bool) -> Callable[..., Any]:
-    """grpc.aio serves each call in a task of its own, so that the variable goes with the task."""
+    """grpc.aio serves each call in a task of its own, so that the variable goes with the task.
+
+    What is neither a coroutine function nor an async generator it runs in a thread, so that it stays neither.
+    """
 
     async def answer(request: Any, context: Any) -> Any:
         _before.set(before)
@@ -111,4 +115,6 @@ def _aio(behaviour: Callable[..., Any], before: int, *, streams_out: bool) -> Ca
         async for response in behaviour(request, context):
             yield response
 
-    return answers if streams_out else answer
+    if inspect.isasyncgenfunction(behaviour):
+        return answers
+    return answer if inspect.iscoroutinefunction(behaviour) else _threaded(behaviour, before, streams_out=streams_out)

@@ -16,10 +16,10 @@ from ._waiting_call import WaitingCall
 class Rpc:
     """A method: its name, whether it streams, and what makes bytes of requests and responses of bytes.
 
-    Compared by identity: it is the key of its multicallables.
+    Compared by identity: it is the key of its multicallables, which are kept as long as it is.
     """
 
-    __slots__ = ("_further", "_serializer", "deserializer", "kind", "name", "streams_in", "streams_out")
+    __slots__ = ("__weakref__", "_further", "_serializer", "deserializer", "kind", "name", "streams_in", "streams_out")
 
     def __init__(self, kind: str, name: str, serializer: Any, deserializer: Any, further: dict[str, Any]) -> None:
         """`kind` is the name of grpc.aio.Channel's method: "unary_unary" and so on."""

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from ._fork import ForkGuard
@@ -90,6 +91,13 @@ class Portal:
         """Call `work(...)` on the loop's thread some time soon, in the order of the calls; its result is not waited
         for."""
         self._opened().call_soon_threadsafe(lambda: work(*args, **kwargs))
+
+    def abandon(self, work: Callable[[], Any]) -> None:
+        """Call `work()` on the loop's thread some time, if there is still one. For finalizers: any thread may run them."""
+        loop = self._loop
+        if loop is not None and not self._guard.forked:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(work)
 
     def iterate(self, items: Callable[[], AsyncIterator[Answer]]) -> Iterator[Answer]:
         """The items of an async iterator. Leaving the loop early ends it there, too."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
@@ -33,14 +34,15 @@ class Subchannel:
         self._tasks = tasks
         self._changed = changed
         self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[object, Any] = {}
+        self._methods: WeakKeyDictionary[object, Any] = WeakKeyDictionary()
         self._watching: asyncio.Task[None] | None = None
         self._became_other = asyncio.Event()
         self._failed = False
         self._retired = False
 
     def method(self, key: object, make: Callable[[grpc.aio.Channel], Any]) -> Any:
-        """The multicallable that `make` makes of the channel; made once for each `key`."""
+        """The multicallable that `make` makes of the channel; made once for each `key`, and kept as long
+        as that is."""
         found = self._methods.get(key)
         if found is None:
             found = self._methods[key] = make(self._dialled())

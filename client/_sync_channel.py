@@ -13,6 +13,7 @@ import grpc.aio
 
 from ._channel import BalancedChannel
 from ._channel_options import ChannelPolicyState, EndpointState
+from ._policy_call import CANCELLED_HERE
 from ._portal import Portal
 from ._view import View
 
@@ -32,7 +33,15 @@ class SyncCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         return self
 
     def __next__(self) -> Any:
-        return next(self._responses)
+        try:
+            return next(self._responses)
+        except concurrent.futures.CancelledError:
+            raise _cancelled() from None
+
+    def __del__(self) -> None:
+        """As in grpc: a stream that nobody reads on is cancelled. Else it would be in flight for ever."""
+        if self._answer is None:
+            self._portal.abandon(self._call.cancel)
 
     # grpc.Call.
 
@@ -139,9 +148,17 @@ class SyncMethod:
 def _waited_for(call: SyncCall) -> Any:
     try:
         return call.result()
+    except grpc.FutureCancelledError:
+        raise _cancelled() from None
     except BaseException:
         call.cancel()
         raise
+
+
+def _cancelled() -> grpc.aio.AioRpcError:
+    """What stubs raise of a call that was cancelled while somebody waits for it."""
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, nothing, nothing, CANCELLED_HERE)
 
 
 async def _fed(requests: Iterable[Any]) -> AsyncIterator[Any]:

@@ -175,6 +175,8 @@ cdef class CallChain:
         cdef int64_t now_ns = calls._clock.now_ns()
         cdef int64_t permit = -1
         cdef int64_t endpoint_permit = -1
+        cdef int64_t slot
+        calls._number += 1
         if calls._max_requests and calls._total >= calls._max_requests:
             self._refusal = MAX_REQUESTS
             return None
@@ -183,7 +185,12 @@ cdef class CallChain:
             if permit < 0:
                 self._refusal = CIRCUIT_BREAKER
                 return None
-        cdef int64_t slot = self._find(hash, avoid, now_ns, &endpoint_permit, GUARDED)
+        try:
+            slot = self._find(hash, avoid, now_ns, &endpoint_permit, GUARDED)
+        except BaseException:
+            if permit >= 0:
+                record(calls._breaker, permit, CANCELLED, 0, now_ns)
+            raise
         if slot < 0:
             if permit >= 0:
                 record(calls._breaker, permit, CANCELLED, 0, now_ns)
@@ -332,11 +339,15 @@ cdef class CallChain:
         return not calls._guarded or self._admits(slot, now_ns, permit)
 
     cdef bint _admits(self, uint32_t slot, int64_t now_ns, int64_t* permit) except -1:
-        breaker = self._in_flight._breakers[<Py_ssize_t>slot]
+        cdef InFlight calls = self._in_flight
+        breaker = calls._breakers[<Py_ssize_t>slot]
         if breaker is None:
             return True
-        permit[0] = admit(breaker, now_ns)
-        if permit[0] >= 0:
-            return True
+        # A breaker that refuses by chance would let through in the end whom it is asked for often enough.
+        if calls._refused[slot] != calls._number:
+            permit[0] = admit(breaker, now_ns)
+            if permit[0] >= 0:
+                return True
+            calls._refused[slot] = calls._number
         self._refusal = ENDPOINT_CIRCUIT_BREAKER
         return False

@@ -34,6 +34,8 @@ cdef class _Group:
 cdef class InFlight:
     cdef uint32_t* _active
     cdef uint8_t* _leaving
+    cdef uint64_t* _refused  # the last call that an endpoint's breaker refused, by its number
+    cdef uint64_t _number
     cdef uint32_t _size
     cdef uint32_t _room
     cdef uint64_t _total

@@ -4,7 +4,7 @@
 import cython
 from cpython.list cimport PyList_GET_ITEM
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from trunkline.core.clock cimport Clock
 
@@ -18,6 +18,7 @@ cdef enum:
 
 cdef enum:
     LEAVING = 1
+    FREE = 2
 
 
 @cython.final
@@ -50,15 +51,20 @@ cdef class InFlight:
     def __dealloc__(self):
         PyMem_Free(self._active)
         PyMem_Free(self._leaving)
+        PyMem_Free(self._refused)
 
     def acquire(self):
         """A slot for a new endpoint; MemoryError when there are SLOTS_MAX."""
+        cdef uint32_t slot
         if self._free:
-            return self._free.pop()
+            slot = self._free.pop()
+            self._leaving[slot] = 0
+            return slot
         if self._size == self._room:
             self._grow()
         self._active[self._size] = 0
         self._leaving[self._size] = 0
+        self._refused[self._size] = 0
         self._breakers.append(None)
         self._size += 1
         return self._size - 1
@@ -75,6 +81,10 @@ cdef class InFlight:
         if leaving is NULL:
             raise MemoryError
         self._leaving = leaving
+        cdef uint64_t* refused = <uint64_t*>PyMem_Realloc(self._refused, room * sizeof(uint64_t))
+        if refused is NULL:
+            raise MemoryError
+        self._refused = refused
         self._room = room
         return 0
 
@@ -88,7 +98,7 @@ cdef class InFlight:
             self._set_free(at)
 
     cdef int _set_free(self, uint32_t slot) except -1:
-        self._leaving[slot] = 0
+        self._leaving[slot] = FREE
         self._guard(slot, None)
         self._free.append(slot)
         return 0
@@ -154,7 +164,7 @@ cdef class InFlight:
         self._total += by
         for at in range(len(self._groups)):
             (<_Group>PyList_GET_ITEM(self._groups, at)).count(slot, by)
-        if by < 0 and self._leaving[slot] and self._active[slot] == 0:
+        if by < 0 and self._leaving[slot] == LEAVING and self._active[slot] == 0:
             self._set_free(slot)
         return 0
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -15,6 +18,7 @@ from integration.waiting import until
 from trunkline.client import BalancedChannel, Registration, SentCall, Trunkline
 from trunkline.client.testing import FakeControlPlane
 from trunkline.core.errors import Unreachable
+from trunkline.core.policy import Policy, S
 
 
 @pytest.fixture
@@ -249,3 +253,39 @@ async def unused_port() -> int:
     server, port, _ = await serve("gone")
     await server.stop(None)
     return port
+
+
+async def test_closing_ends_calls_at_endpoints_that_are_gone(
+    trunkline: Trunkline, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(trunkline, "a") as (registration, _):
+        channel = await trunkline.channel("echo")
+        assert await say(channel) == "a hi"
+        call = channel.unary_unary(SAY)(b"slow 30")
+        await until(lambda: channel.endpoints()[0].calls_in_flight == 1)
+        await registration.close()
+        await until(lambda: not channel.endpoints())
+        assert not call.done(), "who is gone from the registry answers what it has begun"
+        await channel.close()
+        await until(call.done)
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not caplog.records
+
+
+@pytest.mark.parametrize("policy", [None, Policy(timeout_ns=5 * S)])
+async def test_methods_are_kept_no_longer_than_who_uses_them(trunkline: Trunkline, policy: Policy | None) -> None:
+    """Programs make stubs for single calls, too."""
+
+    async def used(channel: BalancedChannel) -> weakref.ref[Any]:
+        def serialize(request: bytes) -> bytes:
+            return request
+
+        assert await channel.unary_unary(SAY, serialize)(b"hi", timeout=5) == b"a hi"
+        return weakref.ref(serialize)
+
+    async with running(trunkline, "a"):
+        channel = await trunkline.channel("echo", policy=policy)
+        methods = [await used(channel) for _ in range(3)]
+        gc.collect()
+        await until(lambda: not any(method() for method in methods))

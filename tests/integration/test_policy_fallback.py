@@ -83,6 +83,20 @@ async def test_a_static_answer_comes_when_all_attempts_have_failed(trunkline: Tr
     await until(lambda: channel.policy_state().in_flight == 0)
 
 
+async def test_a_static_answer_that_cannot_be_read_is_none(
+    trunkline: Trunkline, server: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = await trunkline.channel("echo", policy=Policy(fallback=Fallback(answers={SAY: b"\xff"})))
+    server.always = FAIL
+    call = channel.unary_unary(SAY, response_deserializer=bytes.decode)(b"hi", timeout=10)
+    with pytest.raises(grpc.aio.AioRpcError, match="as written"):
+        await call
+    assert await call.code() is Code.UNAVAILABLE
+    assert "a policy's answer cannot be read" in caplog.messages
+    assert channel.policy_state().counts.fallbacks == {}
+    assert channel.policy_state().in_flight == 0
+
+
 async def test_only_for_its_codes_and_for_what_was_not_let_through(trunkline: Trunkline, server: Scripted) -> None:
     fallback = Fallback(answers={SAY: b"sorry"}, on_codes=frozenset({StatusCode.INTERNAL}))
     channel = await trunkline.channel("echo", policy=Policy(fallback=fallback, limits=Limits(max_requests=1)))

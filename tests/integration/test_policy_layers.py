@@ -155,3 +155,38 @@ async def test_what_says_so_itself(trunkline: Trunkline, server: Scripted) -> No
     assert attempts_before() == 0
     assert server.attempts == [0]
     assert channel.policy_state().counts.stopped == {"layer": 1}
+
+
+class OfEveryForm(grpc.GenericRpcHandler):
+    """What a server with a loop takes besides coroutines and async generators."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        def blocking(request: Any, context: Any) -> bytes:
+            return b"%d" % attempts_before()
+
+        def blocking_many(request: Any, context: Any) -> Iterator[bytes]:
+            yield b"%d" % attempts_before()
+
+        async def written(request: Any, context: Any) -> None:
+            await context.write(b"%d" % attempts_before())
+
+        return {
+            SAY: grpc.unary_unary_rpc_method_handler(blocking),
+            COUNT: grpc.unary_stream_rpc_method_handler(blocking_many),
+            TALK: grpc.stream_stream_rpc_method_handler(written),
+        }.get(details.method)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"), [("unary_unary", b"1"), ("unary_stream", [b"1"]), ("stream_stream", [b"1"])]
+)
+async def test_handlers_of_every_form_serve_repeats(kind: str, answer: Any) -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        server = grpc.aio.server(threads, interceptors=[AioRetryLayer()])
+        server.add_generic_rpc_handlers((OfEveryForm(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            assert await ask(port, kind, KINDS[kind], REPEATED) == answer
+        finally:
+            await server.stop(None)

@@ -189,3 +189,42 @@ async def test_the_deadline_holds_over_all_attempts(trunkline: SyncTrunkline, se
 
     await asyncio.to_thread(work)
     assert 2 <= len(server.seen) <= 5
+
+
+@pytest.mark.parametrize("policy", [None, RETRYING])
+async def test_a_stream_that_nobody_reads_on_is_cancelled(
+    trunkline: SyncTrunkline, server: Scripted, policy: Policy | None
+) -> None:
+    channel = await opened(trunkline, policy=policy)
+
+    def look() -> None:
+        for _ in channel.unary_stream(COUNT)(b"100000000"):
+            break
+        for _ in range(3):
+            channel.unary_stream(COUNT)(b"100000000")
+
+    await asyncio.to_thread(look)
+    await until(lambda: channel.endpoints()[0].calls_in_flight == 0)
+    assert channel.policy_state().in_flight == 0
+
+
+async def test_who_waits_for_a_call_that_is_cancelled_is_told_as_by_grpc(
+    trunkline: SyncTrunkline, server: Scripted
+) -> None:
+    channel = await opened(trunkline, policy=RETRYING)
+    server.always = Step(after_s=30)
+    waiting = asyncio.create_task(asyncio.to_thread(channel.unary_unary(SAY), b"hi", timeout=20))
+    await until(lambda: server.seen)
+
+    def cancel() -> None:
+        stream = channel.unary_stream(COUNT)(b"2", timeout=20)
+        assert stream.cancel()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+        assert caught.value.code() is grpc.StatusCode.CANCELLED
+        channel.close()
+
+    await asyncio.to_thread(cancel)
+    with pytest.raises(grpc.RpcError) as caught:
+        await waiting
+    assert caught.value.code() is grpc.StatusCode.CANCELLED

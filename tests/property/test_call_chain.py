@@ -15,6 +15,7 @@ from trunkline.core.call_chain import CallChain
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.in_flight import InFlight, Ticket
 from trunkline.core.policy import HASHING, Algorithm, LoadBalancingPolicy
+from trunkline.core.shedding import SheddingBreaker
 
 MS = 1_000_000
 
@@ -254,6 +255,31 @@ def test_other_breakers_are_asked_and_told_the_same() -> None:
     assert service.records[-1][1] == Outcome.CANCELLED
 
 
+def test_a_breaker_is_asked_once_for_a_call() -> None:
+    """One that refuses by chance would else let through in the end what it is asked for often enough."""
+    pair = Pair(LoadBalancingPolicy(), (100,), [[1]], 1)
+    breaker = SheddingBreaker(Rng(1), minimum_number_of_calls=10, max_rejection_percent=95)
+    pair.calls.set_endpoint_breaker(pair.slots[0], breaker)
+    admitted = 0
+    for _ in range(2_000):
+        ticket = pair.chain.begin()
+        if ticket is not None:
+            admitted += 1
+            ticket.end(Outcome.FAILURE)
+    assert breaker.snapshot(0).not_permitted == 2_000 - admitted
+    assert 60 <= admitted <= 200, "one in twenty, and a few before it has seen enough"
+
+
+def test_a_call_that_breaks_off_gives_the_services_permit_back() -> None:
+    pair = Pair(LoadBalancingPolicy(algorithm=Algorithm.RING_HASH), (100,), [[1]], 1)
+    breaker = Breaker(permitted_number_of_calls_in_half_open_state=1)
+    breaker.transition_to(State.HALF_OPEN, 0)
+    pair.calls.set_breaker(breaker)
+    with pytest.raises(OverflowError):
+        pair.chain.begin(-1)
+    assert pair.chain.begin(1) is not None, "the only trial call was not used up"
+
+
 def test_a_slot_is_used_again_when_its_last_call_has_ended() -> None:
     calls = InFlight(ManualClock())
     slot = calls.acquire()
@@ -271,7 +297,10 @@ def test_a_slot_is_used_again_when_its_last_call_has_ended() -> None:
     with pytest.raises(IndexError):
         calls.release(99)
     calls.release(other)
+    with pytest.raises(IndexError, match="not in use"):
+        calls.release(other)
     assert calls.acquire() == other
+    assert calls.acquire() != other, "it was free once"
 
 
 @pytest.mark.parametrize(

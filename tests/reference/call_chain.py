@@ -140,12 +140,14 @@ class CallChain:
         self._rng = rng
         self._hashes = policy.algorithm in HASHING
         self._levels = [Level(calls, rng, policy, *level) for level in levels]
+        self._refused: set[int] = set()
         self.refusal = ""
 
     def begin(self, hash_: int | None, avoid: Collection[int]) -> Ticket | None:
         """A ticket, or None."""
         calls = self._calls
         now_ns = calls.clock.now_ns()
+        self._refused = set()
         if calls.max_requests and len(calls.under_way) >= calls.max_requests:
             self.refusal = "max_requests"
             return None
@@ -199,8 +201,9 @@ class CallChain:
         breaker = calls.breakers.get(slot)
         if breaker is None:
             return slot, []
-        permit = breaker.admit(calls.clock.now_ns())
+        permit = -1 if slot in self._refused else breaker.admit(calls.clock.now_ns())
         if permit < 0:
+            self._refused.add(slot)
             self.refusal = "endpoint_circuit_breaker"
             return None
         return slot, [(breaker, permit)]
