@@ -7,7 +7,7 @@ looked at, but for a breaker that is forced open, which takes everything.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from trunkline.core.errors import BlastRadius
@@ -17,6 +17,8 @@ from trunkline.core.parts import Parts
 from trunkline.core.policy import HASHING as HASHING_ALGORITHMS
 from trunkline.core.policy import Algorithm, Forced, LoadBalancingPolicy, Policy
 from trunkline.core.ring import Ring
+
+from .slices import Work, at_once
 
 KEYS = tuple(f"key-{number}".encode() for number in range(1_000))
 """The sample."""
@@ -80,7 +82,7 @@ def refuse_beyond(radii: Iterable[Radius], limits: Limits) -> None:
 
 def radius_of(
     service: str, instances: Iterable[RegisteredInstance], before: Policy, after: Policy
-) -> Generator[None, None, Radius]:
+) -> Work[Radius]:
     """What a change takes away from a service; yields between two pieces of work of some ms."""
     members = [one for one in instances if one.status in ROUTABLE]
     pools = (yield from _pools(before, members)), (yield from _pools(after, members))
@@ -100,16 +102,10 @@ def pools_of(policy: Policy, members: Sequence[RegisteredInstance]) -> list[Pool
 
     None when no destination has any: callers take all instances then, but nobody wanted to write that.
     """
-    work = _pools(policy, members)
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            found: list[Pool] = done.value
-            return found
+    return at_once(_pools(policy, members))
 
 
-def _pools(policy: Policy, members: Sequence[RegisteredInstance]) -> Generator[None, None, list[Pool]]:
+def _pools(policy: Policy, members: Sequence[RegisteredInstance]) -> Work[list[Pool]]:
     breakers = (policy.circuit_breaker, policy.endpoint_circuit_breaker)
     if any(breaker is not None and breaker.forced is Forced.OPEN for breaker in breakers):
         return []
@@ -137,7 +133,7 @@ def best_of(members: Sequence[RegisteredInstance]) -> list[RegisteredInstance]:
 
 def _moved(
     pools: tuple[list[Pool], list[Pool]], before: LoadBalancingPolicy, after: LoadBalancingPolicy
-) -> Generator[None, None, float]:
+) -> Work[float]:
     """Percent of the sample's calls that go to another instance: of each key, 1 - sum of min(share before, after)."""
     if before.algorithm not in HASHING_ALGORITHMS or not pools[0]:
         return 0.0

@@ -17,6 +17,7 @@ from trunkline.server.journal.control.sequencer import Origin
 
 from .blast_radius import LIMIT_DEFAULT, Limits, Radius
 from .fold import PolicyEntity
+from .slices import Work, in_slices
 from .traffic import PastChange, Traffic, Wish
 
 RADII_SHOWN = 100
@@ -27,8 +28,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Explainer(Protocol):
     """Says which instance a call would go to, and why to none of the others."""
 
-    def explain(self, request: traffic_pb2.ExplainPickRequest) -> traffic_pb2.ExplainPickResponse:
-        """Without a header."""
+    def explain(self, request: traffic_pb2.ExplainPickRequest) -> Work[traffic_pb2.ExplainPickResponse]:
+        """The whole answer, a piece at a time."""
 
 
 class TrafficService(TrafficServiceServicer):
@@ -119,9 +120,7 @@ class TrafficService(TrafficServiceServicer):
     ) -> traffic_pb2.ExplainPickResponse:
         if self._explainer is None:
             raise NotSupported("this server does not explain picks")
-        response = self._explainer.explain(request)
-        response.header.CopyFrom(self._header())
-        return response
+        return await in_slices(self._explainer.explain(request))
 
 
 def _origin(context: Context, request: Any) -> Origin:

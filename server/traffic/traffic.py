@@ -30,6 +30,7 @@ from .config import TrafficConfig
 from .decision import Decision, name_of
 from .effective import EffectivePolicies, Shares
 from .fold import POLICY_APPLIED, PoliciesFold, PolicyEntity
+from .slices import in_slices
 
 ATTEMPTS_MAX = 5
 """Times that a change is judged anew because something else changed meanwhile."""
@@ -213,7 +214,7 @@ class Traffic:
             after = self.policies.supposed(namespace, service, changed=changed, policy=decision.policy)
             if before.message != after.message:
                 work = radius_of(service, list(state.instances.values()), before.policy, after.policy)
-                radii.append(await _in_slices(work))
+                radii.append(await in_slices(work))
             await asyncio.sleep(0)
         radii.sort(key=lambda radius: (-radius.worst, radius.service))
         if not wish.force:
@@ -296,17 +297,6 @@ class _Durable:
 
     def get(self, key: str) -> Any | None:
         return self._fold.get(key)
-
-
-async def _in_slices(work: Any) -> Radius:
-    """Carry out work that yields from time to time."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            radius: Radius = done.value
-            return radius
-        await asyncio.sleep(0)
 
 
 def _past(record: Record) -> PastChange:
