@@ -35,6 +35,8 @@ from .slices import in_slices
 ATTEMPTS_MAX = 5
 """Times that a change is judged anew because something else changed meanwhile."""
 CHANGES_DEFAULT = 100
+CHANGES_BYTES = 2 * 1024 * 1024
+"""With so many bytes of past policies an answer is full: a client in another language takes 4 MiB."""
 NO_MORE_THAN_HALF = Limits()
 
 
@@ -257,10 +259,13 @@ class Traffic:
             return [], self._fold.floor > 0
         max_changes = max_changes or CHANGES_DEFAULT
         found: list[PastChange] = []
+        size = 0
         for revision in reversed(known.revisions[-max_changes:]):
-            if revision < self._control.first_offset:
+            if revision < self._control.first_offset or size >= CHANGES_BYTES:
                 return found, True
-            found.append(_past(await self._record(revision)))
+            record = await self._record(revision)
+            size += len(record.body)
+            found.append(_past(record))
         return found, known.truncated or len(known.revisions) > len(found)
 
     async def at(self, namespace: str, service: str, revision: int) -> TrafficPolicy | None:

@@ -333,3 +333,20 @@ def test_a_restart_knows_all_of_it() -> None:
             assert [one.policy for one in changes] == [None, limited("cart", 2)]
 
     virtual(main)
+
+
+def test_the_history_of_large_policies_is_as_much_as_a_message_takes() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as plane:
+            for number in range(30):
+                large = policy()
+                large.fallback.answers.answers.add(method="/a.B/C", response=bytes([number]) * 100_000)
+                await plane.traffic.apply(large, Wish(), BY)
+            changes, truncated = await plane.traffic.changes("default", "cart", max_changes=30)
+            assert truncated
+            assert 20 <= len(changes) < 30
+            [last] = changes[0].policy.fallback.answers.answers if changes[0].policy is not None else ()
+            assert last.response[0] == 29, "newest first"
+
+    virtual(main)
