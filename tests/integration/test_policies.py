@@ -21,7 +21,6 @@ from trunkline.client import BackoffOptions, ClientOptions, Tls, connect, connec
 from trunkline.core.errors import (
     BlastRadius,
     InvalidArgument,
-    NotSupported,
     PermissionDenied,
     PolicyNotFound,
     RevisionMismatch,
@@ -147,10 +146,8 @@ async def test_plain_grpc_and_a_look_at_the_past(server: Server) -> None:
         error = await refusal(stub.ApplyPolicy(wrong))
         assert isinstance(error, InvalidArgument)
         assert error.violations[0].field == "policy.service"
-        assert isinstance(
-            await refusal(stub.ExplainPick(traffic_pb2.ExplainPickRequest(namespace="plain", service="cart"))),
-            NotSupported,
-        )
+        explained = await stub.ExplainPick(traffic_pb2.ExplainPickRequest(namespace="plain", service="cart"))
+        assert (explained.reason, explained.policy_revision) == ("cart has no instances", again.policy.revision)
 
 
 def run(server: Server, *arguments: str, code: int = 0, given: str = "") -> str:
