@@ -80,9 +80,7 @@ def refuse_beyond(radii: Iterable[Radius], limits: Limits) -> None:
                 )
 
 
-def radius_of(
-    service: str, instances: Iterable[RegisteredInstance], before: Policy, after: Policy
-) -> Work[Radius]:
+def radius_of(service: str, instances: Iterable[RegisteredInstance], before: Policy, after: Policy) -> Work[Radius]:
     """What a change takes away from a service; yields between two pieces of work of some ms."""
     members = [one for one in instances if one.status in ROUTABLE]
     pools = (yield from _pools(before, members)), (yield from _pools(after, members))

@@ -20,7 +20,9 @@ SUBSETS = (
 )
 instances = st.lists(
     st.builds(
-        lambda version, tier, zone, status: candidate("i", version=version, labels={**tier, **zone}, status=status).instance,
+        lambda version, tier, zone, status: (
+            candidate("i", version=version, labels={**tier, **zone}, status=status).instance
+        ),
         st.sampled_from(("", "1.0.0", "1.5.0", "2.0.0", "2.1.0-rc.1", "no version")),
         st.sampled_from(({}, {"tier": "gold"}, {"tier": "tin"})),
         st.sampled_from(({}, {"zone": "a"}, {"zone": ""})),
