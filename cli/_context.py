@@ -60,12 +60,14 @@ class Settings:
             return
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column.replace("_", " ").upper(), overflow="fold")
         for row in rows:
-            table.add_row(*(_cell(row.get(column)) for column in columns))
+            # As plain text: what people wrote in brackets is no markup of ours.
+            table.add_row(*(Text(_cell(row.get(column)), overflow="fold") for column in columns))
         if table.row_count:
             console = Console()
             if not console.is_terminal:

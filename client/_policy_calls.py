@@ -66,12 +66,16 @@ class PolicyCalls(Connected):
     async def list_policies(self, *, namespace: str | None = None) -> tuple[KeptPolicy, ...]:
         """Every policy of the namespace, its own first."""
         self._check_open()
-        answer = await self._link.call(
-            lambda stubs: stubs.traffic.ListPolicies,
-            traffic_pb2.ListPoliciesRequest(namespace=namespace or self._namespace),
-            traffic_pb2.ListPoliciesResponse,
-        )
-        return tuple(map(kept_from, answer.policies))
+        request = traffic_pb2.ListPoliciesRequest(namespace=namespace or self._namespace)
+        found: list[KeptPolicy] = []
+        while True:
+            answer = await self._link.call(
+                lambda stubs: stubs.traffic.ListPolicies, request, traffic_pb2.ListPoliciesResponse
+            )
+            found += map(kept_from, answer.policies)
+            if not answer.next_page_token:
+                return tuple(found)
+            request.page_token = answer.next_page_token
 
     async def delete_policy(
         self, service: str = "", *, reason: str = "", expected_revision: int | None = None, dry_run: bool = False,

@@ -6,19 +6,19 @@ and `explain` share it, so they cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from trunkline.core.localities import EVERYBODY, NOWHERE, Count, level_of, levels_of, loads, passed_over
 from trunkline.core.model import ROUTABLE, Endpoint, Locality, RegisteredInstance, Status
-from trunkline.core.policy import Algorithm, Destination, LocalityScope, Policy, Subset
+from trunkline.core.parts import WHATEVER, Parts
+from trunkline.core.policy import Algorithm, Destination, LocalityScope, Policy
 from trunkline.core.selector import Selector
 from trunkline.core.slow_start import factor_of, next_step_ns
 
 ANY = Selector()
 """What may be called."""
-
-WHATEVER = frozenset(Status)
 
 WEIGHT_SCALE = 1_000
 """Weights are multiplied by it while some are reduced, so that little is lost by rounding."""
@@ -111,6 +111,14 @@ class Liveness(NamedTuple):
     stale: bool
 
 
+class _Group(NamedTuple):
+    """Whether anybody of a group can be reached, and whether anybody is not STALE."""
+
+    reachable: bool
+    reachable_live: bool
+    live: bool
+
+
 class _Tier(NamedTuple):
     status: Status
     everybody: list[Candidate]
@@ -138,13 +146,13 @@ class Placement:
         self.now_ns = now_ns
         self._statuses = selector.statuses or ROUTABLE
         self._matches = _without_statuses(selector).matches
-        self._subsets = {subset.name: subset for subset in policy.subsets}
         self._able = [
             one
             for one in self.candidates
             if one.endpoint is not None and one.instance.status in self._statuses and self._matches(one.instance)
         ]
-        self._parts: dict[Destination | None, list[Candidate]] = {None: self._able}
+        self._parts = Parts([one.instance for one in self._able], policy.subsets)
+        self._found: dict[Destination | None, list[Candidate]] = {None: self._able}
         self._pools: dict[Destination | None, Pool | None] = {}
 
     @property
@@ -168,16 +176,27 @@ class Placement:
         split = self.policy.split
         named = [] if split is None else [*(match.destination for match in split.matches), *split.destinations]
         for destination in named:
-            if self._takes(destination)(of.instance):
+            if self._parts.takes(destination)(of.instance):
                 return self._part(_unweighted(destination))
         return self._able
 
     def liveness(self, destination: Destination | None) -> Liveness:
         """How well calls to a destination could be answered now; to any instance when it is None."""
-        part = self._part(_unweighted(destination))
-        reachable = [one for one in part if not one.out]
-        stale = all(one.instance.status is Status.STALE for one in reachable or part)
-        return Liveness(nobody=not part, unreachable=not reachable, stale=stale)
+        groups = [self._of_groups[number] for number in self._parts.groups_of(_unweighted(destination))]
+        reachable = any(group.reachable for group in groups)
+        live = any(group.reachable_live if reachable else group.live for group in groups)
+        return Liveness(nobody=not groups, unreachable=not reachable, stale=not live)
+
+    @cached_property
+    def _of_groups(self) -> list[_Group]:
+        """Of each group of the parts."""
+        found = []
+        for places in self._parts.groups:
+            group = [self._able[place] for place in places]
+            live = [one for one in group if one.instance.status is not Status.STALE]
+            reachable = any(not one.out for one in group)
+            found.append(_Group(reachable, any(not one.out for one in live), bool(live)))
+        return found
 
     def verdicts(self, destination: Destination | None = None) -> list[Verdict]:
         """What becomes of each candidate in a call to a destination; without exclusions if and only if it can be picked."""
@@ -186,7 +205,7 @@ class Placement:
             {member.candidate: (level, member) for level in pool.levels for member in level.members} if pool else {}
         )
         totals = {level.name: sum(member.weight for member in level.members) for level in pool.levels} if pool else {}
-        takes = self._takes(destination)
+        takes = self._parts.takes(destination)
         found = []
         for one in self.candidates:
             if one not in inside:
@@ -214,23 +233,10 @@ class Placement:
         return found
 
     def _part(self, destination: Destination | None) -> list[Candidate]:
-        part = self._parts.get(destination)
+        part = self._found.get(destination)
         if part is None:
-            takes = self._takes(destination)
-            part = self._parts[destination] = [one for one in self._able if takes(one.instance)]
+            part = self._found[destination] = [self._able[place] for place in self._parts.places_of(destination)]
         return part
-
-    def _takes(self, destination: Destination | None) -> Callable[[RegisteredInstance], bool]:
-        if destination is None:
-            return lambda _: True
-        subset = (
-            self._subsets.get(destination.subset)
-            if destination.subset
-            else Subset(name="", version=destination.version)
-        )
-        if subset is None:
-            return lambda _: False
-        return Selector(version=subset.version, labels=subset.labels, statuses=WHATEVER).matches
 
     # Which of them are picked.
 

@@ -80,7 +80,10 @@ class VersionRange:
         A pre-release does so only if a comparator of the same alternative names a pre-release of the same
         major.minor.patch: who asks for `^1.2` does not ask for 1.3.0-rc.1.
         """
-        key = precedence(version)
+        return self.takes_key(precedence(version))
+
+    def takes_key(self, key: Precedence) -> bool:
+        """The same of a version that is looked at again and again."""
         return any(_all_hold(alternative, key) for alternative in self._alternatives)
 
     @property
@@ -168,8 +171,9 @@ def _tight(comparators: Collection[Comparator]) -> tuple[Comparator, ...] | None
 
 
 def _all_hold(alternative: tuple[Comparator, ...], key: Precedence) -> bool:
-    if not all(_TESTS[c.operator](key, c.bound) for c in alternative):
-        return False
+    for sign, bound, _ in alternative:  # a loop, and no generator: it is run for thousands of versions
+        if not _TESTS[sign](key, bound):
+            return False
     return key.released or any(not c.bound.released and c.bound[:3] == key[:3] for c in alternative)
 
 

@@ -12,7 +12,7 @@ from semantic_version import Version
 
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import NO_LABELS, ROUTABLE, Locality, RegisteredInstance, Status
-from trunkline.core.ranges import VersionRange, parse_range
+from trunkline.core.ranges import Precedence, VersionRange, parse_range, precedence
 
 ANYWHERE = Locality()
 """No condition on the locality."""
@@ -76,8 +76,8 @@ class Selector:
         verdict = self._verdicts.get(version)
         if verdict is None:
             assert self._range is not None
-            parsed = _version_of(version)
-            verdict = parsed is not None and self._range.takes(parsed)
+            key = _key_of(version)
+            verdict = key is not None and self._range.takes_key(key)
             if len(self._verdicts) >= VERDICTS_MAX:
                 self._verdicts.clear()
             self._verdicts[version] = verdict
@@ -99,10 +99,10 @@ def _range_of(text: str) -> VersionRange:
         raise InvalidArgument.of("selector.version", f"a range of semantic versions ({error})", text) from None
 
 
-@lru_cache(maxsize=4096)
-def _version_of(text: str) -> Version | None:
-    """None for the empty version and for one that is not semantic: no range takes it."""
+@lru_cache(maxsize=16_384)
+def _key_of(text: str) -> Precedence | None:
+    """What a version is compared by; None for the empty version and for one that is not semantic: no range takes it."""
     try:
-        return Version(text)
+        return precedence(Version(text))
     except ValueError:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict, Unpack
 
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.evaluator import Evaluator
@@ -14,6 +14,7 @@ from trunkline.core.placement import Candidate
 from trunkline.core.policy import PLAIN, Policy
 from trunkline.core.selector import Selector
 
+from ..traffic.slices import Work, at_once
 from .registry_view import RegistryView
 
 
@@ -34,6 +35,21 @@ class NoPolicies:
 
 NOBODY: Mapping[str, str] = {}
 
+SLICE = 2_000
+"""Candidates that are made between two turns of the loop."""
+
+
+class How(TypedDict):
+    """What an evaluator is made with besides policy and instances."""
+
+    selector: Selector
+    rng: Rng
+    clock: Clock
+    where: NotRequired[Locality]
+    ejected: NotRequired[Mapping[str, str]]
+    """Reasons by id."""
+    endpoint_of: NotRequired[Callable[[RegisteredInstance], Endpoint | None]]
+
 
 def first_endpoint(registered: RegisteredInstance) -> Endpoint | None:
     """Whatever it speaks."""
@@ -45,34 +61,37 @@ def endpoint_that_speaks(protocol: str) -> Callable[[RegisteredInstance], Endpoi
     return lambda registered: next((one for one in registered.instance.endpoints if one.protocol == protocol), None)
 
 
-def evaluator_of(
-    registry: RegistryView,
-    namespace: str,
-    service: str,
-    policy: Policy,
-    *,
-    selector: Selector,
-    rng: Rng,
-    clock: Clock,
-    where: Locality = NOWHERE,
-    ejected: Mapping[str, str] = NOBODY,
-    endpoint_of: Callable[[RegisteredInstance], Endpoint | None] = first_endpoint,
-) -> Evaluator:
-    """Instances are in the order of their ids, new since they registered. `ejected` has reasons by id.
+def evaluator_of(registry: RegistryView, namespace: str, service: str, policy: Policy, **how: Unpack[How]) -> Evaluator:
+    """`evaluator_in_slices` all at once."""
+    return at_once(evaluator_in_slices(registry, namespace, service, policy, **how))
+
+
+def evaluator_in_slices(
+    registry: RegistryView, namespace: str, service: str, policy: Policy, **how: Unpack[How]
+) -> Work[Evaluator]:
+    """Instances are those that there are when it begins, in the order of their ids, new since they registered.
 
     The server sees no calls, so none are in flight and no endpoint is full.
     """
+    clock, ejected = how["clock"], how.get("ejected", NOBODY)
+    endpoint_of = how.get("endpoint_of", first_endpoint)
     calls = InFlight(clock)
     state = registry.service(namespace, service)
     instances = [] if state is None else sorted(state.instances.values(), key=lambda one: one.instance.id)
-    candidates = [
-        Candidate(
-            registered,
-            endpoint_of(registered),
-            slot=calls.acquire(),
-            ejected=ejected.get(registered.instance.id, ""),
-            new_since_ns=registered.registered_at_ns,
+    candidates: list[Candidate] = []
+    for number, registered in enumerate(instances, start=1):
+        candidates.append(
+            Candidate(
+                registered,
+                endpoint_of(registered),
+                slot=calls.acquire(),
+                ejected=ejected.get(registered.instance.id, ""),
+                new_since_ns=registered.registered_at_ns,
+            )
         )
-        for registered in instances
-    ]
-    return Evaluator(policy, candidates, calls, rng, where=where, now_ns=clock.time_ns(), selector=selector)
+        if number % SLICE == 0:
+            yield
+    where, selector = how.get("where", NOWHERE), how["selector"]
+    made = Evaluator(policy, candidates, calls, how["rng"], where=where, now_ns=clock.time_ns(), selector=selector)
+    yield
+    return made

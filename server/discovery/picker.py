@@ -95,7 +95,8 @@ class Pickers:
         if load_balancing is Algorithm.LEAST_REQUEST:
             raise NotSupported("LEAST_REQUEST needs to see the calls, which go past the server: pick in the client")
         name = (namespace, service)
-        key = (selector.canonical(), load_balancing, locality)
+        nears = self._policies.effective(*name).locality is not None
+        key = (selector.canonical(), load_balancing, locality if nears else NOWHERE)
         kept = self._usable(name, key) or self._make(name, key, selector)
         said, stands_for = tuple(metadata.items()), hash_key.encode() or None
         if load_balancing in HASHING and kept.evaluator.hash_of(said, stands_for) is None:

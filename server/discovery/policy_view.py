@@ -89,8 +89,11 @@ def policies_since(view: PolicyView, namespace: str, service: str, revision: int
     return [one for one in policies_of(view, namespace, service) if one.revision > revision]
 
 
-def policies_touched(view: PolicyView, namespace: str, service: str, touched: Sequence[str]) -> list[HeldPolicy] | None:
-    """Those that a watch is told when these services were touched; None when it has to start over.
+def policies_touched(
+    view: PolicyView, namespace: str, service: str, touched: Sequence[str], *, most: int
+) -> list[HeldPolicy] | None:
+    """Those that a watch is told when these services were touched; None when it has to start over, as it has when what
+    holds for more than `most` services is different now.
 
     A client of a whole namespace may hold what was told of a service that is forgotten by now: when what holds for all
     others changes, that is different, too.
@@ -103,6 +106,6 @@ def policies_touched(view: PolicyView, namespace: str, service: str, touched: Se
         return [view.get(namespace, service)]
     if EVERY_SERVICE not in touched:
         return [view.get(namespace, one) for one in dict.fromkeys(touched)]
-    if view.floor:
+    if view.floor or len(view.named(namespace)) > most:
         return None
     return policies_of(view, namespace, "")

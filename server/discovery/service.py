@@ -14,6 +14,7 @@ from trunkline.core.policy import Algorithm
 from trunkline.server.chain.call import principal_of
 from trunkline.server.security.principal import Resource, Verb, authorize
 from trunkline.server.traffic.outcomes import Reported
+from trunkline.server.traffic.slices import in_slices
 from trunkline.server.transport.sink import SinkConfig, sink_of
 
 from .applied import LateWatcher
@@ -83,9 +84,9 @@ class DiscoveryService(DiscoveryServiceServicer):
         self, request: discovery_pb2.ReportOutcomesRequest, context: Context
     ) -> discovery_pb2.ReportOutcomesResponse:
         reports = map(_reported_from, request.outcomes)
-        dropped = self._discovery.outcomes.report(
-            request.namespace, reports, self._discovery.clock.now_ns(), caller=request.caller
-        )
+        now_ns = self._discovery.clock.now_ns()
+        work = self._discovery.outcomes.report_in_slices(request.namespace, reports, now_ns, caller=request.caller)
+        dropped = await in_slices(work)
         return discovery_pb2.ReportOutcomesResponse(header=self._discovery.headers.message(), dropped=dropped)
 
     async def WaitUntilApplied(

@@ -106,7 +106,13 @@ class WatchGroup:
             self._drop_snapshot()
         if sum(len(of_service) for _, of_service in changed) > self._config.event_changes_max:
             return RESYNC
-        policies = policies_touched(self._policies, self.scope.namespace, self.scope.service, touched)
+        policies = policies_touched(
+            self._policies,
+            self.scope.namespace,
+            self.scope.service,
+            touched,
+            most=self._config.event_changes_max,
+        )
         if policies is None:
             return RESYNC
         matches = self.scope.selector.matches

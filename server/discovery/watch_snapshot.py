@@ -32,6 +32,8 @@ class WatchSnapshot:
         config: WatchConfig,
     ) -> None:
         self.revision = revision
+        self.policies_looked_at = 0
+        """How many have been encoded for its parts so far."""
         self._items: Sequence[HeldPolicy | RegisteredInstance] = (*policies, *instances)
         self._selector = selector
         self._token = token
@@ -74,7 +76,7 @@ class WatchSnapshot:
         while self._scanned < stop:
             item = self._items[self._scanned]
             if not isinstance(item, RegisteredInstance) or self._selector.matches(item):
-                size = len(self._encode(item) if isinstance(item, RegisteredInstance) else item.encoded) + 1
+                size = self._size_of(item) + 1
                 full = len(self._open) >= config.part_instances_max
                 if self._open and (full or self._open_bytes + size > config.part_bytes_max):
                     return self._close()  # this one begins the next part
@@ -85,6 +87,12 @@ class WatchSnapshot:
             return None
         self._complete = True
         return self._close()
+
+    def _size_of(self, item: HeldPolicy | RegisteredInstance) -> int:
+        if isinstance(item, RegisteredInstance):
+            return len(self._encode(item))
+        self.policies_looked_at += 1
+        return len(item.encoded)
 
     def _close(self) -> bytes:
         self._members.append(self._open)

@@ -29,7 +29,7 @@ Concerned = tuple[WatchGroup, Changed, Sequence[str]]
 GROUP_COST = 10
 """Computing one group's event, in watches told."""
 ENCODE_COST = 8
-"""Encoding one instance, in watches told."""
+"""Encoding one instance or policy, in watches told."""
 BYTES_PER_COST = 512
 """Putting so many bytes of encoded instances together takes as long as telling one watch."""
 
@@ -66,6 +66,8 @@ class WatchTeller:
         self.steps = 0
         """Steps that have not been told to everybody yet."""
         self._catching: deque[Watch] = deque()
+        self._policies_made = 0
+        """For parts of snapshots, so far."""
         self._gathered = 0
         """Bytes of all frames so far, but those of `_tell`: what the rest of the work is weighed by."""
         self._dirty: list[WatchConnection] = []
@@ -223,10 +225,10 @@ class WatchTeller:
         watch.queued = False
         if watch.live or watch.closed or watch.connection.blocked:
             return 1
-        encoded, gathered = self._encoded.made, self._gathered
+        encoded, gathered = self._encoded.made + self._policies_made, self._gathered
         if watch.snapshot is not None or not self._catch_up_by_event(watch):
             self._send_part(watch)
-        encoded, gathered = self._encoded.made - encoded, self._gathered - gathered
+        encoded, gathered = self._encoded.made + self._policies_made - encoded, self._gathered - gathered
         return GROUP_COST + ENCODE_COST * encoded + gathered // BYTES_PER_COST
 
     def _catch_up_by_event(self, watch: Watch) -> bool:
@@ -257,7 +259,9 @@ class WatchTeller:
     def _send_part(self, watch: Watch) -> None:
         snapshot = watch.snapshot
         assert snapshot is not None
+        looked_at = snapshot.policies_looked_at
         body = snapshot.part(watch.part)
+        self._policies_made += snapshot.policies_looked_at - looked_at
         if body is not None and not snapshot.is_last(watch.part):
             watch.part += 1
             self._put(watch, body)

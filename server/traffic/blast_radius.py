@@ -7,16 +7,18 @@ looked at, but for a breaker that is forced open, which takes everything.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from trunkline.core.errors import BlastRadius
 from trunkline.core.maglev import Maglev
 from trunkline.core.model import ROUTABLE, RegisteredInstance, Status
+from trunkline.core.parts import Parts
 from trunkline.core.policy import HASHING as HASHING_ALGORITHMS
-from trunkline.core.policy import Algorithm, Destination, Forced, LoadBalancingPolicy, Policy
+from trunkline.core.policy import Algorithm, Forced, LoadBalancingPolicy, Policy
 from trunkline.core.ring import Ring
-from trunkline.core.selector import Selector
+
+from .slices import Work, at_once
 
 KEYS = tuple(f"key-{number}".encode() for number in range(1_000))
 """The sample."""
@@ -78,13 +80,17 @@ def refuse_beyond(radii: Iterable[Radius], limits: Limits) -> None:
                 )
 
 
-def radius_of(
-    service: str, instances: Iterable[RegisteredInstance], before: Policy, after: Policy
-) -> Generator[None, None, Radius]:
+def radius_of(service: str, instances: Iterable[RegisteredInstance], before: Policy, after: Policy) -> Work[Radius]:
     """What a change takes away from a service; yields between two pieces of work of some ms."""
     members = [one for one in instances if one.status in ROUTABLE]
-    pools = pools_of(before, members), pools_of(after, members)
-    capacity = [sum({one.instance.id: one.instance.weight for _, pool in of for one in pool}.values()) for of in pools]
+    pools = (yield from _pools(before, members)), (yield from _pools(after, members))
+    capacity: list[int] = []
+    for of in pools:
+        weights: dict[str, int] = {}
+        for _, pool in of:
+            weights.update((one.instance.id, one.instance.weight) for one in pool)
+            yield
+        capacity.append(sum(weights.values()))
     moved = yield from _moved(pools, before.load_balancing, after.load_balancing)
     return Radius(service, capacity[0], capacity[1], moved)
 
@@ -94,13 +100,22 @@ def pools_of(policy: Policy, members: Sequence[RegisteredInstance]) -> list[Pool
 
     None when no destination has any: callers take all instances then, but nobody wanted to write that.
     """
+    return at_once(_pools(policy, members))
+
+
+def _pools(policy: Policy, members: Sequence[RegisteredInstance]) -> Work[list[Pool]]:
     breakers = (policy.circuit_breaker, policy.endpoint_circuit_breaker)
     if any(breaker is not None and breaker.forced is Forced.OPEN for breaker in breakers):
         return []
     destinations = policy.split.destinations if policy.split is not None else ()
     if not destinations:
         return [(1.0, best_of(members))] if members else []
-    found = [(one.weight, best_of(_part(policy, one, members))) for one in destinations if one.weight]
+    parts = Parts(members, policy.subsets)
+    found: list[tuple[int, list[RegisteredInstance]]] = []
+    for one in destinations:
+        yield
+        if one.weight:
+            found.append((one.weight, best_of([members[place] for place in parts.places_of(one)])))
     # One that has only STALE instances is behind those that have others.
     if any(pool and pool[0].status is not Status.STALE for _, pool in found):
         found = [(weight, pool) for weight, pool in found if pool and pool[0].status is not Status.STALE]
@@ -114,20 +129,9 @@ def best_of(members: Sequence[RegisteredInstance]) -> list[RegisteredInstance]:
     return [one for one in members if one.status is best]
 
 
-def _part(policy: Policy, destination: Destination, members: Sequence[RegisteredInstance]) -> list[RegisteredInstance]:
-    if destination.subset:
-        subset = next((one for one in policy.subsets if one.name == destination.subset), None)
-        if subset is None:
-            return []
-        selector = Selector(version=subset.version, labels=subset.labels)
-    else:
-        selector = Selector(version=destination.version)
-    return [one for one in members if selector.matches(one)]
-
-
 def _moved(
     pools: tuple[list[Pool], list[Pool]], before: LoadBalancingPolicy, after: LoadBalancingPolicy
-) -> Generator[None, None, float]:
+) -> Work[float]:
     """Percent of the sample's calls that go to another instance: of each key, 1 - sum of min(share before, after)."""
     if before.algorithm not in HASHING_ALGORITHMS or not pools[0]:
         return 0.0

@@ -11,11 +11,14 @@ from trunkline.core.evaluator import Explanation
 from trunkline.core.placement import Verdict, name_of
 from trunkline.core.policy import LoadBalancingPolicy, Policy
 
-from ..discovery.evaluation import Policies, endpoint_that_speaks, evaluator_of
+from ..discovery.evaluation import Policies, endpoint_that_speaks, evaluator_in_slices
 from ..discovery.registry_view import RegistryView, last_change
+from .slices import Work
 
 CANDIDATES_MAX = 10_000
 """Of one answer."""
+SLICE = 500
+"""Candidates that are written down between two turns of the loop."""
 
 PROTOCOL_DEFAULT = "grpc"
 
@@ -35,10 +38,15 @@ class Explain:
         self._clock = clock
         self._header = header
 
-    def explain(self, request: traffic_pb2.ExplainPickRequest) -> traffic_pb2.ExplainPickResponse:
-        """Raises InvalidArgument when the selector's version range is none."""
+    def explain(self, request: traffic_pb2.ExplainPickRequest) -> Work[traffic_pb2.ExplainPickResponse]:
+        """What holds and who is there when it begins is what the answer is about.
+
+        Raises InvalidArgument when the selector's version range is none.
+        """
         policy = self._policies.effective(request.namespace, request.service)
-        evaluator = evaluator_of(
+        state = self._registry.service(request.namespace, request.service)
+        header, revision = self._header(), 0 if state is None else last_change(state)
+        evaluator = yield from evaluator_in_slices(
             self._registry,
             request.namespace,
             request.service,
@@ -51,16 +59,17 @@ class Explain:
             endpoint_of=endpoint_that_speaks(request.protocol or PROTOCOL_DEFAULT),
         )
         found = evaluator.explain(tuple(request.metadata.items()), request.key.encode() or None)
-        state = self._registry.service(request.namespace, request.service)
         answer = traffic_pb2.ExplainPickResponse(
-            header=self._header(),
+            header=header,
             policy_revision=policy.revision,
-            registry_revision=0 if state is None else last_change(state),
+            registry_revision=revision,
             load_balancing=load_balancing_to(policy.load_balancing),
             destination=_destination(policy, found),
             panic=found.pool is not None and found.pool.panic,
-            candidates=map(_candidate_to, found.verdicts[:CANDIDATES_MAX]),
         )
+        for first in range(0, min(len(found.verdicts), CANDIDATES_MAX), SLICE):
+            yield
+            answer.candidates.extend(map(_candidate_to, found.verdicts[first : min(first + SLICE, CANDIDATES_MAX)]))
         if found.winner is not None:
             answer.winner = found.winner.instance.instance.id
         else:

@@ -15,6 +15,7 @@ from trunkline.core.errors import InvalidArgument
 from trunkline.core.policy import FAILURES, StatusCode
 
 from .latency import LAST, Buckets
+from .slices import Work, at_once
 
 OUTCOMES_MAX = 10_000
 """Versions whose calls are counted."""
@@ -22,10 +23,15 @@ INSTANCES_MAX = 20_000
 """Instances whose calls are counted."""
 EDGES_MAX = 10_000
 """Pairs of a service that calls and one that is called."""
+VERSIONS_MAX = 256
+"""Versions of one service: a gate looks at all of them every second."""
 IDLE_NS = 600_000_000_000
 """A row that nobody reported to for so long makes way for a new one."""
 PERIOD_NS = 300_000_000_000
 """What happened lately is the period that runs and the one before it."""
+
+SLICE = 100
+"""Reports that are looked at, or counted, between two turns of the loop."""
 
 NO_BUCKETS: Buckets = MappingProxyType({})
 _CODES = len(StatusCode)
@@ -159,6 +165,8 @@ class OutcomesConfig:
 
     outcomes_max: int = OUTCOMES_MAX
     """Versions whose calls are counted."""
+    versions_max: int = VERSIONS_MAX
+    """The same of one service."""
     instances_max: int = INSTANCES_MAX
     """Instances whose calls are counted."""
     edges_max: int = EDGES_MAX
@@ -173,7 +181,7 @@ class Outcomes:
     def __init__(self, config: OutcomesConfig | None = None) -> None:
         config = config or OutcomesConfig()
         idle_ns = int(config.idle_s * 1e9)
-        self._versions = _Table(config.outcomes_max, idle_ns)
+        self._versions = _Table(config.outcomes_max, idle_ns, of_service_max=config.versions_max)
         self._instances = _Table(config.instances_max, idle_ns)
         self._edges = _Table(config.edges_max, idle_ns)
 
@@ -182,9 +190,21 @@ class Outcomes:
 
         InvalidArgument, and nothing is counted, when the buckets of one do not add up.
         """
-        checked = [_checked(index, reported) for index, reported in enumerate(reports)]
+        return at_once(self.report_in_slices(namespace, reports, now_ns, caller=caller))
+
+    def report_in_slices(
+        self, namespace: str, reports: Iterable[Reported], now_ns: int, *, caller: str = ""
+    ) -> Work[int]:
+        """`report`, for those who have other things to do."""
+        checked: list[Reported] = []
+        for index, reported in enumerate(reports):
+            checked.append(_checked(index, reported))
+            if index % SLICE == SLICE - 1:
+                yield
         dropped = 0
-        for reported in checked:
+        for index, reported in enumerate(checked):
+            if index % SLICE == SLICE - 1:
+                yield
             service = reported.service
             kept = self._versions.count((namespace, service, reported.version), reported, now_ns)
             if reported.instance_id:
@@ -244,8 +264,9 @@ _Key = tuple[str, str, str]
 class _Table:
     """Rows in the order of their last report, and by service."""
 
-    def __init__(self, rows_max: int, idle_ns: int) -> None:
+    def __init__(self, rows_max: int, idle_ns: int, *, of_service_max: int | None = None) -> None:
         self.rows_max = rows_max
+        self._of_service_max = rows_max if of_service_max is None else of_service_max
         self.dropped = 0
         """Reports that were not kept, since the start."""
         self._idle_ns = idle_ns
@@ -266,7 +287,7 @@ class _Table:
     def count(self, key: _Key, reported: Reported, now_ns: int) -> bool:
         row = self._rows.pop(key, None)
         if row is None:
-            if not self._room(now_ns):
+            if not self._room(key[:2], now_ns):
                 self.dropped += 1
                 return False
             row = self._by_service.setdefault(key[:2], {})[key[2]] = Row(now_ns)
@@ -274,17 +295,21 @@ class _Table:
         self._rows[key] = row
         return True
 
-    def _room(self, now_ns: int) -> bool:
-        if len(self._rows) < self.rows_max:
-            return True
-        oldest = next(iter(self._rows))
-        if now_ns - self._rows[oldest].reported_ns < self._idle_ns:
+    def _room(self, service: tuple[str, str], now_ns: int) -> bool:
+        of_service = self._by_service.get(service, {})
+        if len(of_service) >= self._of_service_max:
+            oldest = min(of_service, key=lambda name: of_service[name].reported_ns)
+            return self._made_way((*service, oldest), now_ns)
+        return len(self._rows) < self.rows_max or self._made_way(next(iter(self._rows)), now_ns)
+
+    def _made_way(self, key: _Key, now_ns: int) -> bool:
+        if now_ns - self._rows[key].reported_ns < self._idle_ns:
             return False
-        del self._rows[oldest]
-        of_service = self._by_service[oldest[:2]]
-        del of_service[oldest[2]]
+        del self._rows[key]
+        of_service = self._by_service[key[:2]]
+        del of_service[key[2]]
         if not of_service:
-            del self._by_service[oldest[:2]]
+            del self._by_service[key[:2]]
         return True
 
 

@@ -84,9 +84,17 @@ def _baselines(version: str, proven: str) -> Iterator[str]:
 def way_back(release: ReleaseEntity, instances: Instances) -> str | None:
     """The range that gets all calls when the release ends badly: its baseline, or, should that have nothing left that can
     be called, what was proven good before. None when that has not, either."""
-    candidates = [release.spec.baseline]
-    if release.proven:
+    return next((one for one in _ways_back(release) if callable_in(instances, one)), None)
+
+
+def _ways_back(release: ReleaseEntity) -> Iterator[str]:
+    yield release.spec.baseline
+    if not release.proven:
+        return
+    try:
         others = parse_range(release.spec.version).outside()
         kept = None if others is None else parse_range(release.proven).both(others)
-        candidates += [] if kept is None else [kept.text]
-    return next((one for one in candidates if callable_in(instances, one)), None)
+    except ValueError:
+        return  # a named baseline may stand beside a range whose outside is too long to be written
+    if kept is not None:
+        yield kept.text

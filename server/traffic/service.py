@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,9 +18,12 @@ from trunkline.server.journal.control.sequencer import Origin
 from .blast_radius import LIMIT_DEFAULT, Limits, Radius
 from .calls import Calls
 from .fold import PolicyEntity
+from .slices import Work, in_slices
 from .traffic import PastChange, Traffic, Wish
 
 RADII_SHOWN = 100
+SLICE_POLICIES = 250
+"""Written down between two turns of the loop."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,8 +31,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Explainer(Protocol):
     """Says which instance a call would go to, and why to none of the others."""
 
-    def explain(self, request: traffic_pb2.ExplainPickRequest) -> traffic_pb2.ExplainPickResponse:
-        """Without a header."""
+    def explain(self, request: traffic_pb2.ExplainPickRequest) -> Work[traffic_pb2.ExplainPickResponse]:
+        """The whole answer, a piece at a time."""
 
 
 class TrafficService(TrafficServiceServicer):
@@ -75,9 +79,17 @@ class TrafficService(TrafficServiceServicer):
     async def ListPolicies(
         self, request: traffic_pb2.ListPoliciesRequest, context: Context
     ) -> traffic_pb2.ListPoliciesResponse:
-        sees = principal_of(context).sees
-        listed = [one for one in self._traffic.listed(request.namespace) if sees(one.namespace)]
-        return traffic_pb2.ListPoliciesResponse(header=self._header(), policies=map(_kept_to, listed))
+        policies, token = self._traffic.page(
+            request.namespace,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            sees=principal_of(context).sees,
+        )
+        answer = traffic_pb2.ListPoliciesResponse(header=self._header(), next_page_token=token)
+        for first in range(0, len(policies), SLICE_POLICIES):
+            answer.policies.extend(map(_kept_to, policies[first : first + SLICE_POLICIES]))
+            await asyncio.sleep(0)
+        return answer
 
     async def DeletePolicy(
         self, request: traffic_pb2.DeletePolicyRequest, context: Context
@@ -127,9 +139,8 @@ class TrafficService(TrafficServiceServicer):
     async def ExplainPick(
         self, request: traffic_pb2.ExplainPickRequest, context: Context
     ) -> traffic_pb2.ExplainPickResponse:
-        response = self._explainer.explain(request)
+        response = await in_slices(self._explainer.explain(request))
         await self._calls.note(response, request.namespace, request.service)
-        response.header.CopyFrom(self._header())
         return response
 
 

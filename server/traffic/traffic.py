@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -30,10 +30,15 @@ from .config import TrafficConfig
 from .decision import Decision, name_of
 from .effective import EffectivePolicies, Shares
 from .fold import POLICY_APPLIED, PoliciesFold, PolicyEntity
+from .slices import in_slices
 
 ATTEMPTS_MAX = 5
 """Times that a change is judged anew because something else changed meanwhile."""
 CHANGES_DEFAULT = 100
+PAGE_DEFAULT = 1_000
+"""Policies."""
+ANSWER_BYTES = 2 * 1024 * 1024
+"""With so many bytes of policies an answer is full: a client in another language takes 4 MiB."""
 NO_MORE_THAN_HALF = Limits()
 
 
@@ -213,7 +218,7 @@ class Traffic:
             after = self.policies.supposed(namespace, service, changed=changed, policy=decision.policy)
             if before.message != after.message:
                 work = radius_of(service, list(state.instances.values()), before.policy, after.policy)
-                radii.append(await _in_slices(work))
+                radii.append(await in_slices(work))
             await asyncio.sleep(0)
         radii.sort(key=lambda radius: (-radius.worst, radius.service))
         if not wish.force:
@@ -241,13 +246,27 @@ class Traffic:
         known = self._fold.known(namespace, service)
         return None if known is None or known.policy is None else known
 
-    def listed(self, namespace: str) -> list[PolicyEntity]:
-        """Those of a namespace, or of all when it is empty, by namespace and service."""
+    def page(
+        self, namespace: str, *, page_size: int = 0, page_token: str = "", sees: Callable[[str], bool] = lambda _: True
+    ) -> tuple[list[PolicyEntity], str]:
+        """Those of a namespace, or of all when it is empty, by namespace and service; and the token of what comes next.
+
+        InvalidArgument when the token is none of ours.
+        """
+        after, page_size = _position(page_token), page_size or PAGE_DEFAULT
         found: list[PolicyEntity] = []
-        for one in [namespace] if namespace else self._fold.namespaces():
+        size = 0
+        for one in filter(sees, [namespace] if namespace else self._fold.namespaces()):
             of_namespace = self._fold.of_namespace(one)
-            found += [of_namespace[service] for service in sorted(of_namespace)]
-        return [entity for entity in found if entity.policy is not None]
+            for service in sorted(of_namespace) if after is None or one >= after[0] else ():
+                policy = of_namespace[service].policy
+                if policy is None or (after is not None and (one, service) <= after):
+                    continue
+                if len(found) >= page_size or size >= ANSWER_BYTES:
+                    return found, f"{found[-1].namespace}/{found[-1].service}"
+                found.append(of_namespace[service])
+                size += policy.ByteSize()
+        return found, ""
 
     async def changes(self, namespace: str, service: str, *, max_changes: int) -> tuple[list[PastChange], bool]:
         """The last changes of a policy, newest first, and whether there were more."""
@@ -256,10 +275,13 @@ class Traffic:
             return [], self._fold.floor > 0
         max_changes = max_changes or CHANGES_DEFAULT
         found: list[PastChange] = []
+        size = 0
         for revision in reversed(known.revisions[-max_changes:]):
-            if revision < self._control.first_offset:
+            if revision < self._control.first_offset or size >= ANSWER_BYTES:
                 return found, True
-            found.append(_past(await self._record(revision)))
+            record = await self._record(revision)
+            size += len(record.body)
+            found.append(_past(record))
         return found, known.truncated or len(known.revisions) > len(found)
 
     async def at(self, namespace: str, service: str, revision: int) -> TrafficPolicy | None:
@@ -298,15 +320,13 @@ class _Durable:
         return self._fold.get(key)
 
 
-async def _in_slices(work: Any) -> Radius:
-    """Carry out work that yields from time to time."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            radius: Radius = done.value
-            return radius
-        await asyncio.sleep(0)
+def _position(page_token: str) -> tuple[str, str] | None:
+    if not page_token:
+        return None
+    namespace, slash, service = page_token.partition("/")
+    if not (namespace and slash) or "/" in service:
+        raise InvalidArgument.of("page_token", "the next_page_token of an earlier answer", page_token)
+    return namespace, service
 
 
 def _past(record: Record) -> PastChange:

@@ -19,6 +19,7 @@ from trunkline.core.model import Declared, Endpoint, Locality
 from trunkline.core.policy import Destination, LocalityPreference, Policy, Split
 from trunkline.server.registry.fold import RegistryFold
 from trunkline.server.traffic.explain import Explain
+from trunkline.server.traffic.slices import at_once
 
 
 class Said:
@@ -41,7 +42,7 @@ class Traffic(traffic_pb2_grpc.TrafficServiceServicer):
         self._explain = explain
 
     def ExplainPick(self, request: traffic_pb2.ExplainPickRequest, context: Any) -> traffic_pb2.ExplainPickResponse:
-        return self._explain.explain(request)
+        return at_once(self._explain.explain(request))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from reference.registry_facts import Journal, instance
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import InvalidArgument, NoInstance, NotSupported
-from trunkline.core.model import Declared, Endpoint
+from trunkline.core.model import Declared, Endpoint, Locality
 from trunkline.core.policy import Algorithm
 from trunkline.core.selector import Selector
 from trunkline.server.discovery.picker import PickerConfig, Pickers
@@ -126,3 +126,11 @@ def test_what_is_kept_is_bounded() -> None:
     assert registry.pickers.entries <= 100
     registry.pick(Algorithm.MAGLEV, "key", service="s1")
     assert registry.pickers.entries <= 100, "larger than all that may be kept: used once"
+
+
+def test_where_a_caller_is_makes_no_picker_when_the_policy_does_not_ask(registry: Registry) -> None:
+    for number in range(20):
+        registry.pickers.pick("default", "orders", ANY, locality=Locality(zone=f"z-{number}"))
+    first = registry.pickers.entries
+    registry.pickers.pick("default", "orders", ANY)
+    assert registry.pickers.entries == first <= 2 * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pytest
 
@@ -14,6 +15,7 @@ from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.core.policy import Destination, KeySource
 from trunkline.core.records import Record
 from trunkline.server.discovery.watch_config import WatchConfig
+from trunkline.server.traffic.effective import Effective
 
 
 def limited(service: str, most: int, namespace: str = "default") -> TrafficPolicy:
@@ -103,6 +105,41 @@ def test_policies_that_are_too_many_for_one_event_come_in_parts() -> None:
     world.settle_completely()
     assert [event.kind for event in watcher.seen][:2] == ["snapshot", "snapshot"]
     assert {name: most for name, (most, _) in held(watcher).items()} == {f"s-{n}": n + 1 for n in range(5)}
+
+
+@pytest.mark.parametrize("policy", ["of everybody", "none"])
+def test_thousands_of_policies_are_encoded_in_slices(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+    encoded = Effective.encoded.func
+
+    def counting(effective: Effective) -> bytes:
+        nonlocal made
+        made += 1
+        return encoded(effective)
+
+    counted = cached_property(counting)
+    counted.__set_name__(Effective, "encoded")
+    monkeypatch.setattr(Effective, "encoded", counted)
+    world = World(config=WatchConfig(slice_watches=200, part_instances_max=10, event_changes_max=100))
+    for number in range(400):
+        world.step(world.journal.policy_applied(limited(f"s-{number}", 5)))
+    watcher = ModelWatcher(1)
+    world.open(world.connect(), watcher, "")
+    if policy == "of everybody":
+        world.settle_completely()
+        made = 0
+        world.step(world.journal.policy_applied(limited("", 7)))
+    most = made
+    while True:
+        before = made
+        more = world.hub.work()
+        most = max(most, made - before)
+        if not more:
+            break
+    world.settle_completely()
+    assert len(held(watcher)) == (401 if policy == "of everybody" else 400)
+    assert made >= 400
+    assert most <= 40, "of 200 that a slice may cost, each takes 8"
 
 
 def test_a_snapshot_is_made_anew_when_a_policy_has_changed_though_nobody_was_told() -> None:

@@ -10,6 +10,7 @@ from reference.registry_facts import instance
 from trunkline.core.errors import BlastRadius
 from trunkline.core.hashing import xxh64
 from trunkline.core.model import Endpoint, RegisteredInstance, Status
+from trunkline.core.parts import Parts
 from trunkline.core.policy import (
     PLAIN,
     Algorithm,
@@ -172,3 +173,19 @@ def test_the_limit_itself_is_allowed() -> None:
     with pytest.raises(BlastRadius, match="cart: 50 % of its keys would move"):
         refuse_beyond([half], Limits(keys_moved=49))
     refuse_beyond([Radius("cart", 100, 0, 100.0)], Limits(100, 100))
+
+
+def test_no_slice_looks_at_more_than_one_destination(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    places_of = Parts.places_of
+
+    def counting(parts: Parts, destination: Destination | None) -> list[int]:
+        looked[-1] += 1
+        return places_of(parts, destination)
+
+    monkeypatch.setattr(Parts, "places_of", counting)
+    work = radius_of("cart", ALL, split(*(v(f"1.{minor}") for minor in range(20))), split(v("1.x"), v("2.x")))
+    looked.append(0)
+    for _ in work:
+        looked.append(0)
+    assert (sum(looked), max(looked)) == (22, 1)

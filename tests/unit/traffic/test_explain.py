@@ -30,7 +30,8 @@ from trunkline.core.policy import (
 from trunkline.core.selector import Selector
 from trunkline.server.discovery.picker import PickerConfig, Pickers
 from trunkline.server.registry.fold import RegistryFold
-from trunkline.server.traffic.explain import Explain
+from trunkline.server.traffic.explain import SLICE, Explain
+from trunkline.server.traffic.slices import Work, at_once
 
 CALLED = Selector()
 
@@ -64,6 +65,9 @@ class World:
             self.fold.apply(self.journal.declared(f"instance/default/orders/{name}", declared))
 
     def explain(self, **fields: Any) -> traffic_pb2.ExplainPickResponse:
+        return at_once(self.work(**fields))
+
+    def work(self, **fields: Any) -> Work[traffic_pb2.ExplainPickResponse]:
         return self.explainer.explain(traffic_pb2.ExplainPickRequest(namespace="default", service="orders", **fields))
 
     def pickers(self, seed: int, config: PickerConfig | None = None) -> Pickers:
@@ -310,3 +314,22 @@ def test_large_tables_of_a_policy_are_made_smaller() -> None:
     pickers = world.pickers(1, PickerConfig(maximum_ring_size=1_000))
     pickers.pick("default", "orders", CALLED, metadata={"k": "v"})
     assert 900 < pickers.entries < 1_100
+
+
+def test_thousands_are_explained_in_slices_and_as_of_one_moment() -> None:
+    world = World()
+    for number in range(2 * SLICE + 1):
+        world.register(f"i-{number:05}")
+    work = world.work(seed=3)
+    next(work)
+    world.register("j")
+    slices = 1
+    try:
+        while True:
+            next(work)
+            slices += 1
+    except StopIteration as done:
+        answer = done.value
+    assert len(answer.candidates) == 2 * SLICE + 1
+    assert slices >= 4
+    assert (answer.header.revision, answer.winner != "") == (7, True)

@@ -285,7 +285,7 @@ def test_the_past_is_listed_shown_and_brought_back() -> None:
             await traffic.roll_back("default", "mail", 0, ANYHOW, BY)
         with pytest.raises(PolicyNotFound):
             await traffic.delete("default", "cart", ANYHOW, BY)
-        assert [one.service for one in traffic.listed("")] == []
+        assert traffic.page("") == ([], "")
 
     in_plane(test)
 
@@ -333,3 +333,54 @@ def test_a_restart_knows_all_of_it() -> None:
             assert [one.policy for one in changes] == [None, limited("cart", 2)]
 
     virtual(main)
+
+
+def test_the_history_of_large_policies_is_as_much_as_a_message_takes() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as plane:
+            for number in range(30):
+                large = policy()
+                large.fallback.answers.answers.add(method="/a.B/C", response=bytes([number]) * 100_000)
+                await plane.traffic.apply(large, Wish(), BY)
+            changes, truncated = await plane.traffic.changes("default", "cart", max_changes=30)
+            assert truncated
+            assert 20 <= len(changes) < 30
+            [last] = changes[0].policy.fallback.answers.answers if changes[0].policy is not None else ()
+            assert last.response[0] == 29, "newest first"
+
+    virtual(main)
+
+
+def test_policies_come_in_pages_of_a_count_and_a_size() -> None:
+    async def test(plane: ControlPlane) -> None:
+        services = ["", *(f"s-{number}" for number in range(9))]
+        for service in services:
+            await plane.traffic.apply(limited(service, 5), ANYHOW, BY)
+            await plane.traffic.apply(policy(service, "other", limits=Limits_(max_requests=5)), ANYHOW, BY)
+        assert _pages(plane, "default", 4) == [services[:4], services[4:8], services[8:]]
+        assert [len(page) for page in _pages(plane, "", 7)] == [7, 7, 6]
+        assert _pages(plane, "", 100, lambda namespace: namespace == "other") == [services]
+        for token in ("default", "/s-1", "default/s-1/x"):
+            with pytest.raises(InvalidArgument):
+                plane.traffic.page("", page_token=token)
+        for service in services:
+            large = policy(service)
+            large.fallback.answers.answers.add(method="/a.B/C", response=b"x" * 120_000)
+            await plane.traffic.apply(large, ANYHOW, BY)
+        for number in range(10):
+            large.service = f"t-{number}"
+            await plane.traffic.apply(large, ANYHOW, BY)
+        assert [len(page) for page in _pages(plane, "default", 1_000)] == [18, 2]
+
+    in_plane(test)
+
+
+def _pages(
+    plane: ControlPlane, namespace: str, page_size: int, sees: Callable[[str], bool] = lambda _: True
+) -> list[list[str]]:
+    found, token = [], None
+    while token != "":
+        page, token = plane.traffic.page(namespace, page_size=page_size, page_token=token or "", sees=sees)
+        found.append([one.service for one in page])
+    return found

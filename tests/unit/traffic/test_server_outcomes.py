@@ -9,7 +9,7 @@ import pytest
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.policy import StatusCode
 from trunkline.server.traffic.latency import LAST
-from trunkline.server.traffic.outcomes import PERIOD_NS, Edge, Outcomes, OutcomesConfig, Reported, Sample
+from trunkline.server.traffic.outcomes import PERIOD_NS, SLICE, Edge, Outcomes, OutcomesConfig, Reported, Sample
 
 NONE: Mapping[int, int] = {}
 
@@ -127,3 +127,22 @@ def test_buckets_that_do_not_add_up_are_refused_and_nothing_is_counted(buckets: 
     assert violation.field == "outcomes[1].latency_buckets"
     assert rule in violation.rule
     assert kept(outcomes) == {}
+
+
+def test_versions_of_one_service_are_bounded_and_leave_room_for_others() -> None:
+    outcomes = Outcomes(OutcomesConfig(versions_max=3, idle_s=10))
+    assert outcomes.report("default", [report(f"1.{n}.0") for n in range(5)], 0) == 2
+    assert outcomes.report("default", [Reported("mail", "1.0.0", 0, 1, 0)], 0) == 0
+    assert outcomes.report("default", [report("1.1.0"), report("1.2.0")], int(9e9)) == 0
+    assert outcomes.report("default", [report("2.0.0"), report("3.0.0")], int(10e9)) == 1
+    assert kept(outcomes, int(10e9)) == {"1.1.0": 2, "1.2.0": 2, "2.0.0": 1}, "who was idle made way"
+
+
+def test_many_reports_are_counted_in_slices_and_none_when_one_is_wrong() -> None:
+    outcomes = Outcomes()
+    reports = [report(calls=2, buckets={4: 2})] * (2 * SLICE + 1)
+    assert len(list(outcomes.report_in_slices("default", reports, 0))) == 4
+    assert kept(outcomes) == {"1.0.0": 2 * len(reports)}
+    with pytest.raises(InvalidArgument):
+        list(outcomes.report_in_slices("default", [*reports, report(calls=2, buckets={4: 1})], 0))
+    assert kept(outcomes) == {"1.0.0": 2 * len(reports)}
