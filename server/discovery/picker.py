@@ -103,6 +103,8 @@ class Pickers:
             raise InvalidArgument.of("hash_key", f"required with {load_balancing.name}", hash_key)
         picked = kept.evaluator.pick_from(said, stands_for)
         if picked is None:
+            if kept.evaluator.entries:  # else anybody's guesses at names of services would be kept
+                self._count(name, key, kept)
             raise NoInstance(f"no instance of {service!r} in namespace {namespace!r} matches")
         self._count(name, key, kept)
         return Picked(picked.candidate.instance, picked.members)

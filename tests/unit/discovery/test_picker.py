@@ -13,6 +13,8 @@ from trunkline.core.errors import InvalidArgument, NoInstance, NotSupported
 from trunkline.core.model import Declared, Endpoint, Locality
 from trunkline.core.policy import Algorithm
 from trunkline.core.selector import Selector
+from trunkline.server.discovery import picker
+from trunkline.server.discovery.evaluation import evaluator_of
 from trunkline.server.discovery.picker import PickerConfig, Pickers
 from trunkline.server.registry.fold import RegistryFold
 
@@ -134,3 +136,24 @@ def test_where_a_caller_is_makes_no_picker_when_the_policy_does_not_ask(registry
     first = registry.pickers.entries
     registry.pickers.pick("default", "orders", ANY)
     assert registry.pickers.entries == first <= 2 * 3
+
+
+def test_that_nobody_matches_is_worked_out_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counting(*args: Any, **how: Any) -> Any:
+        made.append(args[2])
+        return evaluator_of(*args, **how)
+
+    monkeypatch.setattr(picker, "evaluator_of", counting)
+    for _ in range(3):
+        with pytest.raises(NoInstance):
+            registry.pickers.pick("default", "orders", Selector(version="^9"))
+    assert made == ["orders"]
+    entries = registry.pickers.entries
+    for number in range(3):
+        with pytest.raises(NoInstance):
+            registry.pick(service=f"nowhere-{number}")
+    assert registry.pickers.entries == entries
+    registry.register("d", version="9.0.0")
+    assert registry.pickers.pick("default", "orders", Selector(version="^9")).instance.instance.id == "d"

@@ -346,8 +346,8 @@ def test_the_history_of_large_policies_is_as_much_as_a_message_takes() -> None:
             changes, truncated = await plane.traffic.changes("default", "cart", max_changes=30)
             assert truncated
             assert 20 <= len(changes) < 30
-            [last] = changes[0].policy.fallback.answers.answers if changes[0].policy is not None else ()
-            assert last.response[0] == 29, "newest first"
+            assert changes[0].policy is not None
+            assert changes[0].policy.fallback.answers.answers[0].response[0] == 29, "newest first"
 
     virtual(main)
 
