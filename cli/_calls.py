@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from trunkline.api.v1 import traffic_pb2
+from trunkline.api.v1.discovery_pb2 import CallerState
 from trunkline.client import Trunkline
 
 from ._context import Settings, as_dict, settings
 
+CLIENT_COLUMNS = ("client", "instance", "breaker", "refused", "ejected")
 COUNTS = ("calls", "failed", "success_rate", "p50", "p99")
 
 
@@ -19,7 +21,7 @@ COUNTS = ("calls", "failed", "success_rate", "p50", "p99")
 @settings
 def calls(setting: Settings, service: str) -> None:
     """What callers have reported of the last 5 to 10 minutes: who calls whom in the namespace or, with SERVICE, who calls
-    it, whom it calls, and how each of its versions and instances does.
+    it, whom it calls, how each of its versions and instances does, and which clients have ejected one or refuse calls.
 
     \b
     trunkline calls
@@ -41,8 +43,23 @@ def calls(setting: Settings, service: str) -> None:
         setting.show(versions, ("version", *COUNTS), empty="no calls were reported")
         instances = [{"instance": one.id, **statistics_of(one.calls)} for one in answer.instances]
         setting.show(instances, ("instance", *COUNTS), empty="")
+        clients = [state_of(one) for one in answer.clients]
+        setting.show(clients, CLIENT_COLUMNS, empty="")
     if answer.truncated:
         click.echo("there are more than these", err=True)
+
+
+def state_of(said: traffic_pb2.ClientState) -> dict[str, Any]:
+    """What a client makes of a service or an instance."""
+    state = said.state
+    breaker = CallerState.Breaker.Name(state.breaker).removeprefix("BREAKER_").lower() if state.breaker else None
+    return {
+        "client": said.client,
+        "instance": state.instance_id or "all",
+        "breaker": breaker,
+        "refused": f"{state.rejection_percent} %" if state.rejection_percent else None,
+        "ejected": state.ejected or None,
+    }
 
 
 def statistics_of(calls: traffic_pb2.CallStatistics) -> dict[str, Any]:

@@ -18,7 +18,20 @@ from ._discovery import selector_of
 from ._subscriptions import COLUMNS, in_stream
 
 FINDINGS = ("cause", "message", "offset", "since")
-CANDIDATES = ("id", "address", "version", "status", "zone", "weight", "share", "calls", "failed", "p99", "left_out_by")
+CANDIDATES = (
+    "id",
+    "address",
+    "version",
+    "status",
+    "zone",
+    "weight",
+    "share",
+    "calls",
+    "failed",
+    "p99",
+    "callers",
+    "left_out_by",
+)
 
 
 @click.group(short_help="Why something is as it is.")
@@ -123,6 +136,11 @@ def row_of(candidate: traffic_pb2.ExplainedCandidate) -> dict[str, Any]:
         "weight": f"{candidate.weight:g}",
         "share": f"{candidate.share_percent:.1f} %",
         **statistics_of(candidate.calls),
+        "callers": [
+            f"{count} {what}"
+            for count, what in ((candidate.ejected_by, "ejected it"), (candidate.breaker_open_at, "refuse calls"))
+            if count
+        ],
         "left_out_by": [f"{one.rule} ({one.detail})" for one in candidate.exclusions],
     }
 

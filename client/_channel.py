@@ -13,6 +13,7 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
+from trunkline.api.v1.discovery_pb2 import CallerState
 from trunkline.core.breakers import make_breaker
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.policy import PLAIN
@@ -134,6 +135,10 @@ class BalancedChannel(grpc.aio.Channel):
     def policy_state(self) -> ChannelPolicyState:
         """The policy that holds, breakers, ejections, and counts."""
         return self._policy.state(self._balancer)
+
+    def caller_states(self) -> list[CallerState]:
+        """What it makes of the service and its instances, where that is not as usual; none once it is closed."""
+        return [] if self._closed else self._policy.caller_states(self._balancer, self._view.service)
 
     # The view.
 

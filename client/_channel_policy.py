@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -11,7 +12,8 @@ from weakref import WeakKeyDictionary
 import grpc
 import grpc.aio
 
-from trunkline.core.breaker import Outcome, Snapshot
+from trunkline.api.v1.discovery_pb2 import CallerState
+from trunkline.core.breaker import Outcome, Snapshot, State
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import Unreachable
 from trunkline.core.in_flight import Ticket
@@ -146,6 +148,15 @@ class ChannelPolicy:
             ),
         )  # fmt: skip
 
+    def caller_states(self, balancer: Balancer, service: str) -> list[CallerState]:
+        """Breakers that let not all calls through, and ejected instances."""
+        now_ns = self.clock.now_ns()
+        found = [told(service, "", snapshot_of(balancer.breaker, now_ns), "")]
+        for one in balancer.candidates:
+            breaker = snapshot_of(balancer.endpoint_breaker(one), now_ns)
+            found.append(told(service, one.instance.instance.id, breaker, self._outliers.why(one)))
+        return [state for state in found if state is not None]
+
     # Attempts.
 
     def ask(
@@ -238,6 +249,16 @@ def _shorter(one_s: float | None, other_s: float | None) -> float | None:
     if one_s is None or other_s is None:
         return one_s if other_s is None else other_s
     return min(one_s, other_s)
+
+
+def told(service: str, instance_id: str, breaker: Snapshot | None, ejected: str) -> CallerState | None:
+    """What the control plane is told of a breaker and an ejection; None when both are as usual."""
+    state = CallerState(service=service, instance_id=instance_id, ejected=ejected.removeprefix("ejected: "))
+    if breaker is not None:
+        state.breaker = CallerState.Breaker.ValueType(breaker.state)
+        state.rejection_percent = math.ceil(breaker.rejection_rate or 0)
+    usual = breaker is None or breaker.state is State.CLOSED
+    return None if usual and not state.rejection_percent and not ejected else state
 
 
 def snapshot_of(breaker: Any, now_ns: int) -> Snapshot | None:

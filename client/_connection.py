@@ -14,6 +14,7 @@ import grpc.aio
 
 from trunkline.api import convert
 from trunkline.api.v1 import discovery_pb2
+from trunkline.api.v1.discovery_pb2 import CallerState
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.localities import NOWHERE
 from trunkline.core.model import (
@@ -73,7 +74,10 @@ class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls, ReleaseCalls):
         self._subscriptions = Subscriptions(self._link, self._new_backoff())
         self._requests = Requests(self._link, edge, self._tasks, source=name, requests_max=options.requests_max)
         self._registrations: set[Registration] = set()
-        self._outcomes = Outcomes(self._link, edge.rng, interval_s=options.report_interval_s, caller=self._own_service)
+        self._outcomes = Outcomes(
+            self._link, edge.rng, interval_s=options.report_interval_s, caller=self._own_service, client=name,
+            states=self._caller_states,
+        )  # fmt: skip
 
     async def __aenter__(self) -> Self:
         self._guard.check()
@@ -224,6 +228,16 @@ class Trunkline(RequestCalls, ScheduleCalls, PolicyCalls, ReleaseCalls):
         instance = sent.instance.instance
         key = Key(instance.service, instance.id, instance.version, code)
         self._outcomes.count(namespace, key, sent.ended_ns - sent.sent_ns)
+
+    def _caller_states(self) -> dict[str, list[CallerState]]:
+        """What the channels make of those they call, where that is not as usual; by namespace."""
+        found: dict[str, list[CallerState]] = {}
+        if self._options.report_outcomes == "never":
+            return found
+        for channel in self._closers:
+            if isinstance(channel, BalancedChannel) and (states := channel.caller_states()):
+                found.setdefault(channel.view.namespace, []).extend(states)
+        return found
 
     def _own_service(self) -> str:
         """What calls: the service that is registered here, if one is."""

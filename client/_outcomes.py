@@ -6,7 +6,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from trunkline.api.v1 import discovery_pb2
@@ -25,6 +25,8 @@ ROWS_MAX: Final = 1_000
 EXACT_CALLS_MAX: Final = 10_000
 """Of one report, that are looked at one by one; behind them one in SAMPLED, by chance, stands for so many."""
 SAMPLED: Final = 8
+STATES_MAX: Final = 1_000
+"""Of one report: the contract's bound."""
 UNSENT_MAX: Final = 6
 """Reports that wait for the control plane to be back, half a minute of them; older ones say too little of today."""
 SEND_S: Final = 5.0
@@ -37,6 +39,10 @@ JITTER: Final = 0.2
 
 BUCKET_BOUNDS_NS: Final = tuple(int(100_000 * 2 ** (index / 4)) for index in range(80))
 """The longest latencies of the contract's buckets but the last."""
+
+
+States = Mapping[str, Sequence[discovery_pb2.CallerState]]
+"""By namespace."""
 
 
 class OutcomeCounts(NamedTuple):
@@ -115,12 +121,29 @@ class OutcomeLog:
 class Outcomes:
     """Of one connection. `run` belongs to its tasks."""
 
-    def __init__(self, link: Link, rng: Rng, *, interval_s: float, caller: Callable[[], str]) -> None:
-        """`caller` names the service that calls; empty when it is none."""
+    def __init__(
+        self,
+        link: Link,
+        rng: Rng,
+        *,
+        interval_s: float,
+        caller: Callable[[], str],
+        client: str = "",
+        states: Callable[[], States] = dict,
+    ) -> None:
+        """`caller` names the service that calls, empty when it is none; `client` who this is.
+
+        `states` are what its channels make of those they call, where that is not as usual. They are told at every
+        interval for as long as there are any, and once more when there are none.
+        """
         self._link = link
         self._rng = rng
         self._interval_s = interval_s
         self._caller = caller
+        self._client = client
+        self._states = states
+        self._said: frozenset[str] = frozenset()
+        """Namespaces of which states were told last."""
         self._logs: dict[str, OutcomeLog] = {}
         self._unsent: deque[discovery_pb2.ReportOutcomesRequest] = deque()
         self._counted = asyncio.Event()
@@ -144,7 +167,7 @@ class Outcomes:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._counted.wait()
+            await self._news()
             await asyncio.sleep(REST_S if self._resting else self._interval_s * (1 + JITTER * self._rng.random()))
             self._counted.clear()
             self._resting = False
@@ -153,6 +176,16 @@ class Outcomes:
             if self._unsent:
                 self._counted.set()
 
+    async def _news(self) -> None:
+        """Return when there is anything to tell."""
+        while not self._counted.is_set():
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._counted.wait()
+            except TimeoutError:
+                if self._said or self._states():
+                    return
+
     async def flush(self) -> None:
         """Tell what is left, as far as that goes within FLUSH_S."""
         self._collect()
@@ -160,11 +193,24 @@ class Outcomes:
         self._forget()
 
     def _collect(self) -> None:
-        for namespace, found in self._logs.items():
-            if found:
-                self._unsent.append(_request(namespace, self._caller(), found.take()))
+        states = self._states()
+        for namespace in {**self._logs, **dict.fromkeys(self._said), **states}:
+            found = self._logs.get(namespace)
+            if found or namespace in states or namespace in self._said:
+                self._add(namespace, found.take() if found else [], states.get(namespace, ())[:STATES_MAX])
+        self._said = frozenset(states)
         while len(self._unsent) > UNSENT_MAX * max(1, len(self._logs)):
             self._lost += _calls(self._unsent.popleft())
+
+    def _add(self, namespace: str, rows: list[tuple[Key, _Row]], states: Sequence[discovery_pb2.CallerState]) -> None:
+        waiting = next((request for request in reversed(self._unsent) if request.namespace == namespace), None)
+        if rows or waiting is None:
+            waiting = _request(namespace, self._caller(), rows)
+            waiting.client = self._client
+            self._unsent.append(waiting)
+        # States without calls need no report of their own, which would push out one that has calls.
+        del waiting.states[:]
+        waiting.states.extend(states)
 
     async def _send(self, within_s: float) -> None:
         loop = asyncio.get_running_loop()

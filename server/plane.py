@@ -263,7 +263,7 @@ class ControlPlane:
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.discovery, sink), server)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
         schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(self.schedules, header), server)
-        calls = Calls(self.discovery.outcomes, self._clock)
+        calls = Calls(self.discovery.outcomes, self.discovery.caller_states, self._clock)
         explain = Explain(self._registry_fold, self.traffic.policies, self._clock, header)
         traffic = TrafficService(self.traffic, calls, explain, header)
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(traffic, server)

@@ -10,6 +10,7 @@ from trunkline.api.v1 import discovery_pb2
 from trunkline.core.clock import Clock, Rng
 
 from ..registry.changes import RegistryStep
+from ..traffic.caller_states import CallerStates
 from ..traffic.outcomes import Outcomes, OutcomesConfig
 from . import wire
 from .catalogue import Catalogue
@@ -86,6 +87,7 @@ class Discovery:
                 edges_max=config.outcome_edges_max,
             )
         )
+        self.caller_states = CallerStates()
         self._resolver = Resolver(
             registry, encoded, answers_max=config.answers_max, answer_bytes_max=config.answer_bytes_max
         )
@@ -131,6 +133,7 @@ class Discovery:
             "picker_entries": self.pickers.entries,
             "picker_entries_max": config.pickers.entries_max,
             **self.outcomes.metrics(),
+            **self.caller_states.metrics(),
         }
 
     def resolve(self, request: discovery_pb2.ResolveRequest) -> bytes:

@@ -87,6 +87,8 @@ class DiscoveryService(DiscoveryServiceServicer):
         now_ns = self._discovery.clock.now_ns()
         work = self._discovery.outcomes.report_in_slices(request.namespace, reports, now_ns, caller=request.caller)
         dropped = await in_slices(work)
+        client = request.client or context.peer() or "unknown"
+        dropped += not self._discovery.caller_states.say(request.namespace, client, request.states, now_ns)
         return discovery_pb2.ReportOutcomesResponse(header=self._discovery.headers.message(), dropped=dropped)
 
     async def WaitUntilApplied(

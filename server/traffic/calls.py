@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
 from trunkline.api.v1 import traffic_pb2
+from trunkline.api.v1.discovery_pb2 import CallerState
 from trunkline.core.clock import Clock
 
+from .caller_states import CallerStates
 from .latency import Buckets, bound_ns, percentile
 from .outcomes import Outcomes, Row, Tally
 
@@ -19,14 +22,19 @@ ROWS_MAX = 5_000
 SLICE_ROWS = 128
 """Added up between two looks at the loop, about 2 ms."""
 
+SLICE_SAID = 4_096
+"""Clients' words looked at between two looks at the loop."""
+REFUSING = frozenset({CallerState.BREAKER_OPEN, CallerState.BREAKER_HALF_OPEN, CallerState.BREAKER_FORCED_OPEN})
+
 Name = TypeVar("Name")
 
 
 class Calls:
     """Reads the outcomes."""
 
-    def __init__(self, outcomes: Outcomes, clock: Clock) -> None:
+    def __init__(self, outcomes: Outcomes, states: CallerStates, clock: Clock) -> None:
         self._outcomes = outcomes
+        self._states = states
         self._clock = clock
 
     async def look(self, namespace: str, service: str) -> traffic_pb2.GetCallsResponse:
@@ -39,7 +47,22 @@ class Calls:
                 answer.versions.add(version=version, calls=calls)
             for instance, calls in await self._most(answer, outcomes.instance_rows(namespace, service)):
                 answer.instances.add(id=instance, calls=calls)
+            for client, state in await self._said(namespace, service):
+                if len(answer.clients) == ROWS_MAX:
+                    answer.truncated = True
+                    break
+                answer.clients.add(client=client, state=state)
         return answer
+
+    async def _said(self, namespace: str, service: str) -> list[tuple[str, CallerState]]:
+        """What clients make of a service."""
+        found: list[tuple[str, CallerState]] = []
+        for index, (client, state) in enumerate(self._states.of(namespace, service, self._clock.now_ns())):
+            if state is not None:
+                found.append((client, state))
+            if index % SLICE_SAID == SLICE_SAID - 1:
+                await asyncio.sleep(0)
+        return found
 
     async def _most(
         self, answer: traffic_pb2.GetCallsResponse, rows: Sequence[tuple[Name, Row]]
@@ -56,9 +79,14 @@ class Calls:
         return found[:ROWS_MAX]
 
     async def note(self, answer: traffic_pb2.ExplainPickResponse, namespace: str, service: str) -> None:
-        """Say of each candidate what callers have reported of it."""
+        """Say of each candidate what callers have reported of it, and make of it."""
+        ejected, refused = Counter[str](), Counter[str]()
+        for _, state in await self._said(namespace, service):
+            ejected[state.instance_id] += bool(state.ejected)
+            refused[state.instance_id] += refuses(state)
         rows, now_ns = dict(self._outcomes.instance_rows(namespace, service)), self._clock.now_ns()
         for index, candidate in enumerate(answer.candidates):
+            candidate.ejected_by, candidate.breaker_open_at = ejected[candidate.id], refused[candidate.id]
             row = rows.get(candidate.id)
             if row is None:
                 continue
@@ -67,6 +95,11 @@ class Calls:
                 candidate.calls.CopyFrom(calls)
             if index % SLICE_ROWS == 0:
                 await asyncio.sleep(0)
+
+
+def refuses(state: CallerState) -> bool:
+    """Whether a breaker lets not all calls through."""
+    return state.breaker in REFUSING or state.rejection_percent > 0
 
 
 def statistics(tally: Tally) -> traffic_pb2.CallStatistics:

@@ -16,7 +16,10 @@ from integration.faces import threaded
 from integration.processes import Server, serving
 from integration.waiting import until
 
+from trunkline.api.v1.discovery_pb2 import CallerState
+from trunkline.api.v1.traffic_pb2 import GetCallsRequest, GetCallsResponse
 from trunkline.client import BackoffOptions, ClientOptions, Event, Reset, SyncBalancedChannel, connect, connect_sync
+from trunkline.core.breaker import State
 from trunkline.core.errors import InstanceAlive, InvalidArgument, StreamNotFound
 from trunkline.core.model import Status, Sync
 from trunkline.core.selector import Selector
@@ -223,6 +226,7 @@ async def test_a_control_plane_with_another_journal_is_started_over_with(tmp_pat
 POLICY = """
 service: echo
 retry: {max_attempts: 2, base_interval: 0.001s}
+circuit_breaker: {minimum_number_of_calls: 4, sliding_window_size: 4}
 fallback: {answers: {answers: [{method: /test.Echo/Say, response: c29ycnk=}]}}
 """
 
@@ -247,4 +251,19 @@ async def test_a_policy_comes_from_the_server_and_outcomes_go_there(dial: Callab
         assert await say(b"fail") == b"sorry"
         assert channel.policy_state().counts.retries == 1
         await until(lambda: trunkline.outcome_counts == (3, 0))
+
+        async def seen() -> list[tuple[str, str, int]]:
+            asked = GetCallsRequest(namespace=trunkline.namespace, service="echo")
+            answer = await trunkline.call(lambda stubs: stubs.traffic.GetCalls, asked, GetCallsResponse)
+            return [(one.client, one.state.instance_id, one.state.breaker) for one in answer.clients]
+
+        assert await seen() == []
+        assert await say(b"fail") == b"sorry"
+        assert channel.policy_state().breaker.state is State.OPEN
+        for _ in range(200):
+            if await seen() == [(trunkline.name, "", CallerState.BREAKER_OPEN)]:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("the control plane was not told of the breaker")
         await echo_server.stop(None)

@@ -74,7 +74,7 @@ def test_the_table_says_who_and_why(address: str) -> None:
     assert "winner b" in lines
     assert "destination version ^1 (by chance, 1 of 1)" in lines
     assert "policy revision 12" in lines
-    assert "ID ADDRESS VERSION STATUS ZONE WEIGHT SHARE CALLS FAILED P99 LEFT OUT BY" in lines
+    assert "ID ADDRESS VERSION STATUS ZONE WEIGHT SHARE CALLS FAILED P99 CALLERS LEFT OUT BY" in lines
     assert "a 10.0.0.1:80 1.0.0 SERVING z1 0 0.0 % locality (nearer ones get all calls)" in lines
     assert "b 10.0.0.1:81 1.1.0 SERVING z2 100 100.0 %" in lines
     assert "c 10.0.0.1:82 2.0.0 DEGRADED z1 0 0.0 % split (not of version ^1)" in lines

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from integration.waiting import until
 
+from trunkline.api.v1.discovery_pb2 import CallerState
 from trunkline.client import _outcomes
 from trunkline.client._outcomes import (
     EXACT_CALLS_MAX,
@@ -19,6 +21,7 @@ from trunkline.client._outcomes import (
     Key,
     OutcomeLog,
     Outcomes,
+    States,
 )
 from trunkline.core.clock import Rng
 from trunkline.core.errors import NotSupported, TrunklineError, Unreachable
@@ -114,8 +117,8 @@ class FakeLink:
         self.requests.append(request)
 
 
-def outcomes(link: FakeLink, interval_s: float = 0.02) -> Outcomes:
-    return Outcomes(link, Rng(1), interval_s=interval_s, caller=lambda: "front")  # type: ignore[arg-type]
+def outcomes(link: FakeLink, interval_s: float = 0.02, states: Callable[[], States] = dict) -> Outcomes:
+    return Outcomes(link, Rng(1), interval_s=interval_s, caller=lambda: "front", client="me", states=states)  # type: ignore[arg-type]
 
 
 async def told(reporter: Outcomes, link: FakeLink, count: int) -> None:
@@ -193,3 +196,40 @@ def test_a_full_report_is_what_the_contract_allows() -> None:
     request = _outcomes._request("default", "front", log.take())
     assert len(request.outcomes) == ROWS_MAX
     assert request.ByteSize() < 100_000
+
+
+OPEN = CallerState(service="echo", breaker=CallerState.BREAKER_OPEN)
+
+
+async def test_states_are_told_again_and_again_without_calls_and_once_when_there_are_none() -> None:
+    link, said = FakeLink(), {"default": [OPEN]}
+    reporter = outcomes(link, states=lambda: said)
+    running = asyncio.ensure_future(reporter.run())
+    await told(reporter, link, 3)
+    said = {}
+    await until(lambda: not link.requests[-1].states)
+    count = len(link.requests)
+    assert [list(request.states) for request in link.requests] == [[OPEN]] * (count - 1) + [[]]
+    assert {(request.namespace, request.client) for request in link.requests} == {("default", "me")}
+    await asyncio.sleep(0.1)
+    assert len(link.requests) == count, "nothing is left to be told"
+    assert all(later - earlier >= 0.02 for earlier, later in zip(link.called_s, link.called_s[1:], strict=False))
+    running.cancel()
+
+
+async def test_states_push_no_calls_out_while_the_control_plane_is_away() -> None:
+    link, said = FakeLink(), {"default": [OPEN]}
+    link.error = Unreachable("away")
+    reporter = outcomes(link, states=lambda: said)
+    running = asyncio.ensure_future(reporter.run())
+    reporter.count("default", KEY, 1)
+    await told(reporter, link, 3 * UNSENT_MAX)
+    said = {"default": [CallerState(service="echo", instance_id="e-1", ejected="success_rate")]}
+    await told(reporter, link, len(link.called_s) + 2)
+    link.error = None
+    await until(lambda: link.requests)
+    [request] = link.requests[:1]
+    assert sum(outcome.count for outcome in request.outcomes) == 1
+    assert list(request.states) == said["default"]
+    assert reporter.counts.dropped == 0
+    running.cancel()

@@ -138,5 +138,5 @@ def test_metrics_are_plain_numbers_with_their_bounds(registry: Registry) -> None
     assert metrics["encoded_instances"] == 2
     assert metrics["resolve_answer_bytes"] > 100
     bounds = [name for name in metrics if name.endswith("_max") and name.removesuffix("_max") in metrics]
-    assert len(bounds) == 10
+    assert len(bounds) == 11
     assert all(metrics[name.removesuffix("_max")] <= metrics[name] for name in bounds)

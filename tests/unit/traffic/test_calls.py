@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 
 from trunkline.api.v1 import traffic_pb2
+from trunkline.api.v1.discovery_pb2 import CallerState
 from trunkline.core.clock import ManualClock
 from trunkline.server.traffic import calls as module
+from trunkline.server.traffic.caller_states import CallerStates
 from trunkline.server.traffic.calls import Calls, statistics
 from trunkline.server.traffic.outcomes import PERIOD_NS, Outcomes, Reported, Tally
 
@@ -14,7 +16,7 @@ def reported(service: str, instance: str = "", *, calls: int = 1, code: int = 0,
 
 
 def look(outcomes: Outcomes, service: str = "", *, now_ns: int = 0) -> traffic_pb2.GetCallsResponse:
-    return asyncio.run(Calls(outcomes, ManualClock(now_ns)).look("default", service))
+    return asyncio.run(Calls(outcomes, CallerStates(), ManualClock(now_ns)).look("default", service))
 
 
 def test_who_calls_whom_most_first() -> None:
@@ -65,6 +67,54 @@ def test_what_is_reported_stands_beside_the_candidates() -> None:
     outcomes = Outcomes()
     outcomes.report("default", [reported("cart", "a", calls=2, code=14)], 0)
     answer = traffic_pb2.ExplainPickResponse(candidates=[traffic_pb2.ExplainedCandidate(id=one) for one in "ab"])
-    asyncio.run(Calls(outcomes, ManualClock()).note(answer, "default", "cart"))
+    asyncio.run(Calls(outcomes, CallerStates(), ManualClock()).note(answer, "default", "cart"))
     assert [one.HasField("calls") for one in answer.candidates] == [True, False]
     assert answer.candidates[0].calls.failed == 2
+
+
+OPEN = CallerState(service="cart", breaker=CallerState.BREAKER_OPEN)
+EJECTED = CallerState(service="cart", instance_id="a", ejected="consecutive_5xx")
+SHEDDING = CallerState(service="cart", instance_id="a", breaker=CallerState.BREAKER_CLOSED, rejection_percent=40)
+
+
+def test_what_clients_make_of_a_service_is_shown() -> None:
+    states = CallerStates()
+    states.say("default", "one", [OPEN, EJECTED, CallerState(service="stock", ejected="x")], 0)
+    states.say("default", "two", [SHEDDING, EJECTED], 0)
+    states.say("other", "three", [OPEN], 0)
+    calls = Calls(Outcomes(), states, ManualClock())
+    answer = asyncio.run(calls.look("default", "cart"))
+    assert [(one.client, one.state) for one in answer.clients] == [
+        ("one", OPEN), ("one", EJECTED), ("two", SHEDDING), ("two", EJECTED)
+    ]  # fmt: skip
+    assert not asyncio.run(calls.look("default", "")).clients
+    explained = traffic_pb2.ExplainPickResponse(candidates=[traffic_pb2.ExplainedCandidate(id=one) for one in "ab"])
+    asyncio.run(calls.note(explained, "default", "cart"))
+    assert [(one.ejected_by, one.breaker_open_at) for one in explained.candidates] == [(2, 1), (0, 0)]
+
+
+def said(states: CallerStates, now_ns: int = 0) -> list[str]:
+    return [client for client, state in states.of("default", "cart", now_ns) if state is not None]
+
+
+def test_a_word_stands_until_the_next_and_for_a_minute() -> None:
+    states = CallerStates(kept_ns=60)
+    states.say("default", "one", [OPEN], 0)
+    states.say("default", "two", [OPEN], 10)
+    assert said(states, 59) == ["one", "two"]
+    assert said(states, 60) == ["two"]
+    states.say("default", "two", [], 61)
+    assert said(states, 61) == []
+
+
+def test_words_have_bounds_and_old_ones_make_way() -> None:
+    states = CallerStates(clients_max=2, states_max=3, kept_ns=60)
+    assert states.say("default", "one", [OPEN], 0)
+    assert states.say("default", "two", [OPEN], 10)
+    assert not states.say("default", "three", [OPEN], 20)
+    assert not states.say("default", "two", [OPEN, EJECTED, SHEDDING], 20), "four in all; what it said before is gone"
+    assert said(states, 20) == ["one"]
+    assert states.say("default", "three", [OPEN, EJECTED, SHEDDING], 60)
+    assert said(states, 60) == ["three"] * 3
+    assert states.metrics()["caller_states"] == 3
+    assert states.metrics()["caller_states_dropped_total"] == 2
