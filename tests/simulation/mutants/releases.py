@@ -34,8 +34,8 @@ RELEASES = (
     Mutant(
         "a release goes back to nobody",
         f"{TRAFFIC}.release_rules",
-        "(one for one in candidates if callable_in(instances, one))",
-        "(one for one in candidates)",
+        "(one for one in _ways_back(release) if callable_in(instances, one))",
+        "(one for one in _ways_back(release))",
         test=f"{PLANE}::test_it_pauses_when_there_is_nothing_to_go_back_to",
     ),
     Mutant(
