@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -186,12 +187,11 @@ def test_it_only_goes_where_it_may_and_snapshots_lead_to_the_same(
         assert fold.count(namespace) == again.count(namespace) == len(own)
 
 
-@given(
-    verdict=st.sampled_from(list(Verdict)),
-    phase=st.sampled_from(list(Phase)),
-    manual=st.booleans(),
-    hold_over=st.booleans(),
-    no_data_over=st.booleans(),
+BOTH = (False, True)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "phase", "manual", "hold_over", "no_data_over"), product(Verdict, Phase, BOTH, BOTH, BOTH)
 )
 def test_what_happens_by_itself(
     verdict: Verdict, phase: Phase, manual: bool, hold_over: bool, no_data_over: bool

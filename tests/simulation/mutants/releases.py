@@ -64,6 +64,6 @@ RELEASES = (
         f"{TRAFFIC}.outcomes",
         "if reported.status_code not in FAILURES and",
         "if",
-        test="tests/unit/traffic/test_outcomes.py",
+        test="tests/unit/traffic/test_server_outcomes.py",
     ),
 )
