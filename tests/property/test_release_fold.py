@@ -191,7 +191,7 @@ BOTH = (False, True)
 
 
 @pytest.mark.parametrize(
-    ("verdict", "phase", "manual", "hold_over", "no_data_over"), product(Verdict, Phase, BOTH, BOTH, BOTH)
+    ("verdict", "phase", "manual", "hold_over", "no_data_over"), list(product(Verdict, Phase, BOTH, BOTH, BOTH))
 )
 def test_what_happens_by_itself(
     verdict: Verdict, phase: Phase, manual: bool, hold_over: bool, no_data_over: bool
