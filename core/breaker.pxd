@@ -5,6 +5,28 @@ from libc.stdint cimport int64_t, uint64_t
 
 from trunkline.core.window cimport Window
 
+cdef enum:
+    # trunkline.core.breaker.State
+    CLOSED = 1
+    OPEN = 2
+    HALF_OPEN = 3
+    DISABLED = 4
+    FORCED_OPEN = 5
+    METRICS_ONLY = 6
+
+cdef enum:
+    # trunkline.core.breaker.Outcome
+    SUCCESS = 1
+    FAILURE = 2
+    CANCELLED = 3
+
+cdef enum:
+    # A permit from `begin`: in the upper bits when, in ticks of 1,024 ns modulo 104 days, in the lower the generation
+    # modulo a million. One int holds both, so that a call costs no object.
+    TICK_BITS = 10
+    GENERATION_BITS = 20
+    GENERATION_MASK = (1 << 20) - 1
+
 
 @cython.final
 cdef class Breaker:

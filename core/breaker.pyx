@@ -70,26 +70,6 @@ class Snapshot(NamedTuple):
     rejection_rate: float | None = None
 
 
-cdef enum:
-    CLOSED = 1
-    OPEN = 2
-    HALF_OPEN = 3
-    DISABLED = 4
-    FORCED_OPEN = 5
-    METRICS_ONLY = 6
-
-cdef enum:
-    SUCCESS = 1
-    FAILURE = 2
-    CANCELLED = 3
-
-cdef enum:
-    # A permit from `begin`: in the upper bits when, in ticks of 1,024 ns modulo 104 days, in the lower the generation
-    # modulo a million. One int holds both, so that a call costs no object.
-    TICK_BITS = 10
-    GENERATION_BITS = 20
-    GENERATION_MASK = (1 << 20) - 1
-
 cdef int64_t TICK_MASK = (1LL << 43) - 1
 
 _STATES = {int(state): state for state in State}

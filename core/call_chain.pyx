@@ -11,6 +11,7 @@ from cpython.list cimport PyList_GET_ITEM
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from trunkline.core.breaker cimport CANCELLED
 from trunkline.core.clock cimport Rng
 from trunkline.core.in_flight cimport InFlight, Ticket, _Group, admit, record
 from trunkline.core.maglev cimport Maglev
@@ -26,10 +27,6 @@ cdef enum:
     LEAST_REQUEST = 4
     RING_HASH = 5
     MAGLEV = 6
-
-cdef enum:
-    # trunkline.core.breaker.Outcome
-    CANCELLED = 3
 
 cdef enum:
     TRIES = 8  # picks before all are looked at one by one

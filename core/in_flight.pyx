@@ -6,15 +6,11 @@ from cpython.list cimport PyList_GET_ITEM
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from trunkline.core.breaker cimport CANCELLED, SUCCESS
 from trunkline.core.clock cimport Clock
 
 SLOTS_MAX = 1_000_000
 """Endpoints that one InFlight counts at most."""
-
-cdef enum:
-    # trunkline.core.breaker.Outcome
-    SUCCESS = 1
-    CANCELLED = 3
 
 cdef enum:
     LEAVING = 1

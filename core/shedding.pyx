@@ -8,6 +8,18 @@ https://sre.google/sre-book/handling-overload/ . Windows, outcomes and states ar
 import cython
 from libc.stdint cimport int64_t, uint64_t
 
+from trunkline.core.breaker cimport (
+    CANCELLED,
+    CLOSED,
+    DISABLED,
+    FAILURE,
+    FORCED_OPEN,
+    GENERATION_BITS,
+    GENERATION_MASK,
+    METRICS_ONLY,
+    SUCCESS,
+    TICK_BITS,
+)
 from trunkline.core.clock cimport Clock, Rng
 from trunkline.core.window cimport Sums, Window
 
@@ -18,23 +30,6 @@ MULTIPLIER_PERCENT_MAX = 10_000
 """The largest multiplier that can be set: a hundred calls for each good one."""
 
 cdef int64_t NS_PER_MS = 1_000_000
-
-cdef enum:
-    CLOSED = 1
-    DISABLED = 4
-    FORCED_OPEN = 5
-    METRICS_ONLY = 6
-
-cdef enum:
-    SUCCESS = 1
-    FAILURE = 2
-    CANCELLED = 3
-
-cdef enum:
-    # A permit from `begin`, as `trunkline.core.breaker` packs it.
-    TICK_BITS = 10
-    GENERATION_BITS = 20
-    GENERATION_MASK = (1 << 20) - 1
 
 cdef int64_t TICK_MASK = (1LL << 43) - 1
 

@@ -5,7 +5,7 @@ Soft state: each client's last word, for a minute. In memory, bounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from trunkline.api.v1.discovery_pb2 import CallerState
@@ -54,12 +54,13 @@ class CallerStates:
         if found is not None:
             self._states -= len(found.states)
 
-    def of(self, namespace: str, service: str, now_ns: int) -> Iterator[tuple[str, CallerState | None]]:
-        """Clients with what they say of a service; None between two clients, where others may have their turn."""
-        for (where, client), said in list(self._said.items()):
-            if where == namespace and now_ns - said.at_ns < self._kept_ns:
-                yield from ((client, state) for state in said.states if state.service == service)
-            yield client, None
+    def words(self, namespace: str, now_ns: int) -> list[tuple[str, Sequence[CallerState]]]:
+        """Each client's, on all services of a namespace."""
+        return [
+            (client, said.states)
+            for (where, client), said in self._said.items()
+            if where == namespace and now_ns - said.at_ns < self._kept_ns
+        ]
 
     def metrics(self) -> dict[str, float]:
         """Counts and bounds by name."""

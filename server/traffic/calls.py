@@ -22,8 +22,8 @@ ROWS_MAX = 5_000
 SLICE_ROWS = 128
 """Added up between two looks at the loop, about 2 ms."""
 
-SLICE_SAID = 4_096
-"""Clients' words looked at between two looks at the loop."""
+SLICE_WORDS = 256
+"""Clients' words looked at between two looks at the loop: each has ten states, as a rule."""
 REFUSING = frozenset({CallerState.BREAKER_OPEN, CallerState.BREAKER_HALF_OPEN, CallerState.BREAKER_FORCED_OPEN})
 
 Name = TypeVar("Name")
@@ -57,10 +57,9 @@ class Calls:
     async def _said(self, namespace: str, service: str) -> list[tuple[str, CallerState]]:
         """What clients make of a service."""
         found: list[tuple[str, CallerState]] = []
-        for index, (client, state) in enumerate(self._states.of(namespace, service, self._clock.now_ns())):
-            if state is not None:
-                found.append((client, state))
-            if index % SLICE_SAID == SLICE_SAID - 1:
+        for index, (client, states) in enumerate(self._states.words(namespace, self._clock.now_ns())):
+            found += [(client, state) for state in states if state.service == service]
+            if index % SLICE_WORDS == SLICE_WORDS - 1:
                 await asyncio.sleep(0)
         return found
 
@@ -86,15 +85,12 @@ class Calls:
             refused[state.instance_id] += refuses(state)
         rows, now_ns = dict(self._outcomes.instance_rows(namespace, service)), self._clock.now_ns()
         for index, candidate in enumerate(answer.candidates):
+            if index % SLICE_ROWS == SLICE_ROWS - 1:
+                await asyncio.sleep(0)
             candidate.ejected_by, candidate.breaker_open_at = ejected[candidate.id], refused[candidate.id]
             row = rows.get(candidate.id)
-            if row is None:
-                continue
-            calls = statistics(row.lately(now_ns))
-            if calls.calls:
+            if row is not None and (calls := statistics(row.lately(now_ns))).calls:
                 candidate.calls.CopyFrom(calls)
-            if index % SLICE_ROWS == 0:
-                await asyncio.sleep(0)
 
 
 def refuses(state: CallerState) -> bool:

@@ -94,7 +94,7 @@ def test_what_clients_make_of_a_service_is_shown() -> None:
 
 
 def said(states: CallerStates, now_ns: int = 0) -> list[str]:
-    return [client for client, state in states.of("default", "cart", now_ns) if state is not None]
+    return [client for client, words in states.words("default", now_ns) for _ in words]
 
 
 def test_a_word_stands_until_the_next_and_for_a_minute() -> None:
