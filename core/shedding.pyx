@@ -16,7 +16,6 @@ from trunkline.core.breaker cimport (
     FORCED_OPEN,
     GENERATION_BITS,
     GENERATION_MASK,
-    METRICS_ONLY,
     SUCCESS,
     TICK_BITS,
 )
