@@ -10,9 +10,11 @@ TRACE_LINES = 60
 
 
 def seeds(default: int) -> list[int]:
-    """The first so many, or what SIMULATION_SEEDS or SIMULATION_SEED says."""
-    one = os.environ.get("SIMULATION_SEED")
-    return [int(one)] if one else list(range(int(os.environ.get("SIMULATION_SEEDS", default))))
+    """The first so many; SIMULATION_SEEDS says how many instead, SIMULATION_FIRST from which on, SIMULATION_SEED just one."""
+    if one := os.environ.get("SIMULATION_SEED"):
+        return [int(one)]
+    first = int(os.environ.get("SIMULATION_FIRST", "0"))
+    return list(range(first, first + int(os.environ.get("SIMULATION_SEEDS", default))))
 
 
 def report(outcome: Outcome, module: str) -> str:

@@ -1,6 +1,6 @@
 """Seeded worlds of callers with policies keep their promises: no retry storm, no empty pick, recovery.
 
-SIMULATION_SEEDS=N runs N seeds from 0 on, SIMULATION_SEED=K runs one.
+SIMULATION_SEEDS=N runs N seeds, from SIMULATION_FIRST on, SIMULATION_SEED=K runs one.
 """
 
 from __future__ import annotations

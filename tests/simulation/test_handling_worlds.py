@@ -1,6 +1,6 @@
 """Seeded worlds in which the handling of events fails: dead letters, attempts and lanes keep their promises.
 
-SIMULATION_SEEDS=N runs N seeds from 0 on, SIMULATION_SEED=K runs one.
+SIMULATION_SEEDS=N runs N seeds, from SIMULATION_FIRST on, SIMULATION_SEED=K runs one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Two control planes on one journal, whose transport delays, loses answers and repeats appends: seeded worlds.
 
-SIMULATION_SEEDS=N (`make simulate`) runs N seeds from 0 on, SIMULATION_SEED=K runs one.
+SIMULATION_SEEDS=N (`make simulate`) runs N seeds, from SIMULATION_FIRST on, SIMULATION_SEED=K runs one.
 """
 
 from __future__ import annotations

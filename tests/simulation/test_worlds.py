@@ -1,6 +1,6 @@
 """Seeded worlds: whatever goes wrong, the promises are kept.
 
-SIMULATION_SEEDS=N runs N seeds from 0 on, SIMULATION_SEED=K runs one.
+SIMULATION_SEEDS=N runs N seeds, from SIMULATION_FIRST on, SIMULATION_SEED=K runs one.
 """
 
 from __future__ import annotations
