@@ -168,6 +168,8 @@ class PolicyCall:
             if not self._cancelled_here():
                 raise
             return grpc.aio.Metadata()
+        except Exception:
+            return grpc.aio.Metadata()
 
     async def code(self) -> grpc.StatusCode:
         try:
@@ -178,6 +180,8 @@ class PolicyCall:
             if not self._cancelled_here():
                 raise
             return grpc.StatusCode.CANCELLED
+        except Exception:  # a fallback function's: whoever awaits the answer gets it as it is
+            return grpc.StatusCode.UNKNOWN
         return code
 
     async def details(self) -> str:
@@ -189,6 +193,8 @@ class PolicyCall:
             if not self._cancelled_here():
                 raise
             return CANCELLED_HERE
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
 
     def _cancelled_here(self) -> bool:
         """Tell, in an `except CancelledError`, whether it is the call that was cancelled, and not who asks about it."""

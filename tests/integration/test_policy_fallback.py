@@ -160,8 +160,11 @@ async def test_what_a_function_raises_is_raised_and_a_slow_one_has_no_answer(
     with pytest.raises(grpc.aio.AioRpcError, match="as written"):
         await channel.unary_unary(SAY)(b"hi", timeout=0.5)
     channel = await trunkline.channel("echo", fallback=failing)
+    call = channel.unary_unary(SAY)(b"hi", timeout=10)
     with pytest.raises(KeyError, match="mine"):
-        await channel.unary_unary(SAY)(b"hi", timeout=10)
+        await call
+    assert (await call.code(), await call.details()) == (Code.UNKNOWN, "KeyError: 'mine'")
+    assert not await call.trailing_metadata()
 
 
 # Another version.
