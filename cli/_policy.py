@@ -15,7 +15,7 @@ from trunkline.api.policy_text import policy_to_dict, read_policies, write_polic
 from trunkline.api.rules import checker
 from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.client import AppliedPolicy, KeptPolicy, LateClient, PolicyChange, PolicyState, Trunkline
-from trunkline.core.errors import InvalidArgument, Violation
+from trunkline.core.errors import InvalidArgument, TrunklineError, Violation
 
 from ._context import Settings, settings
 
@@ -77,19 +77,31 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 @_changing
 @settings
 def apply_policy(setting: Settings, /, file: Any, expect: int | None, wait_s: float | None, **given: Any) -> None:
-    """Keep the policies of FILE (YAML or JSON, "-" for standard input), one after the other."""
+    """Keep the policies of FILE (YAML or JSON, "-" for standard input), one after the other.
+
+    Nothing is kept when a field of any of them is wrong. When the control plane refuses one, those before it are kept,
+    and it is said which.
+    """
     policies = _read(setting, file)
     if expect is not None and len(policies) != 1:
         raise InvalidArgument.of("--expect", "only with one policy", f"{len(policies)} policies")
 
-    async def work(trunkline: Trunkline) -> list[_Done]:
-        done: list[_Done] = []
+    if len(policies) > 1:
+        _look_at_all(policies, _check_fields)
+    done: list[_Done] = []
+
+    async def work(trunkline: Trunkline) -> None:
         for one in policies:
             made = await trunkline.apply_policy(one, expected_revision=expect, **_options(given))
             done.append(await _waited(trunkline, one.namespace, one.service, made, wait_s))
-        return done
 
-    _report(setting, setting.run(work), dry_run=given["dry_run"])
+    try:
+        setting.run(work)
+    except TrunklineError:
+        if len(policies) > 1 and not given["dry_run"]:
+            _say_how_far(policies, len(done))
+        raise
+    _report(setting, done, dry_run=given["dry_run"])
 
 
 @policy.command("delete")
@@ -200,17 +212,29 @@ def validate_policy(setting: Settings, file: Any) -> None:
     """Look for mistakes in FILE, without a control plane. What other policies say is looked at if FILE has it, too."""
     policies = _read(setting, file)
     defaults = {one.namespace: one for one in policies if not one.service}
+
+    def look_at(one: TrafficPolicy) -> None:
+        _check_fields(one)
+        check_policy(one, defaults.get(one.namespace) if one.service else None)
+
+    _look_at_all(policies, look_at)
+    setting.show_one({"policies": len(policies), "valid": True})
+
+
+_check_fields = checker(TrafficPolicy.DESCRIPTOR)
+
+
+def _look_at_all(policies: list[TrafficPolicy], look_at: Callable[[TrafficPolicy], None]) -> None:
+    """InvalidArgument with the mistakes of all of them."""
     found: list[Violation] = []
     for one in policies:
         try:
-            checker(TrafficPolicy.DESCRIPTOR)(one)
-            check_policy(one, defaults.get(one.namespace) if one.service else None)
+            look_at(one)
         except InvalidArgument as refused:
             name = f"{one.namespace}/{one.service or EVERY_SERVICE}"
             found += [Violation(f"{name}: {v.field}", v.rule, v.value) for v in refused.violations]
     if found:
         raise InvalidArgument(*found)
-    setting.show_one({"policies": len(policies), "valid": True})
 
 
 # What a change came to.
@@ -251,6 +275,13 @@ def _report(setting: Settings, done: list[_Done], *, dry_run: bool) -> None:
                 f"late: {late.client}, at revision {late.applied_revision}, {late.late_by_s:.1f} s behind", err=True
             )
     sys.exit(any(one.late for one in done))
+
+
+def _say_how_far(policies: list[TrafficPolicy], kept: int) -> None:
+    names = [_shown(one.service) for one in policies]
+    click.echo(f"kept: {', '.join(names[:kept]) or 'none'}; refused: {names[kept]}", err=True)
+    if names[kept + 1 :]:
+        click.echo(f"not tried: {', '.join(names[kept + 1 :])}", err=True)
 
 
 # Reading and showing.

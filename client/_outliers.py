@@ -78,4 +78,4 @@ class Outliers:
 
 
 def _key(candidate: Candidate) -> str:
-    return "/".join(candidate.key)
+    return " ".join(candidate.key)  # neither services nor ids hold blanks

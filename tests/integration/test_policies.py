@@ -190,8 +190,15 @@ def test_the_command_line_goes_back(server: Server) -> None:
     both = "service: mail\ntimeout: 1s\n---\ntimeout: 5s\n"
     assert run(server, "apply", "-", given=both).count("changed") == 2
     assert "--expect" in run(server, "apply", "-", "--expect", "0", given=both, code=2)
+    typo = "service: early\ntimeout: 1s\n---\nservice: wrong\nretry: {max_attempts: 99}\n"
+    assert "cli/wrong: retry.max_attempts" in run(server, "apply", "-", given=typo, code=2)
+    clash = "service: kept\ntimeout: 1s\n---\nservice: odd\nfallback: {service: odd}\n---\nservice: last\ntimeout: 1s\n"
+    told = run(server, "apply", "-", given=clash, code=2)
+    assert "kept: kept; refused: odd\nnot tried: last\n" in told
     rows = trunkline("--json", "-n", "cli", "policy", "list", address=server.address).stdout
-    assert {json.loads(row)["service"] for row in rows.splitlines()} >= {"*", "mail"}
+    services = {json.loads(row)["service"] for row in rows.splitlines()}
+    assert services >= {"*", "mail", "kept"}
+    assert not services & {"early", "wrong", "odd", "last"}
     run(server, "delete", "mail", "--reason", "not used")
     history = run(server, "history", "mail")
     assert "(deleted)" in history
