@@ -78,7 +78,7 @@ class Catalogue:
         state = self._registry.service(namespace, service)
         instances = () if state is None else state.instances.values()
         counts = Counter(registered.status for registered in instances)
-        versions = {registered.instance.version for registered in instances} - {""}
+        versions = set() if state is None else state.versions.keys() - {""}
         return ServiceSummary(
             namespace=namespace, service=service, counts=dict(sorted(counts.items())), versions=sorted(versions)
         )

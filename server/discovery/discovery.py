@@ -85,7 +85,8 @@ class Discovery:
                 outcomes_max=config.outcomes_max,
                 instances_max=config.outcome_instances_max,
                 edges_max=config.outcome_edges_max,
-            )
+            ),
+            registry,
         )
         self.caller_states = CallerStates()
         self._resolver = Resolver(

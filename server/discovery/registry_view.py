@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from trunkline.core.model import RegisteredInstance
@@ -14,6 +14,10 @@ class ServiceView(Protocol):
     @property
     def instances(self) -> dict[str, RegisteredInstance]:
         """By id, ordered by `modified_revision`, oldest change first. Values are immutable."""
+
+    @property
+    def versions(self) -> Mapping[str, int]:
+        """How many instances have each; the empty one among them."""
 
     @property
     def tombstones(self) -> dict[str, int]:

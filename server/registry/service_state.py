@@ -13,13 +13,15 @@ from .status import SERVES
 class ServiceState:
     """The instances of one service, and those that went lately. Readers must not change it."""
 
-    __slots__ = ("floor", "instances", "lapsed", "name", "namespace", "serving", "tombstones")
+    __slots__ = ("floor", "instances", "lapsed", "name", "namespace", "serving", "tombstones", "versions")
 
     def __init__(self, namespace: str, name: str, *, floor: int) -> None:
         self.namespace = namespace
         self.name = name
         self.instances: dict[str, RegisteredInstance] = {}
         """By id, ordered by modified_revision."""
+        self.versions: dict[str, int] = {}
+        """How many instances have each; the empty one among them."""
         self.tombstones: OrderedDict[str, int] = OrderedDict()
         """Ids that went and did not come back, with the revision at which they did, oldest first."""
         self.floor = floor
@@ -31,6 +33,10 @@ class ServiceState:
 
     def count(self, entry: Entry, by: int) -> None:
         """An entry came (+1) or went (-1)."""
+        version = entry.registered.instance.version
+        self.versions[version] = left = self.versions.get(version, 0) + by
+        if not left:
+            del self.versions[version]
         if entry.lease.lapsed_revision is not None:
             self.lapsed += by  # whatever an operator's override makes of it
         elif entry.registered.status in SERVES:

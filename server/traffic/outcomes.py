@@ -1,15 +1,19 @@
 """What callers say became of their calls: per version, per instance, and between services. In memory, bounded.
 
+Whoever may report may make up names. What the registry knows has room all the same: names that it never knew make way at
+once.
+
 Totals since a row was made serve whoever compares two moments (the gates of releases); what happened lately, at least 5
 and at most 10 minutes, serves those who look once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.policy import FAILURES, StatusCode
@@ -26,7 +30,7 @@ EDGES_MAX = 10_000
 VERSIONS_MAX = 256
 """Versions of one service: a gate looks at all of them every second."""
 IDLE_NS = 600_000_000_000
-"""A row that nobody reported to for so long makes way for a new one."""
+"""A row that nobody reported to, or that the registry has not known, for so long makes way for a new one."""
 PERIOD_NS = 300_000_000_000
 """What happened lately is the period that runs and the one before it."""
 
@@ -115,11 +119,13 @@ class Tally:
 class Row:
     """The calls of one version, one instance or one pair of services."""
 
-    __slots__ = ("_before", "_began_ns", "_now", "reported_ns", "total")
+    __slots__ = ("_before", "_began_ns", "_now", "known_ns", "reported_ns", "total")
 
     def __init__(self, now_ns: int) -> None:
         self.total = Tally()
         """Since the row was made."""
+        self.known_ns: int | None = None
+        """Monotonic time of the last report when the registry knew what it is of; None: it never did."""
         self.reported_ns = now_ns
         """Monotonic time of the last report."""
         self._before, self._now = Tally(), Tally()
@@ -175,12 +181,32 @@ class OutcomesConfig:
     """What nobody reported for so long makes way when there is no room."""
 
 
+class ServiceView(Protocol):
+    """One service as it is registered."""
+
+    @property
+    def instances(self) -> Container[str]:
+        """Their ids."""
+
+    @property
+    def versions(self) -> Container[str]:
+        """Theirs."""
+
+
+class RegistryView(Protocol):
+    """The registry as it is now."""
+
+    def service(self, namespace: str, service: str) -> ServiceView | None: ...
+
+
 class Outcomes:
     """Told by ReportOutcomes."""
 
-    def __init__(self, config: OutcomesConfig | None = None) -> None:
+    def __init__(self, config: OutcomesConfig | None = None, registry: RegistryView | None = None) -> None:
+        """Without a registry, nothing is known of any name."""
         config = config or OutcomesConfig()
         idle_ns = int(config.idle_s * 1e9)
+        self._registry = registry
         self._versions = _Table(config.outcomes_max, idle_ns, of_service_max=config.versions_max)
         self._instances = _Table(config.instances_max, idle_ns)
         self._edges = _Table(config.edges_max, idle_ns)
@@ -205,10 +231,13 @@ class Outcomes:
         for index, reported in enumerate(checked):
             if index % SLICE == SLICE - 1:
                 yield
-            service = reported.service
-            kept = self._versions.count((namespace, service, reported.version), reported, now_ns)
-            if reported.instance_id:
-                kept &= self._instances.count((namespace, service, reported.instance_id), reported, now_ns)
+            service, instance_id = reported.service, reported.instance_id
+            state = None if self._registry is None else self._registry.service(namespace, service)
+            known = state is not None and reported.version in state.versions
+            kept = self._versions.count((namespace, service, reported.version), reported, now_ns, known=known)
+            if instance_id:
+                known = state is not None and instance_id in state.instances
+                kept &= self._instances.count((namespace, service, instance_id), reported, now_ns, known=known)
             if caller:
                 kept &= self._edges.count((namespace, service, caller), reported, now_ns)
             dropped += not kept
@@ -262,7 +291,7 @@ _Key = tuple[str, str, str]
 
 
 class _Table:
-    """Rows in the order of their last report, and by service."""
+    """Rows by service, and in the order in which they make way."""
 
     def __init__(self, rows_max: int, idle_ns: int, *, of_service_max: int | None = None) -> None:
         self.rows_max = rows_max
@@ -270,11 +299,14 @@ class _Table:
         self.dropped = 0
         """Reports that were not kept, since the start."""
         self._idle_ns = idle_ns
-        self._rows: dict[_Key, Row] = {}
+        self._known: dict[_Key, Row] = {}
+        """What the registry knew once, in the order in which it last did."""
+        self._claimed: dict[_Key, Row] = {}
+        """What it never knew, in the order of the last report."""
         self._by_service: dict[tuple[str, str], dict[str, Row]] = {}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._known) + len(self._claimed)
 
     def of(self, namespace: str, service: str) -> Mapping[str, Row]:
         return self._by_service.get((namespace, service), {})
@@ -284,33 +316,53 @@ class _Table:
             if where == namespace:
                 yield from ((service, name, row) for name, row in rows.items())
 
-    def count(self, key: _Key, reported: Reported, now_ns: int) -> bool:
-        row = self._rows.pop(key, None)
+    def count(self, key: _Key, reported: Reported, now_ns: int, *, known: bool = False) -> bool:
+        """Whether it was kept. `known`: the registry knows now what it is of."""
+        row = self._by_service.get(key[:2], {}).get(key[2])
         if row is None:
-            if not self._room(key[:2], now_ns):
+            if not self._room(key[:2], now_ns, known=known):
                 self.dropped += 1
                 return False
             row = self._by_service.setdefault(key[:2], {})[key[2]] = Row(now_ns)
         row.count(reported, now_ns)
-        self._rows[key] = row
+        if known:
+            self._claimed.pop(key, None)
+            self._known.pop(key, None)
+            self._known[key] = row
+            row.known_ns = now_ns
+        elif row.known_ns is None:
+            self._claimed.pop(key, None)
+            self._claimed[key] = row
         return True
 
-    def _room(self, service: tuple[str, str], now_ns: int) -> bool:
+    def _room(self, service: tuple[str, str], now_ns: int, *, known: bool) -> bool:
         of_service = self._by_service.get(service, {})
         if len(of_service) >= self._of_service_max:
-            oldest = min(of_service, key=lambda name: of_service[name].reported_ns)
-            return self._made_way((*service, oldest), now_ns)
-        return len(self._rows) < self.rows_max or self._made_way(next(iter(self._rows)), now_ns)
+            first = min(of_service, key=lambda name: (_used_ns(of_service[name], known), of_service[name].reported_ns))
+            return self._made_way((*service, first), now_ns, known=known)
+        if len(self) < self.rows_max:
+            return True
+        firsts = (next(iter(rows)) for rows in (self._claimed, self._known) if rows)
+        return any(self._made_way(first, now_ns, known=known) for first in firsts)
 
-    def _made_way(self, key: _Key, now_ns: int) -> bool:
-        if now_ns - self._rows[key].reported_ns < self._idle_ns:
+    def _made_way(self, key: _Key, now_ns: int, *, known: bool) -> bool:
+        """Whether a row went for a new one, of which the registry knows or not."""
+        rows = self._claimed if key in self._claimed else self._known
+        if now_ns - _used_ns(rows[key], known) < self._idle_ns:
             return False
-        del self._rows[key]
+        del rows[key]
         of_service = self._by_service[key[:2]]
         del of_service[key[2]]
         if not of_service:
             del self._by_service[key[:2]]
         return True
+
+
+def _used_ns(row: Row, known: bool) -> float:
+    """Since when a row is idle in the eyes of a new one, of which the registry knows or not."""
+    if not known:
+        return row.reported_ns
+    return -inf if row.known_ns is None else row.known_ns
 
 
 def _checked(index: int, reported: Reported) -> Reported:

@@ -31,6 +31,7 @@ from trunkline.server.registry.fold import RegistryFold
 from trunkline.server.security.authenticate import Authenticator
 from trunkline.server.security.config import SecurityConfig, TokenGrant
 from trunkline.server.security.tokens_fold import TokensFold
+from trunkline.server.traffic.outcomes import VERSIONS_MAX
 from trunkline.server.transport.sink import SinkConfig
 
 EACH_TRANSPORT = True
@@ -131,6 +132,19 @@ async def test_resolve_pick_and_list() -> None:
         )
         assert reported.dropped == 0
         assert server.discovery.outcomes.lately("default", "orders", 0)[""].calls == 3
+
+
+async def test_made_up_versions_do_not_keep_registered_ones_from_being_counted() -> None:
+    async with running() as server:
+        server.apply(server.journal.registered(instance("a", version="1.0.0")))
+        for version in (*(f"9.{n}.0" for n in range(VERSIONS_MAX + 1)), "1.0.0"):
+            outcome = discovery_pb2.CallOutcomes(service="orders", version=version, count=3)
+            reported = await server.stub.ReportOutcomes(
+                discovery_pb2.ReportOutcomesRequest(namespace="default", outcomes=[outcome])
+            )
+        assert reported.dropped == 0
+        found = server.discovery.outcomes.lately("default", "orders", 0)
+        assert (len(found), found["1.0.0"].calls) == (VERSIONS_MAX, 3)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def facts(draw: st.DrawFn) -> Callable[[Journal], Record]:
     lease = draw(leases) + 10 * sum(map(ord, key))
     match draw(st.integers(0, 8)):
         case 0 | 1:
-            declared = instance(name, service, namespace, weight=draw(st.integers(1, 3)))
+            version = draw(st.sampled_from(["", "1.0.0", "2.0.0"]))
+            declared = instance(name, service, namespace, weight=draw(st.integers(1, 3)), version=version)
             return lambda journal: journal.registered(declared, lease_id=lease)
         case 2:
             probed = instance(name, service, namespace, health_check=GrpcHealthCheck())
@@ -117,6 +118,7 @@ def check_states(fold: RegistryFold) -> None:
             assert state is not None
             assert state.instances or state.tombstones
             assert state.serving == serving[namespace, service]
+            assert state.versions == Counter(one.instance.version for one in state.instances.values())
             assert not state.instances.keys() & state.tombstones.keys()
             assert all(revision > state.floor for revision in state.tombstones.values())
             assert len(state.tombstones) <= small.per_service_max

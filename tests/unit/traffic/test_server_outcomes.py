@@ -14,6 +14,20 @@ from trunkline.server.traffic.outcomes import PERIOD_NS, SLICE, Edge, Outcomes, 
 NONE: Mapping[int, int] = {}
 
 
+class Registry:
+    """Instances of `orders`, by id, with their versions."""
+
+    def __init__(self, **instances: str) -> None:
+        self.instances = instances
+
+    @property
+    def versions(self) -> set[str]:
+        return set(self.instances.values())
+
+    def service(self, namespace: str, service: str) -> Registry | None:
+        return self if (namespace, service) == ("default", "orders") else None
+
+
 def report(
     version: str = "1.0.0", calls: int = 1, code: int = 0, *, instance_id: str = "", buckets: Mapping[int, int] = NONE
 ) -> Reported:
@@ -146,3 +160,50 @@ def test_many_reports_are_counted_in_slices_and_none_when_one_is_wrong() -> None
     with pytest.raises(InvalidArgument):
         list(outcomes.report_in_slices("default", [*reports, report(calls=2, buckets={4: 1})], 0))
     assert kept(outcomes) == {"1.0.0": 2 * len(reports)}
+
+
+def test_made_up_versions_make_way_for_registered_ones_at_once() -> None:
+    registry = Registry(a="1.0.0", b="2.0.0")
+    outcomes = Outcomes(OutcomesConfig(versions_max=3, idle_s=10), registry)
+    assert outcomes.report("default", [report(f"9.{n}.0") for n in range(3)], 0) == 0, "there is room for them"
+    mark = outcomes.mark("default", "orders")
+    assert outcomes.report("default", [report("9.0.0", 5), report("1.0.0", 2), report("2.0.0", 3)], 1) == 0
+    assert kept(outcomes, 1) == {"9.0.0": 6, "1.0.0": 2, "2.0.0": 3}, "those that were last reported to go last"
+    assert outcomes.report("default", [report("9.1.0")] * 5, 2) == 5, "made-up ones drive out nobody"
+    found = outcomes.since("default", "orders", mark)
+    assert {version: tally.calls for version, tally in found.items()} == {"9.0.0": 5, "1.0.0": 2, "2.0.0": 3}
+
+
+def test_made_up_services_take_no_room_of_registered_versions() -> None:
+    outcomes = Outcomes(OutcomesConfig(outcomes_max=2, idle_s=10), Registry(a="1.0.0", b="2.0.0"))
+    made_up = [Reported(f"no-{n}", "1.0.0", 0, 1, 0) for n in range(2)]
+    assert outcomes.report("default", made_up, 0) == 0
+    assert outcomes.report("default", [report("1.0.0"), report("2.0.0")], 1) == 0
+    assert kept(outcomes, 1) == {"1.0.0": 1, "2.0.0": 1}
+    assert outcomes.report("default", made_up, 2) == 2
+    metrics = outcomes.metrics()
+    assert (metrics["outcomes"], metrics["outcomes_dropped_total"]) == (2, 2)
+
+
+def test_of_what_is_idle_made_up_versions_make_way_first() -> None:
+    outcomes = Outcomes(OutcomesConfig(outcomes_max=2, idle_s=10), Registry(a="1.0.0", b="2.0.0"))
+    outcomes.report("default", [report("1.0.0"), Reported("no", "1.0.0", 0, 1, 0)], 0)
+    assert outcomes.report("default", [report("2.0.0")], int(20e9)) == 0
+    assert kept(outcomes) == {"1.0.0": 1, "2.0.0": 1}
+
+
+def test_versions_that_went_keep_their_rows_for_a_while_whatever_is_reported_of_them() -> None:
+    registry = Registry(a="1.0.0")
+    outcomes = Outcomes(OutcomesConfig(versions_max=1, idle_s=10), registry)
+    outcomes.report("default", [report("1.0.0")], 0)
+    registry.instances = {"b": "2.0.0"}
+    assert outcomes.report("default", [report("1.0.0"), report("2.0.0")], int(9e9)) == 1
+    assert outcomes.report("default", [report("1.0.0"), report("2.0.0")], int(10e9)) == 0
+    assert kept(outcomes, int(10e9)) == {"2.0.0": 1}, "that callers still speak of it holds it no longer"
+
+
+def test_made_up_instances_make_way_for_registered_ones() -> None:
+    outcomes = Outcomes(OutcomesConfig(instances_max=1), Registry(a="1.0.0"))
+    assert outcomes.report("default", [report(instance_id="x"), report(instance_id="a")], 0) == 0
+    assert outcomes.report("default", [report(instance_id="x")], 1) == 1
+    assert [one for one, _ in outcomes.instance_rows("default", "orders")] == ["a"]
