@@ -95,6 +95,8 @@ class Balancer:
         self._policy = PLAIN
         self.refusal = ""
         """Why `begin` last refused a call: see trunkline.core.call_chain and trunkline.core.evaluator."""
+        self.destination: Destination | None = None
+        """Where the split sent the last call that `begin` let through; None: to any instance."""
         self.set_policy(plain_policy(policy) if isinstance(policy, str) else policy)
 
     @property
@@ -226,16 +228,19 @@ class Balancer:
         metadata: Metadata | None = None,
         tried: Collection[Candidate] = (),
         destination: Destination | None = None,
+        earlier: Destination | None = None,
     ) -> Ticket | None:
         """Pick, and let the call through: a ticket, whose `end` is to be called with its Outcome once it has ended.
 
         None when it is refused, and `refusal` says why. `destination` takes the place of the split's, as a fallback to a
-        subset does.
+        subset does; `earlier` is where the split sent an earlier attempt of the same call.
         """
         evaluator = self._current()
-        ticket = evaluator.begin(metadata, key, avoid=_slots_of(tried), destination=destination)
+        ticket = evaluator.begin(metadata, key, avoid=_slots_of(tried), destination=destination, earlier=earlier)
         if ticket is None:
             self.refusal = evaluator.refusal
+        else:
+            self.destination = evaluator.destination
         return ticket
 
     def candidate(self, ticket: Ticket) -> Candidate:

@@ -34,11 +34,11 @@ from ._tries import Ask, Sent
 class Route:
     """How one attempt finds its endpoint."""
 
-    __slots__ = ("avoid", "chosen", "destination", "guarded", "ticket")
+    __slots__ = ("avoid", "chosen", "destination", "earlier", "guarded", "ticket")
 
     def __init__(
         self, chosen: Candidate | None = None, *, avoid: set[Candidate] | None = None,
-        destination: Destination | None = None, guarded: bool = False,
+        destination: Destination | None = None, earlier: Destination | None = None, guarded: bool = False,
     ) -> None:  # fmt: skip
         self.chosen = chosen
         """The picker's choice, if it was asked already."""
@@ -46,6 +46,8 @@ class Route:
         """Those that were tried; gone to when there is no other."""
         self.destination = destination
         """The part of the service that is meant, if it is not what the policy's split says."""
+        self.earlier = earlier
+        """Where the split sent this call at first, if it was asked already."""
         self.guarded = guarded
         """Limits and breakers are asked."""
         self.ticket: Ticket | None = None
@@ -179,11 +181,14 @@ class ChannelPolicy:
         """See Caller."""
         # What stands in for a call that limits or breakers refused does not ask them again.
         destination = Destination(subset=subset) if subset else None
-        route = Route(avoid=tried, destination=destination, guarded=not subset)
-        candidate, subchannel, limit_s = await self._finder.find(
-            route, ask.metadata, timeout_s=_shorter(ask.left_s(), timeout_s),
-            wait_for_ready=bool(ask.options["wait_for_ready"]),
-        )  # fmt: skip
+        route = Route(avoid=tried, destination=destination, earlier=ask.destination, guarded=not subset)
+        try:
+            candidate, subchannel, limit_s = await self._finder.find(
+                route, ask.metadata, timeout_s=_shorter(ask.left_s(), timeout_s),
+                wait_for_ready=bool(ask.options["wait_for_ready"]),
+            )  # fmt: skip
+        finally:
+            ask.destination = route.earlier
         # An attempt's own time ends a stream only while it has not answered, so that gRPC is not told of it.
         seconds = ask.left_s() if ask.method.streams_out else limit_s
         try:

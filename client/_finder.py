@@ -101,9 +101,13 @@ class EndpointFinder:
         """One that was not tried, if there is one. NoInstance, LimitExceeded, CircuitOpen."""
         if route.guarded:
             avoid = route.avoid | tried
-            route.ticket = self._balancer.begin(metadata=metadata, tried=avoid, destination=route.destination)
+            route.ticket = self._balancer.begin(
+                metadata=metadata, tried=avoid, destination=route.destination, earlier=route.earlier
+            )
             if route.ticket is None:
                 raise self._refusal()
+            if route.earlier is None:
+                route.earlier = self._balancer.destination
             return self._balancer.candidate(route.ticket)
         chosen, route.chosen = route.chosen, None
         if chosen is not None and self._balancer.holds(chosen):

@@ -12,6 +12,7 @@ import grpc.aio
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import CircuitOpen, LimitExceeded
 from trunkline.core.in_flight import Ticket
+from trunkline.core.policy import Destination
 
 from ._attempts import Attempts, Failure, Stop, pushback_of
 from ._balancer import Candidate
@@ -30,7 +31,9 @@ CUT_OFF_SLACK_S = 0.01
 class Ask:
     """What the caller asked for."""
 
-    __slots__ = ("_deadline_s", "_loop", "buffer", "depth", "metadata", "method", "options", "original", "request")
+    __slots__ = (
+        "_deadline_s", "_loop", "buffer", "depth", "destination", "metadata", "method", "options", "original", "request",
+    )  # fmt: skip
 
     def __init__(
         self, method: Rpc, original: Any, metadata: tuple[tuple[str, str | bytes], ...] | None, options: dict[str, Any],
@@ -43,6 +46,8 @@ class Ask:
         """The request as it was given; None where requests are streamed."""
         self.request: bytes | None = None
         self.buffer: RequestBuffer | None = None
+        self.destination: Destination | None = None
+        """Where the policy's split sent the first attempt; the others stay there as long as they can."""
         self.metadata = metadata
         self.options = options
         self.depth = depth

@@ -1,4 +1,4 @@
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final, Self, final
 
 from trunkline.core.clock import Rng
@@ -18,8 +18,14 @@ class CallChain:
         rng: Rng,
         load_balancing: LoadBalancingPolicy,
         levels: Sequence[tuple[int, Sequence[int], Sequence[int], Sequence[str]]],
+        spare: Callable[[], CallChain | None] | None = None,
     ) -> Self: ...
-    def begin(self, hash: int | None = None, avoid: Container[int] | None = None) -> Ticket | None: ...
+    def begin(
+        self,
+        hash: int | None = None,
+        avoid: Container[int] | None = None,
+        other: Callable[[], CallChain | None] | None = None,
+    ) -> Ticket | None: ...
     def pick(self, hash: int | None = None, avoid: Container[int] | None = None) -> int: ...
     @property
     def refusal(self) -> str: ...

@@ -36,6 +36,7 @@ cdef enum:
     GUARDED = 1  # by limits and breakers of endpoints
     BALANCED = 2  # by the bound on the load of hashing
     NOT_TRIED = 4
+    ONLY_OTHERS = 8  # NOT_TRIED gives way to nothing
 
 MAX_REQUESTS = "max_requests"
 MAX_REQUESTS_PER_ENDPOINT = "max_requests_per_endpoint"
@@ -144,6 +145,9 @@ cdef class CallChain:
     then whoever is found when all are looked at. With hashing the next one is the next on the ring or in the table, so
     a key that is sent away is always sent to the same one.
 
+    `spare` makes the chain (or None) of those who are held back as long as the breakers of the others let anything
+    through. It is asked once, when they first do not.
+
     ValueError: no levels, one with nobody in it, or percents that do not add up to 100.
     """
 
@@ -152,27 +156,31 @@ cdef class CallChain:
     cdef list _pickers
     cdef bint _hashes
     cdef str _refusal
+    cdef object _make_reserve
+    cdef CallChain _reserve
 
-    def __cinit__(self, InFlight in_flight not None, Rng rng not None, load_balancing, levels: Sequence):
+    def __cinit__(self, InFlight in_flight not None, Rng rng not None, load_balancing, levels: Sequence, spare=None):
         self._in_flight = in_flight
         self._rng = rng
         self._pickers = [_Picker(in_flight, rng, load_balancing, *level) for level in levels]
         self._hashes = int(load_balancing.algorithm) >= RING_HASH
         self._refusal = ""
+        self._make_reserve = spare
         if sum(level[0] for level in levels) != 100:
             raise ValueError("the levels' calls are 100 percent")
 
-    def begin(self, hash=None, avoid=None):
+    def begin(self, hash=None, avoid=None, other=None):
         """Let a call through: a Ticket; None when it is refused, and `refusal` says why.
 
         `hash` is that of its key, a uint64; None sends it anywhere. `avoid` are slots (a container) that are taken only
-        when there is no other.
+        when there is no other. `other` gives another chain (or None), which is asked before any of them is.
         """
         cdef InFlight calls = self._in_flight
         cdef int64_t now_ns = calls._clock.now_ns()
         cdef int64_t permit = -1
         cdef int64_t endpoint_permit = -1
         cdef int64_t slot
+        cdef int guards = GUARDED if other is None else GUARDED | ONLY_OTHERS
         calls._number += 1
         if calls._max_requests and calls._total >= calls._max_requests:
             self._refusal = MAX_REQUESTS
@@ -183,7 +191,9 @@ cdef class CallChain:
                 self._refusal = CIRCUIT_BREAKER
                 return None
         try:
-            slot = self._find(hash, avoid, now_ns, &endpoint_permit, GUARDED)
+            slot = self._find(hash, avoid, now_ns, &endpoint_permit, guards)
+            if slot < 0:
+                slot = self._find_elsewhere(hash, avoid, now_ns, &endpoint_permit, other)
         except BaseException:
             if permit >= 0:
                 record(calls._breaker, permit, CANCELLED, 0, now_ns)
@@ -205,6 +215,27 @@ cdef class CallChain:
             ticket._endpoint_breaker = calls._breakers[<Py_ssize_t>slot]
         return ticket
 
+    cdef int64_t _find_elsewhere(
+        self, object hash, object avoid, int64_t now_ns, int64_t* permit, object other
+    ) except -2:
+        """A slot of another chain or of those who are held back, or -1 when they refuse, too."""
+        cdef CallChain chain = self
+        cdef CallChain asked
+        cdef int64_t slot = -1
+        if other is not None:
+            asked = other()
+            if asked is not None:
+                chain = asked
+            slot = chain._find(hash, avoid, now_ns, permit, GUARDED)
+        if slot < 0 and chain._refusal == ENDPOINT_CIRCUIT_BREAKER:
+            if chain._make_reserve is not None:
+                make, chain._make_reserve = chain._make_reserve, None
+                chain._reserve = make()
+            if chain._reserve is not None:
+                slot = chain._reserve._find(hash, avoid, now_ns, permit, GUARDED)
+        self._refusal = chain._refusal
+        return slot
+
     def pick(self, hash=None, avoid=None):
         """The slot that a call would go to if no limit and no breaker were in its way. Counts nothing."""
         cdef int64_t permit = -1
@@ -217,8 +248,9 @@ cdef class CallChain:
 
     @property
     def entries(self):
-        """Its endpoints and the entries of its tables."""
-        return sum((<_Picker>picker)._entries() for picker in self._pickers)
+        """Its endpoints and the entries of its tables, with those that are held back."""
+        reserve = 0 if self._reserve is None else self._reserve.entries
+        return sum((<_Picker>picker)._entries() for picker in self._pickers) + reserve
 
     cdef int64_t _find(self, object hash, object avoid, int64_t now_ns, int64_t* permit, int guards) except -2:
         """A slot, or -1 when all refuse."""
@@ -298,11 +330,12 @@ cdef class CallChain:
         cdef Py_ssize_t levels = len(self._pickers)
         cdef Py_ssize_t at
         cdef int dropped
+        cdef int kept = rules & NOT_TRIED if rules & ONLY_OTHERS else 0
         self._refusal = MAX_REQUESTS_PER_ENDPOINT
         for dropped in (0, NOT_TRIED, NOT_TRIED | BALANCED):
             for at in range(levels):
                 picker = <_Picker>PyList_GET_ITEM(self._pickers, (first + at) % levels)
-                found = self._scan_level(picker, hash, avoid, now_ns, permit, rules & ~dropped)
+                found = self._scan_level(picker, hash, avoid, now_ns, permit, rules & ~dropped | kept)
                 if found >= 0:
                     return found
         return -1

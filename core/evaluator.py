@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from trunkline.core.breaker import Breaker, Outcome, State
@@ -21,6 +22,8 @@ NO_INSTANCE = "no_instance"
 """A refusal besides those of trunkline.core.call_chain: nobody is there."""
 
 ANYWHERE = Decision(None, "")
+_OF_POOLS = frozenset({"tier", "ejected"})
+_BREAKER_OPEN = Exclusion("endpoint_circuit_breaker", "open")
 
 
 class AnyBreaker(Protocol):
@@ -73,6 +76,8 @@ class Evaluator:
         """When it is to be made anew because instances are less new; None when it is not."""
         self.refusal = ""
         """Why `begin` last refused a call."""
+        self.destination: Destination | None = None
+        """Where the split last sent a call in `begin`; None: to any instance."""
         self._policy = policy
         self._in_flight = in_flight
         self._rng = rng
@@ -135,20 +140,39 @@ class Evaluator:
         *,
         avoid: Container[int] | None = None,
         destination: Destination | None = None,
+        earlier: Destination | None = None,
     ) -> Ticket | None:
         """Let a call through; None when it is refused, and `refusal` says why.
 
-        `destination` takes the place of the split's.
+        `destination` takes the place of the split's. `earlier` is the one that an earlier attempt of this call went to:
+        it is kept as long as it has somebody who is not to be avoided and takes the call.
         """
         metadata = None if metadata is None else tuple(metadata)
-        chain = self.chain(destination or self.decide(metadata, key).destination)
+        other = None
+        if destination is None:
+            if earlier is not None and (destination := self._still(earlier)) is not None:
+                other = partial(self._anew, metadata, key)
+            else:
+                destination = self.decide(metadata, key).destination
+            self.destination = destination
+        chain = self.chain(destination)
         if chain is None:
             self.refusal = NO_INSTANCE
             return None
-        ticket = chain.begin(self.hash_of(metadata, key), avoid)
+        ticket = chain.begin(self.hash_of(metadata, key), avoid, other)
         if ticket is None:
             self.refusal = chain.refusal
         return ticket
+
+    def _still(self, earlier: Destination) -> Destination | None:
+        """The same part of the service with the share that it has now; None when calls do not go there any more."""
+        part = earlier.subset, earlier.version
+        known = () if self._splitter is None else self._splitter.destinations
+        return next((one for one in known if one is not None and (one.subset, one.version) == part), None)
+
+    def _anew(self, metadata: Metadata | None, key: bytes | None) -> CallChain | None:
+        self.destination = self.decide(metadata, key).destination
+        return self.chain(self.destination)
 
     def candidate(self, slot: int) -> Candidate:
         """Whose slot it is."""
@@ -157,11 +181,10 @@ class Evaluator:
     def chain(self, destination: Destination | None = None) -> CallChain | None:
         """What is done for calls to a destination; None when nobody is there."""
         if destination not in self._chains:
+            # The reserve is made without the evaluator: with it, chains would be freed by the garbage collector only.
+            reserve = partial(_reserve_of, self.placement, destination, self._in_flight, self._rng)
             pool = self.placement.pool(destination)
-            levels = [] if pool is None else [_level_of(level) for level in pool.levels]
-            self._chains[destination] = (
-                CallChain(self._in_flight, self._rng, self._policy.load_balancing, levels) if levels else None
-            )
+            self._chains[destination] = _chain_of(pool, self._policy, self._in_flight, self._rng, reserve)
         return self._chains[destination]
 
     def members(self) -> set[Candidate]:
@@ -175,16 +198,41 @@ class Evaluator:
         decision = self.decide(metadata, key)
         winner = self._pick(decision, metadata, key, None)
         verdicts = [self._guarded(verdict, now_ns) for verdict in self.placement.verdicts(decision.destination)]
+        if all(one.exclusions for one in verdicts) and any(_BREAKER_OPEN in one.exclusions for one in verdicts):
+            held = set(_members([self.placement.reserve(decision.destination)]))
+            verdicts = [_in_reserve(one) if one.candidate in held else one for one in verdicts]
         return Explanation(decision, self.placement.pool(decision.destination), verdicts, winner)
 
     def _guarded(self, verdict: Verdict, now_ns: int) -> Verdict:
         slot = verdict.candidate.slot
         found = list(verdict.exclusions)
         if _stands_open(self._in_flight.endpoint_breaker(slot), now_ns):
-            found.append(Exclusion("endpoint_circuit_breaker", "open"))
+            found.append(_BREAKER_OPEN)
         if self._in_flight.full(slot):
             found.append(Exclusion("limit", f"{self._in_flight.active(slot)} calls in flight"))
         return verdict._replace(exclusions=tuple(found))
+
+
+def _chain_of(
+    pool: Pool | None,
+    policy: Policy,
+    in_flight: InFlight,
+    rng: Rng,
+    spare: Callable[[], CallChain | None] | None = None,
+) -> CallChain | None:
+    levels = [] if pool is None else [_level_of(level) for level in pool.levels]
+    return CallChain(in_flight, rng, policy.load_balancing, levels, spare) if levels else None
+
+
+def _reserve_of(
+    placement: Placement, destination: Destination | None, in_flight: InFlight, rng: Rng
+) -> CallChain | None:
+    return _chain_of(placement.reserve(destination), placement.policy, in_flight, rng)
+
+
+def _in_reserve(verdict: Verdict) -> Verdict:
+    """Of one that is called now that nobody of the pool can be."""
+    return verdict._replace(exclusions=tuple(one for one in verdict.exclusions if one.rule not in _OF_POOLS))
 
 
 def _level_of(level: Level) -> tuple[int, list[int], list[int], list[str]]:

@@ -171,6 +171,22 @@ class Placement:
             self._pools[key] = self._make_pool(self._part(key))
         return self._pools[key]
 
+    def reserve(self, destination: Destination | None = None) -> Pool | None:
+        """Those who would be as good as a destination's pool were they not ejected; None when there are none.
+
+        They are called when the pool's breakers refuse: trying is better than that, as in a panic.
+        """
+        pool = self.pool(destination)
+        if pool is None or pool.panic:
+            return None
+        held = [
+            one
+            for one in self._part(_unweighted(destination))
+            if one.ejected and one.instance.status <= pool.status and (pool.unreachable or not one.out)
+        ]
+        tier = _Tier(pool.status, held, held, panic=True, unreachable=pool.unreachable)
+        return self._pool_of(tier) if held else None
+
     def companions(self, of: Candidate) -> list[Candidate]:
         """Those that can stand in for a candidate: of a destination of the split that takes it, itself included."""
         split = self.policy.split
@@ -242,8 +258,9 @@ class Placement:
 
     def _make_pool(self, part: list[Candidate]) -> Pool | None:
         tier = self._tier(part)
-        if tier is None:
-            return None
+        return None if tier is None else self._pool_of(tier)
+
+    def _pool_of(self, tier: _Tier) -> Pool:
         counts, levels = self._spread(tier)
         preference = self.policy.locality
         shares = [100] if preference is None else loads(counts, preference.overprovisioning_factor)

@@ -27,6 +27,7 @@ from trunkline.core.policy import (
     Limits,
     Policy,
     Retry,
+    RetryBudget,
     Split,
     StatusCode,
     Subset,
@@ -210,6 +211,41 @@ async def test_requests_go_again_to_the_other_version_as_long_as_they_are_kept(
         with pytest.raises(grpc.aio.AioRpcError, match="as written"):
             await join(requests(*[bytes(REQUEST_BUFFER_BYTES // 2)] * 4), timeout=10)
         assert len(old.seen) == 1
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+async def test_retries_stay_with_the_version_that_the_call_went_to_at_first(
+    trunkline: Trunkline, server: Scripted, kind: str
+) -> None:
+    async with (
+        scripted(trunkline, "b", version="2.0.0") as b,
+        scripted(trunkline, "c", version="1.0.0") as c,
+        scripted(trunkline, "d", version="1.0.0") as d,
+    ):
+        policy = Policy(
+            split=Split(destinations=(Destination(version="^1", weight=1), Destination(version="^2", weight=1))),
+            retry=Retry(
+                max_attempts=2,
+                retryable_status_codes=frozenset({StatusCode.ABORTED}),
+                base_interval_ns=MS,
+                budget=RetryBudget(budget_percent=100),
+            ),
+        )
+        channel = await trunkline.channel("echo", policy=policy)
+        await until(lambda: len(channel.endpoints()) == 4)
+        new, old = [server, b], [c, d]
+        for handler in new + old:
+            handler.always = Step(code=Code.ABORTED)
+        for number in range(20):
+            say, join = channel.unary_unary(SAY), channel.stream_unary(JOIN)
+            call = say(b"hi", timeout=10) if kind == "unary" else join(requests(b"x"), timeout=10)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+            sent = [len(handler.seen) for handler in (*new, *old)]
+            assert sum(sent) == 2 * (number + 1)
+            assert sent[0] == sent[1], "each call went to both of a version"
+            assert sent[2] == sent[3]
+        assert 0 < len(server.seen) < 20
 
 
 # Another service.

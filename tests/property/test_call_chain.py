@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -49,6 +49,10 @@ steps = st.lists(
 )
 
 
+def _hosts(slots: Sequence[int]) -> list[str]:
+    return [f"10.0.0.{slot}:80" for slot in slots]
+
+
 class Pair:
     """A chain and its twin, over the same slots, limits, breakers and chance."""
 
@@ -60,11 +64,39 @@ class Pair:
         self.levels: list[tuple[int, list[int], list[int], list[str]]] = []
         for share, some in zip(shares, weights, strict=True):
             slots = [self.calls.acquire() for _ in some]
-            self.levels.append((share, slots, some, [f"10.0.0.{slot}:80" for slot in slots]))
+            self.levels.append((share, slots, some, _hosts(slots)))
         self.slots = [slot for level in self.levels for slot in level[1]]
-        self.chain = CallChain(self.calls, Rng(seed), policy, self.levels)
-        self.twin = reference.CallChain(self.twins_calls, Rng(seed), policy, self.levels)
+        self.policy, self.rng, self.twins_rng = policy, Rng(seed), Rng(seed)
+        self.chain = CallChain(self.calls, self.rng, policy, self.levels)
+        self.twin = reference.CallChain(self.twins_calls, self.twins_rng, policy, self.levels)
+        self.other: CallChain | None = None
+        self.twins_other: reference.CallChain | None = None
         self.under_way: list[tuple[Ticket, reference.Ticket]] = []
+
+    def with_others(self, others: Sequence[int], held_back: Sequence[int]) -> None:
+        """Another chain, of the first endpoint and some more, that holds some back."""
+        levels = [(100, slots := self._more(len(some)), list(some), _hosts(slots)) for some in (others, held_back)]
+        shared = self.slots[0]
+        levels[0] = (100, [shared, *levels[0][1]], [1, *levels[0][2]], _hosts([shared, *levels[0][1]]))
+
+        def reserve() -> CallChain:
+            return CallChain(self.calls, self.rng, self.policy, levels[1:])
+
+        self.other = CallChain(self.calls, self.rng, self.policy, levels[:1], reserve)
+        self.twins_other = reference.CallChain(self.twins_calls, self.twins_rng, self.policy, levels[:1])
+        self._twins_levels = levels[1:]
+        self._twins_reserve: reference.CallChain | None = None
+
+    def _reserve_of_twin(self) -> reference.CallChain:
+        """Made when it is first needed, as chance is used for it."""
+        if self._twins_reserve is None:
+            self._twins_reserve = reference.CallChain(self.twins_calls, self.twins_rng, self.policy, self._twins_levels)
+        return self._twins_reserve
+
+    def _more(self, count: int) -> list[int]:
+        slots = [self.calls.acquire() for _ in range(count)]
+        self.slots += slots
+        return slots
 
     def limit(self, max_requests: int, max_requests_per_endpoint: int) -> None:
         self.calls.set_limits(max_requests=max_requests, max_requests_per_endpoint=max_requests_per_endpoint)
@@ -80,8 +112,12 @@ class Pair:
                 self.calls.set_endpoint_breaker(slot, Breaker(**endpoint))
                 self.twins_calls.breakers[slot] = Breaker(**endpoint)
 
-    def begin(self, hash_: int | None, avoid: Collection[int]) -> Ticket | None:
-        mine, theirs = self.chain.begin(hash_, frozenset(avoid)), self.twin.begin(hash_, avoid)
+    def begin(self, hash_: int | None, avoid: Collection[int], *, elsewhere: bool = False) -> Ticket | None:
+        if elsewhere:
+            mine = self.chain.begin(hash_, frozenset(avoid), lambda: self.other)
+            theirs = self.twin.begin(hash_, avoid, self.twins_other, self._reserve_of_twin)
+        else:
+            mine, theirs = self.chain.begin(hash_, frozenset(avoid)), self.twin.begin(hash_, avoid)
         assert (mine is None) == (theirs is None)
         if mine is None or theirs is None:
             assert self.chain.refusal == self.twin.refusal
@@ -131,6 +167,36 @@ def test_a_chain_agrees_with_its_twin(
         ]
         assert not limits[0] or pair.calls.total <= limits[0]
         assert not limits[1] or max(map(pair.calls.active, pair.slots)) <= limits[1]
+
+
+@given(
+    policy=policies,
+    weights=st.tuples(members, members, members),
+    limits=st.tuples(st.sampled_from([0, 10]), st.sampled_from([0, 1, 3])),
+    guards=st.tuples(breakers, breakers),
+    history=steps,
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_a_chain_agrees_with_its_twin_about_who_is_asked_elsewhere(
+    policy: LoadBalancingPolicy,
+    weights: tuple[list[int], list[int], list[int]],
+    limits: tuple[int, int],
+    guards: tuple[dict[str, Any] | None, dict[str, Any] | None],
+    history: list[tuple[str, Any, Any]],
+    seed: int,
+) -> None:
+    pair = Pair(policy, (100,), [weights[0]], seed)
+    pair.with_others(*weights[1:])
+    pair.limit(*limits)
+    pair.guard(*guards)
+    for step, one, other in history:
+        if step == "begin":
+            pair.begin(one, other, elsewhere=True)
+        elif step == "end":
+            pair.end(one, other)
+        else:
+            pair.clock.advance(one * MS)
+        assert pair.calls.total == len(pair.under_way)
 
 
 @given(policy=policies, shares=loads, data=st.data(), keys=st.lists(hashes, max_size=80), seed=st.integers(0, 2**32))
@@ -222,6 +288,33 @@ def test_least_request_goes_by_the_calls_of_its_own_endpoints(equal: bool, seed:
     chain = CallChain(calls, rng, policy, [(100, [busy, idle], weights, ["a:1", "b:1"])])
     picked = [chain.pick() for _ in range(30)]
     assert picked.count(idle) >= 28
+
+
+def test_the_other_chain_says_why_a_call_is_refused_and_lets_out_its_reserve_for_breakers_only() -> None:
+    pair = Pair(LoadBalancingPolicy(), (100,), [[1, 1, 1]], 1)
+    mine, theirs, held = pair.slots
+    pair.limit(0, 1)
+
+    def chain(slot: int, reserve: CallChain | None = None) -> CallChain:
+        return CallChain(pair.calls, Rng(1), LoadBalancingPolicy(), [(100, [slot], [1], ["a:1"])], lambda: reserve)
+
+    first, other = chain(mine), chain(theirs, chain(held))
+    broken = Breaker()
+    broken.transition_to(State.FORCED_OPEN, 0)
+    pair.calls.set_endpoint_breaker(mine, broken)
+    taken = first.begin(None, None, lambda: other)
+    assert taken is not None
+    assert taken.slot == theirs
+    assert first.begin(None, None, lambda: other) is None
+    assert first.refusal == "max_requests_per_endpoint"
+    pair.limit(0, 0)
+    pair.calls.set_endpoint_breaker(theirs, broken)
+    reserved = first.begin(None, None, lambda: other)
+    assert reserved is not None
+    assert reserved.slot == held
+    assert (other.entries, first.entries) == (2, 1)
+    assert first.begin(None, None, lambda: None) is None
+    assert first.refusal == "endpoint_circuit_breaker"
 
 
 class Foreign:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
 from typing import Any
 
@@ -143,8 +143,14 @@ class CallChain:
         self._refused: set[int] = set()
         self.refusal = ""
 
-    def begin(self, hash_: int | None, avoid: Collection[int]) -> Ticket | None:
-        """A ticket, or None."""
+    def begin(
+        self,
+        hash_: int | None,
+        avoid: Collection[int],
+        other: CallChain | None = None,
+        reserve: Callable[[], CallChain] | None = None,
+    ) -> Ticket | None:
+        """A ticket, or None. `reserve` is that of the other, if there is one."""
         calls = self._calls
         now_ns = calls.clock.now_ns()
         self._refused = set()
@@ -158,7 +164,16 @@ class CallChain:
                 self.refusal = "circuit_breaker"
                 return None
             permits.append((calls.breaker, permit))
-        found = self._find(hash_, avoid)
+        found = self._find(hash_, avoid, strictly=other is not None)
+        last = self
+        if found is None and other is not None:
+            last, other._refused = other, self._refused
+            found = other._find(hash_, avoid)
+            self.refusal = other.refusal
+        if found is None and reserve is not None and self.refusal == "endpoint_circuit_breaker":
+            held_back = reserve()
+            held_back._refused = last._refused
+            found = held_back._find(hash_, avoid)
         if found is None:
             for breaker, permit in permits:
                 breaker.record(permit, Outcome.CANCELLED, 0, now_ns)
@@ -167,7 +182,10 @@ class CallChain:
         calls.under_way.append(slot)
         return Ticket(calls, slot, permits + guards)
 
-    def _find(self, hash_: int | None, avoid: Collection[int]) -> tuple[int, list[tuple[Any, int]]] | None:
+    def _find(
+        self, hash_: int | None, avoid: Collection[int], *, strictly: bool = False
+    ) -> tuple[int, list[tuple[Any, int]]] | None:
+        """`strictly`: those that are to be avoided are not taken even when there is no other."""
         if self._hashes and hash_ is None:
             hash_ = self._rng.u64()
         first = 0
@@ -180,7 +198,8 @@ class CallChain:
             if (found := self._asked(level, at, avoid, bounded=True)) is not None:
                 return found
         self.refusal = "max_requests_per_endpoint"
-        for avoided, bounded in ((avoid, True), ((), True), ((), False)):
+        least = avoid if strictly else ()
+        for avoided, bounded in ((avoid, True), (least, True), (least, False)):
             for number in range(len(self._levels)):
                 level = self._levels[(first + number) % len(self._levels)]
                 start = hash_ if hash_ is not None and self._hashes else self._rng.u64()

@@ -23,7 +23,7 @@ def count(broken: Iterator[str]) -> int:
 def sent(at_s: float = 1.0, backend: int = 0, before: int = 0, **seen: Any) -> Attempted:
     return Attempted(
         int(at_s * S), backend, before,
-        **{"again": False, "was_ejected": False, "ejected": 0, "others_left": 2, "out": 0, **seen},
+        **{"again": False, "was_ejected": False, "ejected": 0, "others_left": 2, "out": 0, "willing": 1, **seen},
     )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def test_attempts() -> None:
     assert attempts(sent(before=3)) == 1
     assert attempts(sent(was_ejected=True, others_left=2)) == 1
     assert attempts(sent(was_ejected=True, others_left=1), sent(was_ejected=True, others_left=0)) == 0  # a panic
+    assert attempts(sent(was_ejected=True, others_left=2, willing=0)) == 0  # their breakers refuse
     assert attempts(sent(before=1, again=True, others_left=2)) == 1
     assert attempts(sent(before=2, again=True, others_left=2)) == 0
     assert attempts(sent(before=1, again=True, others_left=2), guarded=True) == 0

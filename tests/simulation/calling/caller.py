@@ -149,6 +149,7 @@ class Caller:
 
     def _attempted(self, candidate: Candidate, at_ns: int, backend: int, before: int, *, again: bool) -> Attempted:
         others = self._candidates
+        left = [one for one in others if not one.ejected and not one.out]
         return Attempted(
             at_ns,
             backend,
@@ -156,8 +157,9 @@ class Caller:
             again=again,
             was_ejected=bool(candidate.ejected),
             ejected=sum(bool(one.ejected) for one in others),
-            others_left=sum(not one.ejected and not one.out for one in others),
+            others_left=len(left),
             out=sum(bool(one.out) for one in others),
+            willing=sum(not self._may_refuse(one) for one in left),
         )
 
     def _refused(self, candidate: Candidate) -> None:
@@ -171,8 +173,7 @@ class Caller:
 
     def _note_refusal(self) -> None:
         reachable = [one for one in self._candidates if not one.out] or self._candidates
-        left = [one for one in reachable if not one.ejected] or reachable
-        willing = sum(not self._may_refuse(one) for one in left)
+        willing = sum(not self._may_refuse(one) for one in reachable)
         refused = Refused(self._timeline.now_ns, self._balancer.refusal, len(self._candidates), willing)
         self.log.refused.append(refused)
 

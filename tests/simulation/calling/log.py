@@ -25,6 +25,8 @@ class Attempted(NamedTuple):
     """How many were neither ejected nor out of reach."""
     out: int
     """How many were out of reach."""
+    willing: int
+    """Those who were neither, and whose breaker surely let a call through."""
 
 
 class Ejected(NamedTuple):
@@ -42,7 +44,7 @@ class Refused(NamedTuple):
     why: str
     candidates: int
     willing: int
-    """Candidates, neither ejected nor out of reach, whose breaker surely lets a call through."""
+    """Candidates, not out of reach and be they ejected, whose breaker surely lets a call through."""
 
 
 @dataclass(slots=True)

@@ -40,7 +40,8 @@ def broke_no_empty_pick(refused: Sequence[Refused]) -> Iterator[str]:
 def broke_attempts(
     attempts: Sequence[Attempted], *, max_attempts: int, panic_percent: int, backends: int, guarded: bool
 ) -> Iterator[str]:
-    """No more than are allowed, elsewhere where there is an elsewhere, and not to whom is ejected unless in a panic.
+    """No more than are allowed, elsewhere where there is an elsewhere, and not to whom is ejected unless in a panic, or
+    when all others may have refused.
 
     `guarded`: endpoints have breakers, so that others may have been unwilling.
     """
@@ -48,8 +49,8 @@ def broke_attempts(
         at = f"attempt {one.before + 1} at {one.at_ns / S:.3f} s"
         if one.before >= max_attempts:
             yield f"{at}: more than {max_attempts}"
-        if one.was_ejected and one.others_left and 100 * one.others_left >= panic_percent * backends:
-            yield f"{at}: went to {one.backend}, which is ejected, with {one.others_left} left"
+        if one.was_ejected and one.willing and 100 * one.others_left >= panic_percent * backends:
+            yield f"{at}: went to {one.backend}, which is ejected, with {one.willing} of {one.others_left} willing"
         if one.again and not guarded and one.others_left > one.before:
             yield f"{at}: went to {one.backend} again, with {one.others_left} left"
 

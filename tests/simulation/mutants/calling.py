@@ -31,8 +31,8 @@ CALLING_MUTANTS = (
     _Mutant(
         "a retry goes where the call went before",
         f"{CLIENT}._balancer",
-        "evaluator.begin(metadata, key, avoid=_slots_of(tried), destination=destination)",
-        "evaluator.begin(metadata, key, avoid=None, destination=destination)",
+        "evaluator.begin(metadata, key, avoid=_slots_of(tried), ",
+        "evaluator.begin(metadata, key, avoid=None, ",
     ),
     # Outlier detection.
     _Mutant(

@@ -13,7 +13,7 @@ from trunkline.core.breaker import Breaker, Outcome, State
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.evaluator import NO_INSTANCE, Evaluator
 from trunkline.core.in_flight import InFlight
-from trunkline.core.model import Locality
+from trunkline.core.model import Locality, Status
 from trunkline.core.placement import Candidate
 from trunkline.core.policy import (
     Algorithm,
@@ -178,6 +178,107 @@ def test_what_a_breaker_or_a_limit_refuses_goes_to_another() -> None:
     back = made.begin()
     assert back is not None
     assert back.slot == everybody[0].slot, "undone, it is back"
+
+
+def _open() -> Breaker:
+    broken = Breaker()
+    broken.transition_to(State.FORCED_OPEN, 0)
+    return broken
+
+
+def _rules(made: Evaluator) -> dict[str, list[str]]:
+    return {id_of(one.candidate): [rule for rule, _ in one.exclusions] for one in made.explain(now_ns=0).verdicts}
+
+
+def test_who_is_ejected_is_tried_before_a_call_is_refused_by_all_other_breakers() -> None:
+    calls = InFlight(ManualClock())
+    everybody = [candidate(f"i{n}", slot=calls.acquire(), ejected="5xx" if n == 3 else "") for n in range(4)]
+    for one in everybody[:2]:
+        calls.set_endpoint_breaker(one.slot, _open())
+    made = Evaluator(Policy(), everybody, calls, Rng(1))
+    tickets = [made.begin() for _ in range(20)]
+    assert {ticket and ticket.slot for ticket in tickets} == {everybody[2].slot}, "one is left"
+    assert _rules(made)["i3"] == ["ejected"]
+    calls.set_endpoint_breaker(everybody[2].slot, _open())
+    tickets = [made.begin() for _ in range(20)]
+    assert {ticket and ticket.slot for ticket in tickets} == {everybody[3].slot}
+    broken = ["endpoint_circuit_breaker"]
+    assert _rules(made) == {"i0": broken, "i1": broken, "i2": broken, "i3": []}
+    assert made.entries == 4 + 4, "the candidates, and the chains' endpoints"
+    calls.set_endpoint_breaker(everybody[3].slot, _open())
+    assert made.begin() is None
+    assert made.refusal == "endpoint_circuit_breaker"
+    assert _rules(made) == {"i0": broken, "i1": broken, "i2": broken, "i3": broken}
+
+
+def test_limits_alone_send_nobody_to_who_is_ejected() -> None:
+    calls = InFlight(ManualClock())
+    calls.set_limits(max_requests_per_endpoint=1)
+    everybody = [candidate("a", slot=calls.acquire()), candidate("b", slot=calls.acquire(), ejected="5xx")]
+    made = Evaluator(Policy(), everybody, calls, Rng(1))
+    assert made.begin() is not None
+    assert made.begin() is None
+    assert made.refusal == "max_requests_per_endpoint"
+    assert _rules(made) == {"a": ["limit"], "b": ["ejected"]}
+
+
+def test_better_ones_that_are_ejected_are_tried_before_a_worse_one_refuses() -> None:
+    calls = InFlight(ManualClock())
+    everybody = [
+        candidate("good", slot=calls.acquire(), ejected="5xx"),
+        candidate("lost", slot=calls.acquire(), ejected="5xx", out="connection refused"),
+        candidate("poor", slot=calls.acquire(), status=Status.DEGRADED),
+        candidate("last", slot=calls.acquire(), status=Status.STALE, ejected="5xx"),
+    ]
+    calls.set_endpoint_breaker(everybody[2].slot, _open())
+    made = Evaluator(Policy(healthy_panic_threshold=0), everybody, calls, Rng(1))
+    assert {ticket.slot for _ in range(20) if (ticket := made.begin())} == {everybody[0].slot}
+
+
+# The attempts of one call.
+
+
+HALVES = Split(destinations=(Destination(version="^1", weight=1), Destination(version="^2", weight=1)))
+
+
+def versions(made: Evaluator, **options: Any) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for _ in range(200):
+        ticket = made.begin(**options)
+        found["" if ticket is None else made.candidate(ticket.slot).instance.instance.version] += 1
+    return found
+
+
+def test_a_call_stays_with_its_version_until_nobody_of_it_is_left() -> None:
+    everybody = [candidate("a"), candidate("b", version="2.0.0"), candidate("c", version="2.0.0")]
+    made = evaluator(Policy(split=HALVES), everybody)
+    assert min(versions(made)["1.0.0"], versions(made)["2.0.0"]) > 50
+    earlier = Destination(version="^2", weight=99)  # the share that it had
+    assert set(versions(made, earlier=earlier, avoid={everybody[1].slot})) == {"2.0.0"}
+    assert made.destination == Destination(version="^2", weight=1)
+    both = frozenset(one.slot for one in everybody[1:])
+    assert set(versions(made, earlier=earlier, avoid=both)) == {"1.0.0", "2.0.0"}, "the split decides anew"
+    assert set(versions(made, earlier=Destination(version="^3"))) == {"1.0.0", "2.0.0"}, "no calls go there any more"
+
+
+def test_a_call_leaves_its_version_when_the_breakers_of_that_refuse() -> None:
+    calls = InFlight(ManualClock())
+    everybody = [candidate("a", slot=calls.acquire()), candidate("b", slot=calls.acquire(), version="2.0.0")]
+    everybody.append(candidate("c", slot=calls.acquire(), version="2.0.0", ejected="5xx"))
+    calls.set_endpoint_breaker(everybody[1].slot, _open())
+    made = Evaluator(Policy(split=HALVES), everybody, calls, Rng(1))
+    slots = Counter(ticket.slot for _ in range(100) if (ticket := made.begin(earlier=HALVES.destinations[1])))
+    assert slots[everybody[0].slot] > 25
+    assert slots[everybody[2].slot] > 25, "where the split sends it again, and who is ejected is the last"
+    calls.set_breaker(_open())
+    assert made.begin(earlier=HALVES.destinations[1]) is None
+    assert made.refusal == "circuit_breaker"
+
+
+def test_a_version_that_is_down_is_left_at_once() -> None:
+    everybody = [candidate("a"), candidate("b", version="2.0.0", out="connection refused")]
+    made = evaluator(Policy(split=HALVES), everybody)
+    assert set(versions(made, earlier=HALVES.destinations[1])) == {"1.0.0"}
 
 
 def test_of_a_thousand_the_one_that_is_left_is_found() -> None:
