@@ -64,7 +64,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except InvalidArgument as error:
-            raise _BadInput(" ".join(str(error).split())) from error
+            lines = [f"{v.field}: {v.rule}, got {v.value}" for v in error.violations]
+            raise _BadInput("\n".join(" ".join(line.split()) for line in lines)) from error
         except TrunklineError as error:
             reason = error.code.lower().replace("_", " ")
             raise click.ClickException(" ".join(f"{reason}: {error}".split())) from error
@@ -76,7 +77,7 @@ def _command(found: object) -> click.Command:
 
 
 class _BadInput(click.ClickException):
-    """One line on standard error, and the exit code that click's own usage errors have."""
+    """A line for each mistake on standard error, and the exit code that click's own usage errors have."""
 
     exit_code = 2
 

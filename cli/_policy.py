@@ -10,17 +10,15 @@ from typing import Any, TypeVar
 
 import click
 
-from trunkline.api.policies import check_policy, sections_of
+from trunkline.api.policies import sections_of
 from trunkline.api.policy_text import policy_to_dict, read_policies, write_policies
-from trunkline.api.rules import checker
 from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.client import AppliedPolicy, KeptPolicy, LateClient, PolicyChange, PolicyState, Trunkline
-from trunkline.core.errors import InvalidArgument, TrunklineError, Violation
+from trunkline.core.errors import InvalidArgument, TrunklineError
 
+from ._apply import EVERY_SERVICE, Progress, ask_about_all, look_at_all, name_of
 from ._context import Settings, settings
 
-EVERY_SERVICE = "*"
-"""How the policy of a namespace is shown."""
 COLUMNS = ("service", "sections", "revision", "changed_at", "author", "reason")
 CHANGE_COLUMNS = ("revision", "changed_at", "author", "reason", "sections")
 RADIUS_COLUMNS = ("service", "capacity_before", "capacity_after", "capacity_removed_percent", "keys_moved_percent")
@@ -79,27 +77,37 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 def apply_policy(setting: Settings, /, file: Any, expect: int | None, wait_s: float | None, **given: Any) -> None:
     """Keep the policies of FILE (YAML or JSON, "-" for standard input), one after the other.
 
-    Nothing is kept when a field of any of them is wrong. When the control plane refuses one, those before it are kept,
-    and it is said which.
+    Nothing is kept when any of them has a mistake, or would be refused by the control plane. Should one be refused all
+    the same, as somebody else changed something meanwhile, it is said which were kept and which not.
     """
     policies = _read(setting, file)
     if expect is not None and len(policies) != 1:
         raise InvalidArgument.of("--expect", "only with one policy", f"{len(policies)} policies")
-
-    if len(policies) > 1:
-        _look_at_all(policies, _check_fields)
+    options = _options(given)
+    progress = Progress(policies, lambda line: click.echo(line, err=True))
+    several = len(policies) > 1
     done: list[_Done] = []
 
     async def work(trunkline: Trunkline) -> None:
+        if several:
+            foreseen = await ask_about_all(trunkline, policies, **options)
+            if given["dry_run"]:
+                done.extend(_Done(name_of(one), made, ()) for one, made in zip(policies, foreseen, strict=True))
+                return
+        progress.begun = True
         for one in policies:
-            made = await trunkline.apply_policy(one, expected_revision=expect, **_options(given))
+            made = await trunkline.apply_policy(one, expected_revision=expect, **options)
+            progress.kept, progress.waiting = progress.kept + 1, True
             done.append(await _waited(trunkline, one.namespace, one.service, made, wait_s))
+            progress.waiting = False
 
     try:
+        if several:
+            look_at_all(policies)
         setting.run(work)
-    except TrunklineError:
-        if len(policies) > 1 and not given["dry_run"]:
-            _say_how_far(policies, len(done))
+    except (TrunklineError, click.exceptions.Exit) as error:
+        if several and not given["dry_run"]:
+            progress.tell(error)
         raise
     _report(setting, done, dry_run=given["dry_run"])
 
@@ -193,8 +201,7 @@ def diff_policy(setting: Settings, file: Any) -> None:
         found: list[tuple[str, str, str]] = []
         for one in policies:
             own = (await trunkline.get_policy(one.service, namespace=one.namespace)).own
-            name = f"{one.namespace}/{one.service or EVERY_SERVICE}"
-            found.append((name, "" if own is None else write_policies(own.policy), write_policies(one)))
+            found.append((name_of(one), "" if own is None else write_policies(own.policy), write_policies(one)))
         return found
 
     differs = False
@@ -211,30 +218,8 @@ def diff_policy(setting: Settings, file: Any) -> None:
 def validate_policy(setting: Settings, file: Any) -> None:
     """Look for mistakes in FILE, without a control plane. What other policies say is looked at if FILE has it, too."""
     policies = _read(setting, file)
-    defaults = {one.namespace: one for one in policies if not one.service}
-
-    def look_at(one: TrafficPolicy) -> None:
-        _check_fields(one)
-        check_policy(one, defaults.get(one.namespace) if one.service else None)
-
-    _look_at_all(policies, look_at)
+    look_at_all(policies, alone=True)
     setting.show_one({"policies": len(policies), "valid": True})
-
-
-_check_fields = checker(TrafficPolicy.DESCRIPTOR)
-
-
-def _look_at_all(policies: list[TrafficPolicy], look_at: Callable[[TrafficPolicy], None]) -> None:
-    """InvalidArgument with the mistakes of all of them."""
-    found: list[Violation] = []
-    for one in policies:
-        try:
-            look_at(one)
-        except InvalidArgument as refused:
-            name = f"{one.namespace}/{one.service or EVERY_SERVICE}"
-            found += [Violation(f"{name}: {v.field}", v.rule, v.value) for v in refused.violations]
-    if found:
-        raise InvalidArgument(*found)
 
 
 # What a change came to.
@@ -243,9 +228,10 @@ def _look_at_all(policies: list[TrafficPolicy], look_at: Callable[[TrafficPolicy
 class _Done:
     """One change, and who has not applied it."""
 
-    def __init__(self, name: str, made: AppliedPolicy, late: tuple[LateClient, ...]) -> None:
+    def __init__(self, name: str, made: AppliedPolicy | None, late: tuple[LateClient, ...]) -> None:
         self.name = name
         self.made = made
+        """None: what a dry run cannot know, as it rests on others that would be changed before."""
         self.late = late
 
 
@@ -261,6 +247,9 @@ async def _waited(
 def _report(setting: Settings, done: list[_Done], *, dry_run: bool) -> None:
     """Say what was done; exit code 1 when somebody has not applied it."""
     for one in done:
+        if one.made is None:
+            setting.show_one({"policy": one.name, "would_change": "not known before those before it are applied"})
+            continue
         row: dict[str, Any] = {"policy": one.name, "changed": one.made.changed, "revision": one.made.revision}
         if dry_run:
             row = {"policy": one.name, "would_change": one.made.changed}
@@ -275,13 +264,6 @@ def _report(setting: Settings, done: list[_Done], *, dry_run: bool) -> None:
                 f"late: {late.client}, at revision {late.applied_revision}, {late.late_by_s:.1f} s behind", err=True
             )
     sys.exit(any(one.late for one in done))
-
-
-def _say_how_far(policies: list[TrafficPolicy], kept: int) -> None:
-    names = [_shown(one.service) for one in policies]
-    click.echo(f"kept: {', '.join(names[:kept]) or 'none'}; refused: {names[kept]}", err=True)
-    if names[kept + 1 :]:
-        click.echo(f"not tried: {', '.join(names[kept + 1 :])}", err=True)
 
 
 # Reading and showing.

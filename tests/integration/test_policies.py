@@ -190,21 +190,77 @@ def test_the_command_line_goes_back(server: Server) -> None:
     both = "service: mail\ntimeout: 1s\n---\ntimeout: 5s\n"
     assert run(server, "apply", "-", given=both).count("changed") == 2
     assert "--expect" in run(server, "apply", "-", "--expect", "0", given=both, code=2)
-    typo = "service: early\ntimeout: 1s\n---\nservice: wrong\nretry: {max_attempts: 99}\n"
-    assert "cli/wrong: retry.max_attempts" in run(server, "apply", "-", given=typo, code=2)
-    clash = "service: kept\ntimeout: 1s\n---\nservice: odd\nfallback: {service: odd}\n---\nservice: last\ntimeout: 1s\n"
-    told = run(server, "apply", "-", given=clash, code=2)
-    assert "kept: kept; refused: odd\nnot tried: last\n" in told
-    rows = trunkline("--json", "-n", "cli", "policy", "list", address=server.address).stdout
-    services = {json.loads(row)["service"] for row in rows.splitlines()}
-    assert services >= {"*", "mail", "kept"}
-    assert not services & {"early", "wrong", "odd", "last"}
     run(server, "delete", "mail", "--reason", "not used")
     history = run(server, "history", "mail")
     assert "(deleted)" in history
     assert "not used" in history
     assert "changed   True" in run(server, "rollback", "mail")
     assert run(server, "get", "mail") == "namespace: cli\nservice: mail\ntimeout: 1s\n"
+
+
+def kept(server: Server, namespace: str) -> set[str]:
+    rows = trunkline("--json", "-n", namespace, "policy", "list", address=server.address).stdout
+    return {json.loads(row)["service"] for row in rows.splitlines()}
+
+
+def documents(*policies: str, namespace: str) -> str:
+    return "\n---\n".join(f"namespace: {namespace}\n{one}" for one in policies)
+
+
+def test_of_several_policies_none_is_kept_when_one_is_wrong(server: Server) -> None:
+    typo = documents(
+        "service: early\ntimeout: 1s",
+        "service: wrong\nretry: {max_attempts: 99}",
+        "service: loop\nfallback: {service: loop}",
+        namespace="several",
+    )
+    told = run(server, "apply", "-", given=typo, code=2)
+    assert "kept: none\n" in told
+    assert "several/wrong: retry.max_attempts: must be at most" in told
+    assert "loop" not in told, "what may rest on other policies is asked for when all fields are right"
+    text = documents("service: early\ntimeout: soon", "service: late\ntimout: 1s", namespace="several")
+    told = run(server, "apply", "-", given=text, code=2)
+    assert "timeout: must be a duration such as 250ms, 1.5s, 5m or 1h30m (line 3)" in told
+    assert "timout: is no field here" in told, "both are told"
+    run(server, "apply", "-", given="namespace: several\nservice: there\nfallback: {service: back}")
+    clash = documents(
+        "service: back\nfallback: {service: there}",
+        "service: blue\nsplit: {destinations: [{subset: blue, weight: 1}]}",
+        "service: early\ntimeout: 1s",
+        namespace="several",
+    )
+    told = run(server, "apply", "-", given=clash, code=2)
+    assert "several/back: fallback.service: must not lead back" in told, "only the control plane can know"
+    assert "several/blue: split.destinations[0].subset: must be one of the subsets" in told
+    assert "kept: none\n" in told
+    assert kept(server, "several") == {"there"}
+
+
+def test_of_several_policies_one_may_rest_on_those_before_it(server: Server) -> None:
+    default = "subsets: [{name: blue}]"
+    cart = "service: cart\nsplit: {destinations: [{subset: blue, weight: 1}]}"
+    text = documents(default, cart, namespace="rest")
+    told = run(server, "apply", "-", "--dry-run", given=text)
+    assert "rest/*" in told
+    assert "not known before those before it are applied" in told
+    assert kept(server, "rest") == set()
+    assert run(server, "apply", "-", given=text).count("changed   True") == 2
+    run(server, "apply", "-", given="namespace: rest\nservice: a\nfallback: {service: b}")
+    turned = documents("service: a\ntimeout: 1s", "service: b\nfallback: {service: a}", namespace="rest")
+    assert run(server, "apply", "-", given=turned).count("changed   True") == 2, "the way is turned round"
+
+
+def test_of_several_policies_those_before_a_refused_one_are_kept_and_it_is_said_which(server: Server) -> None:
+    run(server, "apply", "-", given="namespace: part\nservice: x\nfallback: {service: y}")
+    text = documents(
+        "service: first\ntimeout: 1s",
+        "service: y\nfallback: {service: x}",  # might have rested on the first
+        "service: last\ntimeout: 1s",
+        namespace="part",
+    )
+    told = run(server, "apply", "-", given=text, code=2)
+    assert told.startswith("kept: part/first\nrefused: part/y\nnot tried: part/last\n")
+    assert kept(server, "part") == {"first", "x"}
 
 
 def _apply_and_wait(server: Server) -> subprocess.CompletedProcess[str]:

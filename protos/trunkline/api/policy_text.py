@@ -3,7 +3,7 @@
 Names are the contract's (camel case is taken, too), the values of enumerations short and in lower case (`ring_hash`),
 durations such as `250ms`, `1.5s` or `1h30m`. Every field's own type decides what its text means: `version: 1.10` is a range,
 whatever YAML makes of it, and `no` is a word. Unknown fields, fields that stand twice and texts that mean nothing are
-InvalidArgument, with the field's path and line.
+InvalidArgument, each with its path and line, and so many of them as one refusal names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from google.protobuf.message import Message
 
 from trunkline.core.errors import InvalidArgument, Violation
 
+from .rules import VIOLATIONS_MAX, checker
 from .v1.policy_pb2 import TrafficPolicy
 
 TEXT_BYTES_MAX = 1024 * 1024
@@ -41,21 +43,22 @@ _INTEGER = re.compile(r"[+-]?[0-9](?:_?[0-9])*")
 def read_policies(text: str, *, namespace: str = "") -> list[TrafficPolicy]:
     """The policies of a text, of which each is a YAML document, or one JSON object. Those that name no namespace get this one.
 
-    Only what is written is looked at; trunkline.api.rules and `check_policy` say whether it makes sense.
+    InvalidArgument says all that means nothing, and then of what does mean something what breaks trunkline.api.rules. When
+    everything means something, these and `check_policy` are to be asked whether it makes sense.
     """
     if len(text.encode()) > TEXT_BYTES_MAX:
         raise InvalidArgument(Violation("text", f"must have at most {TEXT_BYTES_MAX} bytes", f"{len(text)} characters"))
     reader = _Reader()
     policies: list[TrafficPolicy] = []
-    for node in _documents(text):
-        if node is None or _is_empty(node):
-            continue
-        if len(policies) >= POLICIES_MAX:
-            raise InvalidArgument(Violation("text", f"must have at most {POLICIES_MAX} policies", "more"))
-        policy = TrafficPolicy()
-        reader.fill(policy, node, "")
-        policy.namespace = policy.namespace or namespace
-        policies.append(policy)
+    with suppress(_Enough), reader.noting():
+        for node in _documents(text):
+            if node is None or _is_empty(node):
+                continue
+            if len(policies) >= POLICIES_MAX:
+                raise InvalidArgument(Violation("text", f"must have at most {POLICIES_MAX} policies", "more"))
+            policies.append(reader.policy(node, namespace))
+    if reader.unreadable:
+        raise InvalidArgument(*reader.unreadable, *reader.wrong[: VIOLATIONS_MAX - len(reader.unreadable)])
     return policies
 
 
@@ -150,30 +153,73 @@ def names_of(enum: EnumDescriptor) -> dict[str, int]:
     return {value.name[prefix:].lower(): value.number for value in enum.values if value.number}
 
 
+class _Enough(Exception):
+    """More need not, or may not, be read."""
+
+
 class _Reader:
-    """Makes messages of nodes, and counts those."""
+    """Makes messages of nodes, counts those, and goes on behind what it cannot read."""
 
     def __init__(self) -> None:
+        self.unreadable: list[Violation] = []
+        self.wrong: list[Violation] = []
+        """What the rules say of what was read of policies that were not read as a whole."""
         self._nodes = 0
+        self._written: set[str] = set()
 
-    def fill(self, message: Message, node: yaml.Node, path: str) -> None:
+    def policy(self, node: yaml.Node, namespace: str) -> TrafficPolicy:
+        """Of one document."""
+        policy, before = TrafficPolicy(), len(self.unreadable)
+        self._written = set()
+        with self.noting():
+            self._fill(policy, node, "")
+        policy.namespace = policy.namespace or namespace
+        if before < len(self.unreadable):
+            self._check(policy, self.unreadable[before:])
+        return policy
+
+    def _check(self, policy: TrafficPolicy, unreadable: Iterable[Violation]) -> None:
+        """By the rules, in what was written and read."""
+        lost = [one.field for one in unreadable]
+        try:
+            checker(TrafficPolicy.DESCRIPTOR)(policy)
+        except InvalidArgument as refused:
+            self.wrong += [
+                one
+                for one in refused.violations
+                if one.field in self._written and not any(_within(path, one.field) for path in lost)
+            ]
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """What cannot be read inside is remembered, and not read to its end."""
+        try:
+            yield
+        except InvalidArgument as refused:
+            self.unreadable += refused.violations
+            if len(self.unreadable) >= VIOLATIONS_MAX:
+                raise _Enough from None
+
+    def _fill(self, message: Message, node: yaml.Node, path: str) -> None:
         """Put what a mapping says into a message."""
-        names, said = _fields_of(message.DESCRIPTOR), set()
+        names, said = _fields_of(message.DESCRIPTOR), set[str]()
         for key, value in self._pairs(node, path):
-            field = names.get(key.value)
             inner = f"{path}.{key.value}" if path else key.value
-            if field is None:
-                known = ", ".join(one.name for one in message.DESCRIPTOR.fields)
-                _refuse(inner, f"is no field here; there are {known}", key)
-            if field.name in said:
-                _refuse(inner, f"must not stand beside {field.name}, which is the same", key)
-            said.add(field.name)
-            if _is_null(value):
-                _refuse(inner, "must have a value, or be left out", value)
-            oneof = field.containing_oneof
-            if oneof is not None and len(oneof.fields) > 1 and message.WhichOneof(oneof.name) is not None:
-                _refuse(inner, f"must not stand beside {message.WhichOneof(oneof.name)}", key)
-            self._set(message, field, value, inner)
+            with self.noting():
+                field = names.get(key.value)
+                if field is None:
+                    known = ", ".join(one.name for one in message.DESCRIPTOR.fields)
+                    _refuse(inner, f"is no field here; there are {known}", key)
+                if field.name in said:
+                    _refuse(inner, f"must not stand beside {field.name}, which is the same", key)
+                said.add(field.name)
+                if _is_null(value):
+                    _refuse(inner, "must have a value, or be left out", value)
+                oneof = field.containing_oneof
+                if oneof is not None and len(oneof.fields) > 1 and message.WhichOneof(oneof.name) is not None:
+                    _refuse(inner, f"must not stand beside {message.WhichOneof(oneof.name)}", key)
+                self._written.add(f"{path}.{field.name}" if path else field.name)
+                self._set(message, field, value, inner)
 
     def _pairs(self, node: yaml.Node, path: str) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
         if not isinstance(node, yaml.MappingNode):
@@ -181,34 +227,29 @@ class _Reader:
         seen: set[str] = set()
         for key, value in node.value:
             self._count(value)
-            if not isinstance(key, yaml.ScalarNode):
-                _refuse(path, "must have names for keys", key)
-            if key.value in seen:
-                _refuse(f"{path}.{key.value}" if path else key.value, "must not stand twice", key)
-            seen.add(key.value)
-            yield key, value
+            with self.noting():
+                if not isinstance(key, yaml.ScalarNode):
+                    _refuse(path, "must have names for keys", key)
+                if key.value in seen:
+                    _refuse(f"{path}.{key.value}" if path else key.value, "must not stand twice", key)
+                seen.add(key.value)
+                yield key, value
 
     def _count(self, node: yaml.Node) -> None:
         self._nodes += 1
         if self._nodes > NODES_MAX:
-            _refuse("text", f"must have at most {NODES_MAX} values", node)
+            with self.noting():
+                _refuse("text", f"must have at most {NODES_MAX} values", node)
+            raise _Enough
 
     def _set(self, message: Message, field: FieldDescriptor, node: yaml.Node, path: str) -> None:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             entries = getattr(message, field.name)
             for key, value in self._pairs(node, path):
-                entries[key.value] = _text(value, f"{path}.{key.value}")
+                with self.noting():
+                    entries[key.value] = _text(value, f"{path}.{key.value}")
         elif field.is_repeated:
-            if not isinstance(node, yaml.SequenceNode):
-                _refuse(path, "must be a list", node)
-            items = getattr(message, field.name)
-            for index, item in enumerate(node.value):
-                self._count(item)
-                where = f"{path}[{index}]"
-                if field.message_type is not None:
-                    self.fill(items.add(), item, where)
-                else:
-                    items.append(_scalar(field, item, where))
+            self._add_all(message, field, node, path)
         elif field.message_type is None:
             setattr(message, field.name, _scalar(field, node, path))
         elif field.message_type.full_name == "google.protobuf.Duration":
@@ -219,7 +260,26 @@ class _Reader:
         else:
             inner = getattr(message, field.name)
             inner.SetInParent()
-            self.fill(inner, node, path)
+            self._fill(inner, node, path)
+
+    def _add_all(self, message: Message, field: FieldDescriptor, node: yaml.Node, path: str) -> None:
+        if not isinstance(node, yaml.SequenceNode):
+            _refuse(path, "must be a list", node)
+        items = getattr(message, field.name)
+        for index, item in enumerate(node.value):
+            self._count(item)
+            where = f"{path}[{index}]"
+            with self.noting():
+                if field.message_type is not None:
+                    self._fill(items.add(), item, where)
+                else:
+                    items.append(_scalar(field, item, where))
+
+
+def _within(path: str, other: str) -> bool:
+    """Whether one lies in the other, or is the same."""
+    shorter, longer = sorted((path, other), key=len)
+    return longer.startswith(shorter) and longer[len(shorter) : len(shorter) + 1] in ("", ".", "[")
 
 
 def _fields_of(descriptor: Any) -> Mapping[str, FieldDescriptor]:

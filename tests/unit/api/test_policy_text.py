@@ -8,6 +8,7 @@ import pytest
 
 from trunkline.api import policy_text
 from trunkline.api.policy_text import duration_to, policy_to_dict, read_policies, write_policies
+from trunkline.api.rules import VIOLATIONS_MAX
 from trunkline.api.v1 import policy_pb2
 from trunkline.core.errors import InvalidArgument
 
@@ -83,7 +84,7 @@ def test_anchors_stand_for_what_they_name() -> None:
         ("load_balancing: {algorithm: 99}", "load_balancing.algorithm", "must be one of"),
         ("circuit_breaker: {mode: MODE_UNSPECIFIED}", "circuit_breaker.mode", "must be one of fast, gradual"),
         ("split: {destinations: {version: a}}", "split.destinations", "must be a list"),
-        ("split: {destinations: [{version: a, subset: b}]}", "split.destinations[0].subset", "must not stand beside version"),
+        ("split: {destinations: [{version: ^1, subset: b}]}", "split.destinations[0].subset", "must not stand beside version"),
         ("fallback: {answers: {answers: [{response: '@'}]}}", "fallback.answers.answers[0].response", "must be base64"),
         ("subsets: [{labels: {a: [1]}}]", "subsets[0].labels.a", "must be one value"),
         ("? [a]\n: 1", "text", "must have names for keys"),
@@ -104,6 +105,67 @@ def test_what_means_nothing_is_refused_with_path_and_line(text: str, path: str, 
         read_policies(text)
     [violation] = refused.value.violations
     assert (violation.field, rule in violation.rule) == (path, True), violation
+
+
+def fields(text: str) -> list[tuple[str, str]]:
+    """Of what is wrong with a text: where, and how the rule begins."""
+    with pytest.raises(InvalidArgument) as refused:
+        read_policies(text, namespace="shop")
+    return [(one.field, " ".join(one.rule.split()[:4])) for one in refused.value.violations]
+
+
+def test_a_text_with_several_mistakes_is_told_of_all_of_them() -> None:
+    text = """
+service: cart
+retires: 3
+retry:
+  max_attempts: many
+  base_interval: 25
+  per_try_timeout: 1s
+  retryable_status_codes: [unavailable, broken, aborted, worse]
+subsets:
+- {name: Blue!, labels: {a: [1], b: [2]}}
+- 5
+limits: {max_requests: 4, max_requests: 5, max_request: 6}
+---
+service: mail
+timeout: soon
+---
+service: [
+"""
+    assert fields(text) == [
+        ("retires", "is no field here;"),
+        ("retry.max_attempts", "must be a whole"),
+        ("retry.base_interval", "must be a duration"),
+        ("retry.retryable_status_codes[1]", "must be one of"),
+        ("retry.retryable_status_codes[3]", "must be one of"),
+        ("subsets[0].labels.a", "must be one value"),
+        ("subsets[0].labels.b", "must be one value"),
+        ("subsets[1]", "must be a mapping"),
+        ("limits.max_requests", "must not stand twice"),
+        ("limits.max_request", "is no field here;"),
+        ("timeout", "must be a duration"),
+        ("text", "must be YAML or"),
+        ("subsets[0].name", "must be a DNS"),
+    ]
+
+
+def test_of_what_was_read_only_what_is_written_is_checked() -> None:
+    typo = "retry: {max_attempts: 99, budget: {ttl: 100h, min_retries: 3}}\ntimeout: 0s"
+    assert fields(typo) == [
+        ("retry.budget.min_retries", "is no field here;"),
+        ("retry.max_attempts", "must be at most"),
+        ("retry.budget.ttl", "must be at most"),
+        ("timeout", "must be at least"),
+    ]
+    assert fields("rate_limits: [{max_tokens: x}]") == [("rate_limits[0].max_tokens", "must be a whole")]
+
+
+def test_no_more_mistakes_are_named_than_one_refusal_names() -> None:
+    found = fields("\n".join(f"field_{n}: 1" for n in range(50)) + "\nretry: {max_attempts: 99}")
+    assert [field for field, _ in found] == [f"field_{n}" for n in range(VIOLATIONS_MAX)]
+    documents = "\n---\n".join(f"timeout: {n}" for n in range(40)) + "\n---\nservice: ["
+    assert len(fields(documents)) == VIOLATIONS_MAX
 
 
 def test_aliases_of_aliases_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
