@@ -13,8 +13,8 @@ from trunkline.core.model import Endpoint, Locality, RegisteredInstance
 from trunkline.core.placement import Candidate
 from trunkline.core.policy import PLAIN, Policy
 from trunkline.core.selector import Selector
+from trunkline.core.work import Work, at_once
 
-from ..traffic.slices import Work, at_once
 from .registry_view import RegistryView
 
 

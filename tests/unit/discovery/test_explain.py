@@ -28,10 +28,10 @@ from trunkline.core.policy import (
     Subset,
 )
 from trunkline.core.selector import Selector
+from trunkline.core.work import Work, at_once
+from trunkline.server.discovery.explain import SLICE, Explain
 from trunkline.server.discovery.picker import PickerConfig, Pickers
 from trunkline.server.registry.fold import RegistryFold
-from trunkline.server.traffic.explain import SLICE, Explain
-from trunkline.server.traffic.slices import Work, at_once
 
 CALLED = Selector()
 

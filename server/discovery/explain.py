@@ -10,10 +10,10 @@ from trunkline.core.clock import Clock, Rng
 from trunkline.core.evaluator import Explanation
 from trunkline.core.placement import Verdict, name_of
 from trunkline.core.policy import LoadBalancingPolicy, Policy
+from trunkline.core.work import Work
 
-from ..discovery.evaluation import Policies, endpoint_that_speaks, evaluator_in_slices
-from ..discovery.registry_view import RegistryView, last_change
-from .slices import Work
+from .evaluation import Policies, endpoint_that_speaks, evaluator_in_slices
+from .registry_view import RegistryView, last_change
 
 CANDIDATES_MAX = 10_000
 """Of one answer."""
