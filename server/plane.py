@@ -301,6 +301,7 @@ class ControlPlane:
             tasks.create_task(self.releases.run(), name="releases")
             tasks.create_task(self.registry.run(), name="registry")
             tasks.create_task(self.discovery.watches.run(), name="watches")
+            tasks.create_task(self.discovery.pickers.work.run(), name="pickers")
             tasks.create_task(self.prober.run(), name="prober")
             self.readiness.open()
             self._reached.set()

@@ -39,7 +39,7 @@ class DiscoveryService(DiscoveryServiceServicer):
         return self._discovery.resolve(request)
 
     async def Pick(self, request: discovery_pb2.PickRequest, context: Context) -> discovery_pb2.PickResponse:
-        picked = self._discovery.pickers.pick(
+        picked = await self._discovery.pickers.pick(
             request.namespace,
             request.service,
             convert.selector_from(request.selector),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reference import call_chain as reference
 from trunkline.core.breaker import Breaker, Outcome, State
-from trunkline.core.call_chain import CallChain
+from trunkline.core.call_chain import CallChain, LevelPicker
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.in_flight import InFlight, Ticket
 from trunkline.core.policy import HASHING, Algorithm, LoadBalancingPolicy
@@ -62,7 +62,9 @@ class Pair:
             slots = [self.calls.acquire() for _ in some]
             self.levels.append((share, slots, some, [f"10.0.0.{slot}:80" for slot in slots]))
         self.slots = [slot for level in self.levels for slot in level[1]]
-        self.chain = CallChain(self.calls, Rng(seed), policy, self.levels)
+        rng = Rng(seed)
+        levels = [LevelPicker(self.calls, rng, policy, *level) for level in self.levels]
+        self.chain = CallChain(self.calls, rng, levels)
         self.twin = reference.CallChain(self.twins_calls, Rng(seed), policy, self.levels)
         self.under_way: list[tuple[Ticket, reference.Ticket]] = []
 
@@ -219,7 +221,7 @@ def test_least_request_goes_by_the_calls_of_its_own_endpoints(equal: bool, seed:
         calls.started(busy)
     weights = [100, 100] if equal else [100, 101]
     policy = LoadBalancingPolicy(algorithm=Algorithm.LEAST_REQUEST, choice_count=10)
-    chain = CallChain(calls, rng, policy, [(100, [busy, idle], weights, ["a:1", "b:1"])])
+    chain = CallChain(calls, rng, [LevelPicker(calls, rng, policy, 100, [busy, idle], weights)])
     picked = [chain.pick() for _ in range(30)]
     assert picked.count(idle) >= 28
 
@@ -310,5 +312,13 @@ def test_levels_that_are_none_are_refused(levels: list[tuple[int, list[int], lis
     calls = InFlight(ManualClock())
     calls.acquire()
     calls.acquire()
+    rng = Rng(1)
     with pytest.raises((ValueError, IndexError)):
-        CallChain(calls, Rng(1), LoadBalancingPolicy(), levels)
+        CallChain(calls, rng, [LevelPicker(calls, rng, LoadBalancingPolicy(), *level) for level in levels])
+
+
+def test_a_level_over_other_calls_is_refused() -> None:
+    calls, others, rng = InFlight(ManualClock()), InFlight(ManualClock()), Rng(1)
+    level = LevelPicker(others, rng, LoadBalancingPolicy(), 100, [others.acquire()], [1])
+    with pytest.raises(ValueError, match="other calls"):
+        CallChain(calls, rng, [level])
