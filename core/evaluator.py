@@ -101,8 +101,9 @@ class Evaluator:
         if split is not None:
             yield from self.placement.grouping()
             self._splitter = Splitter(split, self.placement.liveness)
-        slots = yield from by_pieces(self.placement.candidates, lambda some: [(one.slot, one) for one in some])
-        self._by_slot = dict(slots)
+        candidates = self.placement.candidates
+        slots = yield from by_pieces(candidates, lambda some: [one.slot for one in some])
+        self._by_slot = dict(zip(slots, candidates, strict=True))
 
     @property
     def next_ns(self) -> int | None:
@@ -247,7 +248,7 @@ class Evaluator:
 
 def _hosts_of(candidates: Iterable[Candidate]) -> list[str]:
     # Envoy hashes a host by its address; so an instance keeps its place when it registers again.
-    return [one.endpoint.address if one.endpoint is not None else "" for one in candidates]
+    return [one.address for one in candidates]
 
 
 def _members(pools: Iterable[Pool | None]) -> Iterator[Candidate]:

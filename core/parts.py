@@ -6,6 +6,7 @@ split that names many destinations compares each of them with the versions, not 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 
@@ -34,15 +35,11 @@ class Parts:
         """See `groups`."""
         if self._groups is None:
             keys = sorted({key for subset in self._subsets.values() for key in subset.labels})
-            groups: dict[object, list[int]] = {}
+            groups: defaultdict[object, list[int]] = defaultdict(list)
             places = count()
             for some in pieces(self._instances):
-                for registered, place in zip(some, places, strict=False):
-                    instance = registered.instance
-                    alike: object = instance.version
-                    if keys:
-                        alike = (instance.version, *map(instance.labels.get, keys))
-                    groups.setdefault(alike, []).append(place)
+                for alike, place in zip(_alike(some, keys), places, strict=False):
+                    groups[alike].append(place)
                 if is_full(some):
                     yield
             self._groups = list(groups.values())
@@ -73,3 +70,13 @@ class Parts:
         if len(groups) == 1:
             return list(groups[0])
         return sorted(chain.from_iterable(groups))
+
+
+def _alike(instances: Sequence[RegisteredInstance], keys: Sequence[str]) -> Iterable[object]:
+    """Of each instance, what is the same for those that no destination tells apart."""
+    if not keys:
+        return [one.instance.version for one in instances]
+    if len(keys) == 1:  # as subsets mostly are
+        [key] = keys
+        return [(one.instance.version, one.instance.labels.get(key)) for one in instances]
+    return [(one.instance.version, *map(one.instance.labels.get, keys)) for one in instances]

@@ -32,7 +32,7 @@ SLOWLY_STARTED = frozenset({Algorithm.ROUND_ROBIN, Algorithm.WEIGHTED_RANDOM, Al
 class Candidate:
     """An instance with the endpoint that would be called, and what its caller knows of it."""
 
-    __slots__ = ("ejected", "endpoint", "instance", "new_since_ns", "out", "slot")
+    __slots__ = ("_address", "ejected", "endpoint", "instance", "new_since_ns", "out", "slot")
 
     def __init__(
         self,
@@ -55,6 +55,14 @@ class Candidate:
         """Why outlier detection ejected it; empty when it did not."""
         self.new_since_ns = new_since_ns
         """Since when it counts as new, on the clock of `now_ns`; None when it does not."""
+        self._address = ""
+
+    @property
+    def address(self) -> str:
+        """Of its endpoint, empty when there is none. An endpoint that takes another's place has the same."""
+        if not self._address and self.endpoint is not None:
+            self._address = self.endpoint.address
+        return self._address
 
 
 class Level(NamedTuple):
@@ -147,8 +155,8 @@ class Placement:
         self._found = {None: self._able}
         slow = self._slow_start
         if slow is not None:
-            due = yield from by_pieces(self._able, lambda some: _next_steps(slow, some, self.now_ns))
-            self.next_ns = min(due, default=None)
+            news = yield from by_pieces(self._able, lambda some: _news(slow, some, self.now_ns))
+            self.next_ns = next_step_ns(slow, min(news), self.now_ns) if news else None
 
     def _able_of(self, some: Sequence[Candidate]) -> list[Candidate]:
         statuses, matches = self.statuses, self.matches
@@ -291,9 +299,14 @@ class Placement:
         if not scopes:
             return [candidates]
         found: list[list[Candidate]] = [[] for _ in range(len(scopes) + 1)]
+        of_locality: dict[int, list[Candidate]] = {}  # by identity: thousands share the values of few places
         for some in pieces(candidates):
             for one in some:
-                found[level_of(scopes, self.where, one.instance.instance.locality)].append(one)
+                locality = one.instance.instance.locality
+                level = of_locality.get(id(locality))
+                if level is None:
+                    level = of_locality[id(locality)] = found[level_of(scopes, self.where, locality)]
+                level.append(one)
             if is_full(some):
                 yield
         return found
@@ -337,15 +350,20 @@ def _without_statuses(selector: Selector) -> Selector:
 
 
 def _by_status(candidates: Sequence[Candidate]) -> Work[dict[Status, list[Candidate]]]:
-    found: dict[Status, list[Candidate]] = {}
-    for some in pieces(candidates):
-        for one in some:
-            found.setdefault(one.instance.status, []).append(one)
+    statuses = yield from by_pieces(candidates, lambda some: [one.instance.status for one in some])
+    distinct = sorted(set(statuses))
+    if len(distinct) == 1:
+        return {distinct[0]: list(candidates)}
+    found: dict[Status, list[Candidate]] = {status: [] for status in distinct}
+    for some in pieces(tuple(zip(statuses, candidates, strict=True))):
+        for status, one in some:
+            found[status].append(one)
         if is_full(some):
             yield
-    return dict(sorted(found.items()))
+    return found
 
 
-def _next_steps(slow: SlowStart, some: Iterable[Candidate], now_ns: int) -> list[int]:
-    news = [one.new_since_ns for one in some if one.new_since_ns is not None]
-    return [due for since in news if (due := next_step_ns(slow, since, now_ns)) is not None]
+def _news(slow: SlowStart, some: Iterable[Candidate], now_ns: int) -> list[int]:
+    """Since when those are new that still are. The oldest is the first whose weight is to be worked out again."""
+    begun_ns = now_ns - slow.window_ns
+    return [since for one in some if (since := one.new_since_ns) is not None and since > begun_ns]

@@ -273,3 +273,11 @@ def test_who_has_no_weight_is_named_unless_nobody_has_any() -> None:
     placement = Placement(PLAIN, [candidate("a", weight=0), candidate("b")])
     assert verdicts_of(placement)[0].exclusions == (Exclusion("weight", "a weight of 0"),)
     assert [one.share_percent for one in verdicts_of(Placement(PLAIN, [candidate("a", weight=0)]))] == [100]
+
+
+def test_the_next_step_is_that_of_whoever_is_grown_first() -> None:
+    policy = Policy(slow_start=SlowStart(window_ns=100 * S))
+    grown, nearly, new = (candidate(f"i{since}", new_since_ns=since * S) for since in (0, 50, 149))
+    assert Placement(policy, [new, nearly, grown], now_ns=149 * S).next_ns == 150 * S
+    assert Placement(policy, [new, grown], now_ns=149 * S).next_ns == 151 * S, "a fiftieth of the window later"
+    assert Placement(policy, [grown], now_ns=149 * S).next_ns is None
