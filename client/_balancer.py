@@ -32,21 +32,26 @@ def plain_policy(load_balancing: LoadBalancing, hash_header: str = "") -> Policy
     return Policy(load_balancing=LoadBalancingPolicy(algorithm=algorithm, hash_on=hash_on))
 
 
+Key: TypeAlias = tuple[str, str, str]
+
+
+def key_of(instance: RegisteredInstance, endpoint: Endpoint) -> Key:
+    """The instance and its address."""
+    return instance.instance.service, instance.instance.id, endpoint.address
+
+
 class Candidate(Placeable):
     """One endpoint that may be picked."""
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_calls", "key")
 
     endpoint: Endpoint  # those without one are not made
 
     def __init__(self, instance: RegisteredInstance, endpoint: Endpoint, calls: InFlight) -> None:
         super().__init__(instance, endpoint)
         self._calls = calls
-
-    @property
-    def key(self) -> tuple[str, str, str]:
+        self.key = key_of(instance, endpoint)
         """What makes it the same candidate after an update: the instance and its address."""
-        return self.instance.instance.service, self.instance.instance.id, self.endpoint.address
 
     @property
     def active(self) -> int:
@@ -88,7 +93,7 @@ class Balancer:
         self._caller = caller.encode()
         self._make_breaker = make_breaker
         self._calls = InFlight(self._clock)
-        self._candidates: dict[tuple[str, str, str], Candidate] = {}
+        self._candidates: dict[Key, Candidate] = {}
         self._by_slot: dict[int, Candidate] = {}
         self._updated = False
         self._evaluator: Evaluator | None = None
@@ -129,14 +134,23 @@ class Balancer:
         return list(self._candidates.values())
 
     def update(self, instances: Iterable[RegisteredInstance]) -> list[Candidate]:
-        """Take a new state in; returns the candidates that are gone."""
+        """Take a new state in; returns the candidates that are gone.
+
+        Of thousands few change, and a view gives the same object for one that did not: no more is looked at of those.
+        """
         before, self._candidates = self._candidates, {}
+        unchanged = {id(one.instance): one for one in before.values()}
         now_ns, time_ns = self._clock.now_ns(), self._clock.time_ns()
         for instance in instances:
-            endpoint = self._endpoint_of(instance)
-            if endpoint is None or instance.status not in TIERS:
+            known = unchanged.get(id(instance))
+            if known is not None and known.instance is instance:  # an id is anybody's when its object is gone
+                before.pop(known.key, None)
+                self._candidates[known.key] = known
                 continue
-            known = before.pop((instance.instance.service, instance.instance.id, endpoint.address), None)
+            endpoint = self._endpoint_of(instance) if instance.status in TIERS else None
+            if endpoint is None:
+                continue
+            known = before.pop(key_of(instance, endpoint), None)
             if known is None:
                 known = self._added(instance, endpoint)
                 # Whoever comes later is new when it comes; of those that were there first, their age is what they say.
@@ -154,12 +168,16 @@ class Balancer:
         made = Candidate(instance, endpoint, self._calls)
         made.slot = self._calls.acquire()
         self._by_slot[made.slot] = made
-        self._calls.set_endpoint_breaker(made.slot, self._new_breaker(self._policy.endpoint_circuit_breaker))
+        breaker = self._new_breaker(self._policy.endpoint_circuit_breaker)
+        if breaker is not None:
+            self._calls.set_endpoint_breaker(made.slot, breaker)
         return made
 
     def _endpoint_of(self, instance: RegisteredInstance) -> Endpoint | None:
-        endpoints = instance.instance.endpoints
-        return next((endpoint for endpoint in endpoints if endpoint.protocol == self._protocol), None)
+        for endpoint in instance.instance.endpoints:
+            if endpoint.protocol == self._protocol:
+                return endpoint
+        return None
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether it is still registered."""

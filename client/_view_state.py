@@ -27,6 +27,8 @@ class ViewState:
 
     def __init__(self) -> None:
         self._held: dict[Key, RegisteredInstance] = {}
+        self._in_order = True
+        """`_held` is in the order of its keys: changes leave them where they are, only what is new has to be put there."""
         self._staged: dict[Key, RegisteredInstance] | None = None
         self._snapshot: tuple[RegisteredInstance, ...] | None = None
         self._policies: dict[str, Policy] = {}
@@ -45,7 +47,10 @@ class ViewState:
     def instances(self) -> tuple[RegisteredInstance, ...]:
         """In order of service and id; the same tuple until something changes."""
         if self._snapshot is None:
-            self._snapshot = tuple(self._held[key] for key in sorted(self._held))
+            if not self._in_order:
+                self._held = {key: self._held[key] for key in sorted(self._held)}
+                self._in_order = True
+            self._snapshot = tuple(self._held.values())
         return self._snapshot
 
     @property
@@ -99,7 +104,7 @@ class ViewState:
         self._policies, self.effective = {}, {}
         _take(policies, self._policies, self.effective)
         self._held = {_key(instance): instance for instance in instances}
-        self._snapshot = None
+        self._snapshot, self._in_order = None, False
         self.revision = revision
         self.resume_token = resume_token
         self.whole = True
@@ -109,14 +114,17 @@ class ViewState:
             self._staged = {}
         for message in event.upserted:
             instance = convert.registered_from(message)
-            self._staged[_key(instance)] = instance
+            key = _key(instance)
+            known = self._held.get(key)
+            # A new state of thousands is mostly the old one: who sees the same object need not look at it.
+            self._staged[key] = known if known is not None and known == instance else instance
         _take(event.policies, self._staged_policies, self._staged_effective)
         if not event.complete:
             return None
         self._held, self._staged = self._staged, None
         self._policies, self._staged_policies = self._staged_policies, {}
         self.effective, self._staged_effective = self._staged_effective, {}
-        self._snapshot = None
+        self._snapshot, self._in_order = None, False
         self.whole = True
         self._mark(event)
         return Reset(self.revision, self.instances, self.policies)
@@ -139,6 +147,8 @@ class ViewState:
                 changed.pop(key, None)
                 removed[key] = gone
         self._snapshot = None
+        if added:
+            self._in_order = False
         return Updated(self.revision, tuple(added.values()), tuple(changed.values()), tuple(removed.values()))
 
     def _mark(self, event: WatchEvent) -> None:

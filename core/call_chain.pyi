@@ -11,13 +11,25 @@ CIRCUIT_BREAKER: Final[str]
 ENDPOINT_CIRCUIT_BREAKER: Final[str]
 
 @final
-class CallChain:
+class LevelPicker:
     def __new__(
         cls,
         in_flight: InFlight,
         rng: Rng,
         load_balancing: LoadBalancingPolicy,
-        levels: Sequence[tuple[int, Sequence[int], Sequence[int], Sequence[str]]],
+        load: int,
+        slots: Sequence[int],
+        weights: Sequence[int],
+        hosts: Sequence[str] = (),
+    ) -> Self: ...
+
+@final
+class CallChain:
+    def __new__(
+        cls,
+        in_flight: InFlight,
+        rng: Rng,
+        levels: Sequence[LevelPicker],
         spare: Callable[[], CallChain | None] | None = None,
     ) -> Self: ...
     def begin(

@@ -45,9 +45,16 @@ ENDPOINT_CIRCUIT_BREAKER = "endpoint_circuit_breaker"
 
 
 @cython.final
-cdef class _Picker:
-    """One level of a pool: a picker, and the slots of those that it picks from."""
+cdef class LevelPicker:
+    """One level of a pool: what picks from those that are equally near.
 
+    `load` is its percent of the pool's calls; `slots`, `weights` and `hosts` are of each. Only what hashes asks for
+    `hosts`. `load_balancing` is a trunkline.core.policy.LoadBalancingPolicy.
+
+    ValueError: nobody is in it, or a table cannot be made of them.
+    """
+
+    cdef InFlight _in_flight
     cdef int _algorithm
     cdef RoundRobin _round_robin
     cdef Random _random
@@ -64,8 +71,11 @@ cdef class _Picker:
     cdef uint64_t _factor
     cdef _Group _group
 
-    def __cinit__(self, InFlight in_flight, Rng rng, load_balancing, uint32_t load, slots, weights, hosts):
+    def __cinit__(
+        self, InFlight in_flight not None, Rng rng not None, load_balancing, uint32_t load, slots, weights, hosts=()
+    ):
         cdef uint32_t at
+        self._in_flight = in_flight
         self._algorithm = int(load_balancing.algorithm)
         self._rng = rng
         self._load = load
@@ -138,8 +148,7 @@ cdef class _Picker:
 cdef class CallChain:
     """Sends calls to the endpoints of one pool.
 
-    `levels` are (percent of the calls, slots, weights, hosts) of those that are equally near; the percents add up to
-    100. `load_balancing` is a trunkline.core.policy.LoadBalancingPolicy.
+    `levels` are LevelPickers over the same InFlight, nearest first; their percents add up to 100.
 
     What an endpoint's limit, its breaker or the bound of hashing does not let through goes to another: the next picks,
     then whoever is found when all are looked at. With hashing the next one is the next on the ring or in the table, so
@@ -148,7 +157,7 @@ cdef class CallChain:
     `spare` makes the chain (or None) of those who are held back as long as the breakers of the others let anything
     through. It is asked once, when they first do not.
 
-    ValueError: no levels, one with nobody in it, or percents that do not add up to 100.
+    ValueError: no levels, one over another InFlight, or percents that do not add up to 100.
     """
 
     cdef InFlight _in_flight
@@ -159,15 +168,20 @@ cdef class CallChain:
     cdef object _make_reserve
     cdef CallChain _reserve
 
-    def __cinit__(self, InFlight in_flight not None, Rng rng not None, load_balancing, levels: Sequence, spare=None):
+    def __cinit__(self, InFlight in_flight not None, Rng rng not None, levels: Sequence, spare=None):
         self._in_flight = in_flight
         self._rng = rng
-        self._pickers = [_Picker(in_flight, rng, load_balancing, *level) for level in levels]
-        self._hashes = int(load_balancing.algorithm) >= RING_HASH
+        self._pickers = list(levels)
         self._refusal = ""
         self._make_reserve = spare
-        if sum(level[0] for level in levels) != 100:
+        cdef uint64_t load = 0
+        for level in self._pickers:
+            load += (<LevelPicker?>level)._load
+            if (<LevelPicker>level)._in_flight is not in_flight:
+                raise ValueError("a level counts other calls")
+        if load != 100:
             raise ValueError("the levels' calls are 100 percent")
+        self._hashes = (<LevelPicker>self._pickers[0])._algorithm >= RING_HASH
 
     def begin(self, hash=None, avoid=None, other=None):
         """Let a call through: a Ticket; None when it is refused, and `refusal` says why.
@@ -250,7 +264,7 @@ cdef class CallChain:
     def entries(self):
         """Its endpoints and the entries of its tables, with those that are held back."""
         reserve = 0 if self._reserve is None else self._reserve.entries
-        return sum((<_Picker>picker)._entries() for picker in self._pickers) + reserve
+        return sum((<LevelPicker>picker)._entries() for picker in self._pickers) + reserve
 
     cdef int64_t _find(self, object hash, object avoid, int64_t now_ns, int64_t* permit, int guards) except -2:
         """A slot, or -1 when all refuse."""
@@ -262,7 +276,7 @@ cdef class CallChain:
             hashed = self._rng.next_u64() if hash is None else <uint64_t>hash
         if len(self._pickers) > 1:
             first = self._level(hashed % 100 if self._hashes else self._rng.next_below(100))
-        cdef _Picker picker = <_Picker>PyList_GET_ITEM(self._pickers, first)
+        cdef LevelPicker picker = <LevelPicker>PyList_GET_ITEM(self._pickers, first)
         if picker._algorithm == RING_HASH:
             found = self._along_ring(picker, hashed, avoid, now_ns, permit, rules)
         elif picker._algorithm == MAGLEV:
@@ -273,14 +287,14 @@ cdef class CallChain:
 
     cdef inline Py_ssize_t _level(self, uint64_t percent) noexcept:
         cdef Py_ssize_t at = 0
-        cdef uint64_t sum = (<_Picker>PyList_GET_ITEM(self._pickers, 0))._load
+        cdef uint64_t sum = (<LevelPicker>PyList_GET_ITEM(self._pickers, 0))._load
         while sum <= percent:
             at += 1
-            sum += (<_Picker>PyList_GET_ITEM(self._pickers, at))._load
+            sum += (<LevelPicker>PyList_GET_ITEM(self._pickers, at))._load
         return at
 
     cdef inline int64_t _by_turns(
-        self, _Picker picker, object avoid, int64_t now_ns, int64_t* permit, int rules
+        self, LevelPicker picker, object avoid, int64_t now_ns, int64_t* permit, int rules
     ) except -2:
         cdef uint32_t at
         cdef int _try
@@ -291,7 +305,7 @@ cdef class CallChain:
         return -1
 
     cdef int64_t _along_ring(
-        self, _Picker picker, uint64_t hash, object avoid, int64_t now_ns, int64_t* permit, int rules
+        self, LevelPicker picker, uint64_t hash, object avoid, int64_t now_ns, int64_t* permit, int rules
     ) except -2:
         cdef Ring ring = picker._ring
         cdef uint32_t place = ring.place_of(hash)
@@ -307,7 +321,7 @@ cdef class CallChain:
         return -1
 
     cdef int64_t _along_table(
-        self, _Picker picker, uint64_t hash, object avoid, int64_t now_ns, int64_t* permit, int rules
+        self, LevelPicker picker, uint64_t hash, object avoid, int64_t now_ns, int64_t* permit, int rules
     ) except -2:
         cdef Maglev maglev = picker._maglev
         cdef uint64_t place = hash % maglev._size
@@ -334,14 +348,14 @@ cdef class CallChain:
         self._refusal = MAX_REQUESTS_PER_ENDPOINT
         for dropped in (0, NOT_TRIED, NOT_TRIED | BALANCED):
             for at in range(levels):
-                picker = <_Picker>PyList_GET_ITEM(self._pickers, (first + at) % levels)
+                picker = <LevelPicker>PyList_GET_ITEM(self._pickers, (first + at) % levels)
                 found = self._scan_level(picker, hash, avoid, now_ns, permit, rules & ~dropped | kept)
                 if found >= 0:
                     return found
         return -1
 
     cdef int64_t _scan_level(
-        self, _Picker picker, uint64_t hash, object avoid, int64_t now_ns, int64_t* permit, int rules
+        self, LevelPicker picker, uint64_t hash, object avoid, int64_t now_ns, int64_t* permit, int rules
     ) except -2:
         cdef uint64_t start = hash if self._hashes else self._rng.next_u64()
         cdef uint32_t at = <uint32_t>(start % picker._count)
@@ -353,7 +367,7 @@ cdef class CallChain:
         return -1
 
     cdef inline bint _takes(
-        self, _Picker picker, uint32_t at, object avoid, int64_t now_ns, int64_t* permit, int rules
+        self, LevelPicker picker, uint32_t at, object avoid, int64_t now_ns, int64_t* permit, int rules
     ) except -1:
         cdef InFlight calls = self._in_flight
         cdef uint32_t slot = picker._slots[at]

@@ -1,4 +1,7 @@
-"""A policy at work: where a call goes, who may get it, and who does. What the SDK, Pick and `explain` share."""
+"""A policy at work: where a call goes, who may get it, and who does. What the SDK, Pick and `explain` share.
+
+What looks at every candidate is trunkline.core.work; whoever has the time has it done at once.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,18 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from trunkline.core.breaker import Breaker, Outcome, State
-from trunkline.core.call_chain import CallChain
+from trunkline.core.call_chain import CallChain, LevelPicker
 from trunkline.core.clock import Rng
 from trunkline.core.hashing import xxh64
 from trunkline.core.in_flight import InFlight, Ticket
 from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Locality
-from trunkline.core.placement import ANY, Candidate, Exclusion, Level, Placement, Pool, Verdict
-from trunkline.core.policy import HASHING, Destination, Policy
+from trunkline.core.placement import ANY, Candidate, Placement, Pool
+from trunkline.core.policy import HASHING, Destination, LoadBalancingPolicy, Policy
 from trunkline.core.selector import Selector
 from trunkline.core.splits import Decision, Metadata, Splitter, key_of
+from trunkline.core.verdicts import Exclusion, Verdict, judging
+from trunkline.core.work import Work, at_once, by_pieces
 
 NO_INSTANCE = "no_instance"
 """A refusal besides those of trunkline.core.call_chain: nobody is there."""
@@ -24,6 +29,9 @@ NO_INSTANCE = "no_instance"
 ANYWHERE = Decision(None, "")
 _OF_POOLS = frozenset({"tier", "ejected"})
 _BREAKER_OPEN = Exclusion("endpoint_circuit_breaker", "open")
+
+TABLE_ALONE = 100
+"""From so many endpoints on a ring or a table is a piece of its own: their sizes are bounded, and take some ms."""
 
 
 class AnyBreaker(Protocol):
@@ -69,11 +77,12 @@ class Evaluator:
         now_ns: int = 0,
         selector: Selector = ANY,
         caller: bytes = b"",
+        prepared: bool = True,
     ) -> None:
-        """`where` and `caller` are the caller's place and name; `selector` narrows what is called."""
-        self.placement = Placement(policy, candidates, where=where, now_ns=now_ns, selector=selector)
-        self.next_ns = self.placement.next_ns
-        """When it is to be made anew because instances are less new; None when it is not."""
+        """`where` and `caller` are the caller's place and name; `selector` narrows what is called. When it is not
+        `prepared`, `preparing` is to be done before anything is asked.
+        """
+        self.placement = Placement(policy, candidates, where=where, now_ns=now_ns, selector=selector, prepared=False)
         self.refusal = ""
         """Why `begin` last refused a call."""
         self.destination: Destination | None = None
@@ -82,11 +91,29 @@ class Evaluator:
         self._in_flight = in_flight
         self._rng = rng
         self._caller = caller
-        self._splitter = None if policy.split is None else Splitter(policy.split, self.placement.liveness)
+        self._splitter: Splitter | None = None
         self._hashes = policy.load_balancing.algorithm in HASHING
         self._chains: dict[Destination | None, CallChain | None] = {}
-        self._by_slot = {one.slot: one for one in self.placement.candidates}
+        self._by_slot: dict[int, Candidate] = {}
         in_flight.forget_chains()
+        if prepared:
+            at_once(self.preparing())
+
+    def preparing(self) -> Work[None]:
+        """All but the pools."""
+        yield from self.placement.preparing()
+        split = self._policy.split
+        if split is not None:
+            yield from self.placement.grouping()
+            self._splitter = Splitter(split, self.placement.liveness)
+        candidates = self.placement.candidates
+        slots = yield from by_pieces(candidates, lambda some: [one.slot for one in some])
+        self._by_slot = dict(zip(slots, candidates, strict=True))
+
+    @property
+    def next_ns(self) -> int | None:
+        """When it is to be made anew because instances are less new; None when it is not."""
+        return self.placement.next_ns
 
     @property
     def entries(self) -> int:
@@ -123,15 +150,15 @@ class Evaluator:
         chain = self.chain(decision.destination)
         return None if chain is None else self._by_slot[chain.pick(self.hash_of(metadata, key), avoid)]
 
-    def pick_from(self, metadata: Metadata | None = None, key: bytes | None = None) -> Picked | None:
-        """As `pick`, with the number of those that it could have been."""
-        metadata = None if metadata is None else tuple(metadata)
-        decision = self.decide(metadata, key)
+    def pick_from(
+        self, decision: Decision, metadata: Metadata | None = None, key: bytes | None = None
+    ) -> Picked | None:
+        """As `pick`, of what was decided, with the number of those that it could have been."""
         picked = self._pick(decision, metadata, key, None)
         pool = self.placement.pool(decision.destination)
         if picked is None or pool is None:
             return None
-        return Picked(picked, sum(len(level.members) for level in pool.levels))
+        return Picked(picked, sum(len(level.candidates) for level in pool.levels))
 
     def begin(
         self,
@@ -181,11 +208,22 @@ class Evaluator:
     def chain(self, destination: Destination | None = None) -> CallChain | None:
         """What is done for calls to a destination; None when nobody is there."""
         if destination not in self._chains:
-            # The reserve is made without the evaluator: with it, chains would be freed by the garbage collector only.
-            reserve = partial(_reserve_of, self.placement, destination, self._in_flight, self._rng)
-            pool = self.placement.pool(destination)
-            self._chains[destination] = _chain_of(pool, self._policy, self._in_flight, self._rng, reserve)
+            return at_once(self.making_chain(destination))
         return self._chains[destination]
+
+    def has_chain(self, destination: Destination | None = None) -> bool:
+        """Whether nothing is left to be done before calls to a destination are picked for."""
+        return destination in self._chains
+
+    def making_chain(self, destination: Destination | None = None) -> Work[CallChain | None]:
+        """See `chain`. A table over all instances of a level is one piece."""
+        if destination in self._chains:
+            return self._chains[destination]
+        pool = yield from self.placement.making_pool(destination)
+        # The reserve is made without the evaluator: with it, chains would be freed by the garbage collector only.
+        reserve = partial(_reserve_of, self.placement, destination, self._in_flight, self._rng)
+        made = yield from _making_chain(pool, self._policy.load_balancing, self._in_flight, self._rng, reserve)
+        return self._chains.setdefault(destination, made)  # somebody else may not have waited
 
     def members(self) -> set[Candidate]:
         """Everybody whom some call could go to."""
@@ -194,40 +232,60 @@ class Evaluator:
 
     def explain(self, metadata: Metadata | None = None, key: bytes | None = None, *, now_ns: int = 0) -> Explanation:
         """Pick, and say what became of everybody else, what limits and breakers say (at `now_ns`) included."""
+        return at_once(self.explaining(metadata, key, now_ns=now_ns))
+
+    def explaining(
+        self, metadata: Metadata | None = None, key: bytes | None = None, *, now_ns: int = 0
+    ) -> Work[Explanation]:
+        """See `explain`."""
         metadata = None if metadata is None else tuple(metadata)
         decision = self.decide(metadata, key)
+        yield from self.making_chain(decision.destination)
         winner = self._pick(decision, metadata, key, None)
-        verdicts = [self._guarded(verdict, now_ns) for verdict in self.placement.verdicts(decision.destination)]
+        judged = yield from judging(self.placement, decision.destination)
+        verdicts = yield from by_pieces(judged, lambda some: [self._guarded(verdict, now_ns) for verdict in some])
         if all(one.exclusions for one in verdicts) and any(_BREAKER_OPEN in one.exclusions for one in verdicts):
-            held = set(_members([self.placement.reserve(decision.destination)]))
-            verdicts = [_in_reserve(one) if one.candidate in held else one for one in verdicts]
+            reserve = yield from self.placement.making_reserve(decision.destination)
+            held = set(_members([reserve]))
+            verdicts = yield from by_pieces(
+                verdicts, lambda some: [_in_reserve(one) if one.candidate in held else one for one in some]
+            )
         return Explanation(decision, self.placement.pool(decision.destination), verdicts, winner)
 
     def _guarded(self, verdict: Verdict, now_ns: int) -> Verdict:
         slot = verdict.candidate.slot
-        found = list(verdict.exclusions)
+        found: list[Exclusion] = []
         if _stands_open(self._in_flight.endpoint_breaker(slot), now_ns):
             found.append(_BREAKER_OPEN)
         if self._in_flight.full(slot):
             found.append(Exclusion("limit", f"{self._in_flight.active(slot)} calls in flight"))
-        return verdict._replace(exclusions=tuple(found))
+        return verdict._replace(exclusions=(*verdict.exclusions, *found)) if found else verdict
 
 
-def _chain_of(
+def _making_chain(
     pool: Pool | None,
-    policy: Policy,
+    balancing: LoadBalancingPolicy,
     in_flight: InFlight,
     rng: Rng,
     spare: Callable[[], CallChain | None] | None = None,
-) -> CallChain | None:
-    levels = [] if pool is None else [_level_of(level) for level in pool.levels]
-    return CallChain(in_flight, rng, policy.load_balancing, levels, spare) if levels else None
+) -> Work[CallChain | None]:
+    pickers: list[LevelPicker] = []
+    for level in pool.levels if pool is not None else ():
+        slots = yield from by_pieces(level.candidates, lambda some: [one.slot for one in some])
+        hosts: list[str] = []
+        if balancing.algorithm in HASHING:
+            hosts = yield from by_pieces(level.candidates, _hosts_of)
+            if len(hosts) >= TABLE_ALONE:
+                yield
+        pickers.append(LevelPicker(in_flight, rng, balancing, level.load_percent, slots, level.weights, hosts))
+    return CallChain(in_flight, rng, pickers, spare) if pickers else None
 
 
 def _reserve_of(
     placement: Placement, destination: Destination | None, in_flight: InFlight, rng: Rng
 ) -> CallChain | None:
-    return _chain_of(placement.reserve(destination), placement.policy, in_flight, rng)
+    pool = placement.reserve(destination)
+    return at_once(_making_chain(pool, placement.policy.load_balancing, in_flight, rng))
 
 
 def _in_reserve(verdict: Verdict) -> Verdict:
@@ -235,17 +293,15 @@ def _in_reserve(verdict: Verdict) -> Verdict:
     return verdict._replace(exclusions=tuple(one for one in verdict.exclusions if one.rule not in _OF_POOLS))
 
 
-def _level_of(level: Level) -> tuple[int, list[int], list[int], list[str]]:
-    slots = [member.candidate.slot for member in level.members]
+def _hosts_of(candidates: Iterable[Candidate]) -> list[str]:
     # Envoy hashes a host by its address; so an instance keeps its place when it registers again.
-    hosts = [member.candidate.endpoint.address if member.candidate.endpoint else "" for member in level.members]
-    return level.load_percent, slots, [member.weight for member in level.members], hosts
+    return [one.address for one in candidates]
 
 
 def _members(pools: Iterable[Pool | None]) -> Iterator[Candidate]:
     for pool in pools:
         for level in pool.levels if pool is not None else ():
-            yield from (member.candidate for member in level.members)
+            yield from level.candidates
 
 
 def _stands_open(breaker: object, now_ns: int) -> bool:

@@ -6,13 +6,14 @@ split that names many destinations compares each of them with the versions, not 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
-from itertools import chain
+from itertools import chain, count
 
 from trunkline.core.model import NO_LABELS, RegisteredInstance, Status
 from trunkline.core.policy import Destination, Subset
 from trunkline.core.selector import Selector
+from trunkline.core.work import Work, at_once, is_full, pieces
 
 WHATEVER = frozenset(Status)
 
@@ -23,19 +24,26 @@ class Parts:
     def __init__(self, instances: Sequence[RegisteredInstance], subsets: Iterable[Subset]) -> None:
         self._instances = instances
         self._subsets = {subset.name: subset for subset in subsets}
+        self._groups: Sequence[Sequence[int]] | None = None
 
-    @cached_property
+    @property
     def groups(self) -> Sequence[Sequence[int]]:
         """Places, in order; each group lies in a part wholly or not at all."""
-        keys = sorted({key for subset in self._subsets.values() for key in subset.labels})
-        groups: dict[object, list[int]] = {}
-        for place, registered in enumerate(self._instances):
-            instance = registered.instance
-            alike: object = instance.version
-            if keys:
-                alike = (instance.version, *map(instance.labels.get, keys))
-            groups.setdefault(alike, []).append(place)
-        return list(groups.values())
+        return at_once(self.grouping())
+
+    def grouping(self) -> Work[Sequence[Sequence[int]]]:
+        """See `groups`."""
+        if self._groups is None:
+            keys = sorted({key for subset in self._subsets.values() for key in subset.labels})
+            groups: defaultdict[object, list[int]] = defaultdict(list)
+            places = count()
+            for some in pieces(self._instances):
+                for alike, place in zip(_alike(some, keys), places, strict=False):
+                    groups[alike].append(place)
+                if is_full(some):
+                    yield
+            self._groups = list(groups.values())
+        return self._groups
 
     def takes(self, destination: Destination | None) -> Callable[[RegisteredInstance], bool]:
         """Whether an instance lies in a part; in that of a subset that is not there nothing does. None takes all."""
@@ -62,3 +70,13 @@ class Parts:
         if len(groups) == 1:
             return list(groups[0])
         return sorted(chain.from_iterable(groups))
+
+
+def _alike(instances: Sequence[RegisteredInstance], keys: Sequence[str]) -> Iterable[object]:
+    """Of each instance, what is the same for those that no destination tells apart."""
+    if not keys:
+        return [one.instance.version for one in instances]
+    if len(keys) == 1:  # as subsets mostly are
+        [key] = keys
+        return [(one.instance.version, one.instance.labels.get(key)) for one in instances]
+    return [(one.instance.version, *map(one.instance.labels.get, keys)) for one in instances]

@@ -1,21 +1,23 @@
-"""Who may get a call, with what weight, and why the others may not: a policy and candidates in, pools out.
+"""Who may get a call, and with what weight: a policy and candidates in, pools out.
 
 Pure, and run when something changes; what is done for each call is trunkline.core.call_chain. The SDK, the server's Pick
-and `explain` share it, so they cannot disagree.
+and `explain` share it, so they cannot disagree. A service has thousands of instances, so what looks at all of them is
+trunkline.core.work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from trunkline.core.localities import EVERYBODY, NOWHERE, Count, level_of, levels_of, loads, passed_over
 from trunkline.core.model import ROUTABLE, Endpoint, Locality, RegisteredInstance, Status
 from trunkline.core.parts import WHATEVER, Parts
-from trunkline.core.policy import Algorithm, Destination, LocalityScope, Policy
+from trunkline.core.policy import Algorithm, Destination, LocalityScope, Policy, SlowStart
 from trunkline.core.selector import Selector
 from trunkline.core.slow_start import factor_of, next_step_ns
+from trunkline.core.work import PIECE, Work, at_once, by_pieces, is_full, pieces
 
 ANY = Selector()
 """What may be called."""
@@ -30,7 +32,7 @@ SLOWLY_STARTED = frozenset({Algorithm.ROUND_ROBIN, Algorithm.WEIGHTED_RANDOM, Al
 class Candidate:
     """An instance with the endpoint that would be called, and what its caller knows of it."""
 
-    __slots__ = ("ejected", "endpoint", "instance", "new_since_ns", "out", "slot")
+    __slots__ = ("_address", "ejected", "endpoint", "instance", "new_since_ns", "out", "slot")
 
     def __init__(
         self,
@@ -53,32 +55,27 @@ class Candidate:
         """Why outlier detection ejected it; empty when it did not."""
         self.new_since_ns = new_since_ns
         """Since when it counts as new, on the clock of `now_ns`; None when it does not."""
+        self._address = ""
 
-
-class Exclusion(NamedTuple):
-    """Why a candidate is not picked. Rules are named in trunkline.api.v1.traffic."""
-
-    rule: str
-    detail: str
-
-
-class Member(NamedTuple):
-    """One that is picked."""
-
-    candidate: Candidate
-    weight: int
-    """As pickers take it: relative to the others of its level."""
+    @property
+    def address(self) -> str:
+        """Of its endpoint, empty when there is none. An endpoint that takes another's place has the same."""
+        if not self._address and self.endpoint is not None:
+            self._address = self.endpoint.address
+        return self._address
 
 
 class Level(NamedTuple):
-    """Members that are equally near."""
+    """Those that are picked and equally near."""
 
     name: str
     load_percent: int
     """Of the pool's calls; levels without calls are not there."""
-    members: tuple[Member, ...]
+    candidates: Sequence[Candidate]
+    weights: Sequence[int]
+    """Of each, as pickers take it: relative to the others of its level."""
     weight_scale: int
-    """What the members' weights have been multiplied with."""
+    """What the weights have been multiplied with."""
 
 
 class Pool(NamedTuple):
@@ -90,17 +87,6 @@ class Pool(NamedTuple):
     """Ejected ones are among them, because too few others are left."""
     unreachable: bool
     """None of them can be reached, and trying is better than refusing."""
-
-
-class Verdict(NamedTuple):
-    """A candidate in the eyes of a pick."""
-
-    candidate: Candidate
-    exclusions: tuple[Exclusion, ...]
-    weight: float
-    """Slow start and its level's share taken in."""
-    share_percent: float
-    """Of the destination's calls, by weight."""
 
 
 class Liveness(NamedTuple):
@@ -138,37 +124,60 @@ class Placement:
         where: Locality = NOWHERE,
         now_ns: int = 0,
         selector: Selector = ANY,
+        prepared: bool = True,
     ) -> None:
-        """`selector` narrows what is called besides what the policy says."""
+        """`selector` narrows what is called besides what the policy says. When it is not `prepared`, `preparing` is to be
+        done before anything is asked.
+        """
         self.policy = policy
         self.candidates: Sequence[Candidate] = tuple(candidates)
         self.where = where
         self.now_ns = now_ns
-        self._statuses = selector.statuses or ROUTABLE
-        self._matches = _without_statuses(selector).matches
-        self._able = [
-            one
-            for one in self.candidates
-            if one.endpoint is not None and one.instance.status in self._statuses and self._matches(one.instance)
-        ]
-        self._parts = Parts([one.instance for one in self._able], policy.subsets)
-        self._found: dict[Destination | None, list[Candidate]] = {None: self._able}
+        self.statuses = selector.statuses or ROUTABLE
+        """Those of whom may be called."""
+        self.matches = None if selector.only_statuses else _without_statuses(selector).matches
+        """What else the selector asks of them, if anything."""
+        self._able: list[Candidate] = []
+        self._parts = Parts((), policy.subsets)
+        self._found: dict[Destination | None, list[Candidate]] = {}
         self._pools: dict[Destination | None, Pool | None] = {}
+        self._of_groups: list[_Group] | None = None
+        self.next_ns: int | None = None
+        """When weights are to be worked out anew because instances are less new; None when they are not."""
+        if prepared:
+            at_once(self.preparing())
+
+    def preparing(self) -> Work[None]:
+        """Who can be called at all, and when somebody will be less new."""
+        self._able = yield from by_pieces(self.candidates, self._able_of)
+        instances = yield from by_pieces(self._able, lambda some: [one.instance for one in some])
+        self._parts = Parts(instances, self.policy.subsets)
+        self._found = {None: self._able}
+        slow = self._slow_start
+        if slow is not None:
+            news = yield from by_pieces(self._able, lambda some: _news(slow, some, self.now_ns))
+            self.next_ns = next_step_ns(slow, min(news), self.now_ns) if news else None
+
+    def _able_of(self, some: Sequence[Candidate]) -> list[Candidate]:
+        statuses, matches = self.statuses, self.matches
+        found = [one for one in some if one.endpoint is not None and one.instance.status in statuses]
+        return found if matches is None else [one for one in found if matches(one.instance)]
 
     @property
-    def next_ns(self) -> int | None:
-        """When weights are to be worked out anew because instances are less new; None when they are not."""
-        slow = self.policy.slow_start
-        if slow is None or self.policy.load_balancing.algorithm not in SLOWLY_STARTED:
-            return None
-        news = [one.new_since_ns for one in self._able if one.new_since_ns is not None]
-        return min((due for since in news if (due := next_step_ns(slow, since, self.now_ns)) is not None), default=None)
+    def _slow_start(self) -> SlowStart | None:
+        """As far as it matters to how calls are balanced."""
+        return self.policy.slow_start if self.policy.load_balancing.algorithm in SLOWLY_STARTED else None
 
     def pool(self, destination: Destination | None = None) -> Pool | None:
         """Those that calls to a destination may go to, of all when it is None; None when nobody is there."""
+        return at_once(self.making_pool(destination))
+
+    def making_pool(self, destination: Destination | None = None) -> Work[Pool | None]:
+        """See `pool`."""
         key = _unweighted(destination)
         if key not in self._pools:
-            self._pools[key] = self._make_pool(self._part(key))
+            part = yield from self._finding_part(key)
+            self._pools[key] = yield from self._make_pool(part)
         return self._pools[key]
 
     def reserve(self, destination: Destination | None = None) -> Pool | None:
@@ -176,16 +185,25 @@ class Placement:
 
         They are called when the pool's breakers refuse: trying is better than that, as in a panic.
         """
-        pool = self.pool(destination)
+        return at_once(self.making_reserve(destination))
+
+    def making_reserve(self, destination: Destination | None = None) -> Work[Pool | None]:
+        """See `reserve`."""
+        pool = yield from self.making_pool(destination)
         if pool is None or pool.panic:
             return None
-        held = [
-            one
-            for one in self._part(_unweighted(destination))
-            if one.ejected and one.instance.status <= pool.status and (pool.unreachable or not one.out)
-        ]
-        tier = _Tier(pool.status, held, held, panic=True, unreachable=pool.unreachable)
-        return self._pool_of(tier) if held else None
+        status, unreachable = pool.status, pool.unreachable
+
+        def held_of(some: Sequence[Candidate]) -> list[Candidate]:
+            return [
+                one for one in some if one.ejected and one.instance.status <= status and (unreachable or not one.out)
+            ]
+
+        part = yield from self._finding_part(_unweighted(destination))
+        held = yield from by_pieces(part, held_of)
+        if not held:
+            return None
+        return (yield from self._pool_of(_Tier(status, held, held, panic=True, unreachable=unreachable)))
 
     def companions(self, of: Candidate) -> list[Candidate]:
         """Those that can stand in for a candidate: of a destination of the split that takes it, itself included."""
@@ -198,91 +216,83 @@ class Placement:
 
     def liveness(self, destination: Destination | None) -> Liveness:
         """How well calls to a destination could be answered now; to any instance when it is None."""
-        groups = [self._of_groups[number] for number in self._parts.groups_of(_unweighted(destination))]
+        of_groups = at_once(self.grouping())
+        groups = [of_groups[number] for number in self._parts.groups_of(_unweighted(destination))]
         reachable = any(group.reachable for group in groups)
         live = any(group.reachable_live if reachable else group.live for group in groups)
         return Liveness(nobody=not groups, unreachable=not reachable, stale=not live)
 
-    @cached_property
-    def _of_groups(self) -> list[_Group]:
-        """Of each group of the parts."""
-        found = []
-        for places in self._parts.groups:
-            group = [self._able[place] for place in places]
-            live = [one for one in group if one.instance.status is not Status.STALE]
-            reachable = any(not one.out for one in group)
-            found.append(_Group(reachable, any(not one.out for one in live), bool(live)))
-        return found
-
-    def verdicts(self, destination: Destination | None = None) -> list[Verdict]:
-        """What becomes of each candidate in a call to a destination; without exclusions if and only if it can be picked."""
-        pool = self.pool(destination)
-        inside = (
-            {member.candidate: (level, member) for level in pool.levels for member in level.members} if pool else {}
-        )
-        totals = {level.name: sum(member.weight for member in level.members) for level in pool.levels} if pool else {}
-        takes = self._parts.takes(destination)
-        found = []
-        for one in self.candidates:
-            if one not in inside:
-                rules = [] if takes(one.instance) else [Exclusion("split", f"not of {name_of(destination)}")]
-                found.append(Verdict(one, tuple(self._exclusions(one, rules, pool)), 0.0, 0.0))
-                continue
-            level, member = inside[one]
-            equal = self.policy.load_balancing.algorithm is Algorithm.RANDOM
-            part = 1 / len(level.members) if equal else member.weight / totals[level.name]
-            weight = member.weight / level.weight_scale * level.load_percent / 100
-            exclusions = () if member.weight or equal else (Exclusion("weight", "a weight of 0"),)
-            found.append(Verdict(one, exclusions, weight, part * level.load_percent))
-        return found
+    def grouping(self) -> Work[list[_Group]]:
+        """What `liveness` is made of: each group of the parts."""
+        if self._of_groups is None:
+            groups = yield from self._parts.grouping()
+            found: list[_Group] = []
+            looked_at = 0
+            for places in groups:
+                live = reachable = reachable_live = False
+                for some in pieces(places):
+                    group = [self._able[place] for place in some]
+                    lively = [one for one in group if one.instance.status is not Status.STALE]
+                    live = live or bool(lively)
+                    reachable = reachable or any(not one.out for one in group)
+                    reachable_live = reachable_live or any(not one.out for one in lively)
+                    looked_at += len(some)
+                    if looked_at >= PIECE:
+                        looked_at = 0
+                        yield
+                found.append(_Group(reachable, reachable_live, live))
+            self._of_groups = found
+        return self._of_groups
 
     # Who is there at all.
 
-    def _left_out_of_all(self, one: Candidate) -> list[Exclusion]:
-        found = []
-        if one.instance.status not in self._statuses:
-            found.append(Exclusion("status", _status_detail(one.instance)))
-        if one.endpoint is None:
-            found.append(Exclusion("protocol", "no endpoint speaks it"))
-        if not self._matches(one.instance):
-            found.append(Exclusion("selector", "the selector means others"))
-        return found
+    def takes(self, destination: Destination | None) -> Callable[[RegisteredInstance], bool]:
+        """Whether an instance lies in a destination; None takes all."""
+        return self._parts.takes(destination)
 
     def _part(self, destination: Destination | None) -> list[Candidate]:
+        return at_once(self._finding_part(destination))
+
+    def _finding_part(self, destination: Destination | None) -> Work[list[Candidate]]:
         part = self._found.get(destination)
         if part is None:
-            part = self._found[destination] = [self._able[place] for place in self._parts.places_of(destination)]
+            yield from self._parts.grouping()
+            places = self._parts.places_of(destination)
+            part = yield from by_pieces(places, lambda some: [self._able[place] for place in some])
+            self._found[destination] = part
         return part
 
     # Which of them are picked.
 
-    def _make_pool(self, part: list[Candidate]) -> Pool | None:
-        tier = self._tier(part)
-        return None if tier is None else self._pool_of(tier)
+    def _make_pool(self, part: list[Candidate]) -> Work[Pool | None]:
+        tier = yield from self._tier(part)
+        return None if tier is None else (yield from self._pool_of(tier))
 
-    def _pool_of(self, tier: _Tier) -> Pool:
-        counts, levels = self._spread(tier)
+    def _pool_of(self, tier: _Tier) -> Work[Pool]:
+        counts, levels = yield from self._spread(tier)
         preference = self.policy.locality
         shares = [100] if preference is None else loads(counts, preference.overprovisioning_factor)
-        made = [
-            self._level(name, share, members)
-            for (name, members), share in zip(levels, shares, strict=True)
-            if share and members
-        ]
+        made: list[Level] = []
+        for (name, picked), share in zip(levels, shares, strict=True):
+            if share and picked:
+                level = yield from self._level(name, share, picked)
+                made.append(level)
         return Pool(tier.status, tuple(made), tier.panic, tier.unreachable)
 
-    def _tier(self, part: list[Candidate]) -> _Tier | None:
+    def _tier(self, part: list[Candidate]) -> Work[_Tier | None]:
         """The best status that there is, and who of it is picked.
 
         Ejections give way when too few are left (https://www.envoyproxy.io/docs, "Panic threshold"), and when there would
         be nobody, or only STALE ones.
         """
-        reachable = [one for one in part if not one.out]
-        everybody = _by_status(part)
-        tiers = _by_status(reachable) if 0 < len(reachable) < len(part) else everybody
+        reachable = yield from by_pieces(part, lambda some: [one for one in some if not one.out])
+        everybody = yield from _by_status(part)
+        tiers = everybody
+        if 0 < len(reachable) < len(part):
+            tiers = yield from _by_status(reachable)
         live: list[Status] = [status for status in tiers if status is not Status.STALE] or list(tiers)
         for status in live:
-            left = [one for one in tiers[status] if not one.ejected]
+            left = yield from by_pieces(tiers[status], lambda some: [one for one in some if not one.ejected])
             enough = 100 * len(left) >= self.policy.healthy_panic_threshold * len(everybody[status])
             if left and (enough or len(left) == len(tiers[status])):
                 return _Tier(status, everybody[status], left, panic=False, unreachable=not reachable)
@@ -292,12 +302,13 @@ class Placement:
             return None
         return _Tier(live[0], everybody[live[0]], tiers[live[0]], panic=True, unreachable=not reachable)
 
-    def _spread(self, tier: _Tier) -> tuple[list[Count], list[tuple[str, list[Candidate]]]]:
+    def _spread(self, tier: _Tier) -> Work[tuple[list[Count], list[tuple[str, list[Candidate]]]]]:
         """The levels of a tier with who is picked of each; small ones have gone into the next."""
         scopes = levels_of(self.policy.locality, self.where)
         names = [*(scope.name.lower() for scope in scopes), EVERYBODY]
-        everybody = self._by_level(tier.everybody, scopes)
-        picked = everybody if len(tier.picked) == len(tier.everybody) else self._by_level(tier.picked, scopes)
+        everybody = picked = yield from self._by_level(tier.everybody, scopes)
+        if len(tier.picked) != len(tier.everybody):
+            picked = yield from self._by_level(tier.picked, scopes)
         preference = self.policy.locality
         counts = [Count(len(some), len(all_)) for some, all_ in zip(picked, everybody, strict=True)]
         joined = passed_over(counts, preference.min_instances if preference else 1)
@@ -306,44 +317,44 @@ class Placement:
         for number, name in enumerate(names):
             from_ = [other for other, target in enumerate(joined) if target == number]
             if from_:
-                levels.append((name, [one for other in from_ for one in picked[other]]))
+                levels.append((name, list(chain.from_iterable(picked[other] for other in from_))))
                 sums.append(Count(len(levels[-1][1]), sum(counts[other].all for other in from_)))
         return sums, levels
 
-    def _by_level(self, candidates: list[Candidate], scopes: list[LocalityScope]) -> list[list[Candidate]]:
+    def _by_level(self, candidates: list[Candidate], scopes: list[LocalityScope]) -> Work[list[list[Candidate]]]:
         if not scopes:
             return [candidates]
         found: list[list[Candidate]] = [[] for _ in range(len(scopes) + 1)]
-        for one in candidates:
-            found[level_of(scopes, self.where, one.instance.instance.locality)].append(one)
+        of_locality: dict[int, list[Candidate]] = {}  # by identity: thousands share the values of few places
+        for some in pieces(candidates):
+            for one in some:
+                locality = one.instance.instance.locality
+                level = of_locality.get(id(locality))
+                if level is None:
+                    level = of_locality[id(locality)] = found[level_of(scopes, self.where, locality)]
+                level.append(one)
+            if is_full(some):
+                yield
         return found
 
-    def _level(self, name: str, load_percent: int, candidates: list[Candidate]) -> Level:
-        weights = [one.instance.instance.weight for one in candidates]
+    def _level(self, name: str, load_percent: int, candidates: list[Candidate]) -> Work[Level]:
+        weights = yield from by_pieces(candidates, lambda some: [one.instance.instance.weight for one in some])
         if not any(weights):
             weights = [1] * len(weights)
-        slow = self.policy.slow_start if self.policy.load_balancing.algorithm in SLOWLY_STARTED else None
-        factors = [] if slow is None else [factor_of(slow, one.new_since_ns, self.now_ns) for one in candidates]
-        if min(factors, default=1.0) < 1.0:
-            scaled = [max(1, round(w * f * WEIGHT_SCALE)) if w else 0 for w, f in zip(weights, factors, strict=True)]
-            return Level(name, load_percent, _members(candidates, scaled), WEIGHT_SCALE)
-        return Level(name, load_percent, _members(candidates, weights), 1)
-
-    # Why the others are not.
-
-    def _exclusions(self, one: Candidate, rules: list[Exclusion], pool: Pool | None) -> list[Exclusion]:
-        found = self._left_out_of_all(one) + rules
-        if found or pool is None:
-            return found
-        if one.instance.status is not pool.status:
-            found.append(Exclusion("tier", f"behind {pool.status.name} ones"))
-        if one.out and not pool.unreachable:
-            found.append(Exclusion("unreachable", one.out))
-        if one.ejected and not pool.panic:
-            found.append(Exclusion("ejected", one.ejected))
-        if not found:
-            found.append(Exclusion("locality", "nearer ones get all calls"))
-        return found
+        slow = self._slow_start
+        if slow is None:
+            return Level(name, load_percent, candidates, weights, 1)
+        now_ns = self.now_ns
+        factors = yield from by_pieces(
+            candidates, lambda some: [factor_of(slow, one.new_since_ns, now_ns) for one in some]
+        )
+        if min(factors) == 1.0:
+            return Level(name, load_percent, candidates, weights, 1)
+        weighted = tuple(zip(weights, factors, strict=True))
+        scaled = yield from by_pieces(
+            weighted, lambda some: [max(1, round(w * f * WEIGHT_SCALE)) if w else 0 for w, f in some]
+        )
+        return Level(name, load_percent, candidates, scaled, WEIGHT_SCALE)
 
 
 def name_of(destination: Destination | None) -> str:
@@ -364,17 +375,21 @@ def _without_statuses(selector: Selector) -> Selector:
     return Selector(version=selector.version, labels=selector.labels, locality=selector.locality, statuses=WHATEVER)
 
 
-def _by_status(candidates: Iterable[Candidate]) -> dict[Status, list[Candidate]]:
-    found: dict[Status, list[Candidate]] = {}
-    for one in candidates:
-        found.setdefault(one.instance.status, []).append(one)
-    return dict(sorted(found.items()))
+def _by_status(candidates: Sequence[Candidate]) -> Work[dict[Status, list[Candidate]]]:
+    statuses = yield from by_pieces(candidates, lambda some: [one.instance.status for one in some])
+    distinct = sorted(set(statuses))
+    if len(distinct) == 1:
+        return {distinct[0]: list(candidates)}
+    found: dict[Status, list[Candidate]] = {status: [] for status in distinct}
+    for some in pieces(tuple(zip(statuses, candidates, strict=True))):
+        for status, one in some:
+            found[status].append(one)
+        if is_full(some):
+            yield
+    return found
 
 
-def _members(candidates: Sequence[Candidate], weights: Sequence[int]) -> tuple[Member, ...]:
-    return tuple(map(Member, candidates, weights))
-
-
-def _status_detail(registered: RegisteredInstance) -> str:
-    reason = registered.status_reason
-    return f"{registered.status.name}: {reason}" if reason else registered.status.name
+def _news(slow: SlowStart, some: Iterable[Candidate], now_ns: int) -> list[int]:
+    """Since when those are new that still are. The oldest is the first whose weight is to be worked out again."""
+    begun_ns = now_ns - slow.window_ns
+    return [since for one in some if (since := one.new_since_ns) is not None and since > begun_ns]

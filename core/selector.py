@@ -58,6 +58,11 @@ class Selector:
                 return False
         return self._range is None or self._takes(instance.version)
 
+    @property
+    def only_statuses(self) -> bool:
+        """Whether nothing but the status decides."""
+        return self._range is None and not self.labels and self.locality == ANYWHERE
+
     def canonical(self) -> str:
         """A text that is the same for selectors written differently that mean the same, and for no others."""
         where = [self.locality.region, self.locality.zone, self.locality.sub_zone]

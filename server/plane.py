@@ -33,6 +33,7 @@ from .chain.gate import House
 from .chain.metrics import ChainMetrics
 from .chain.readiness import Readiness
 from .discovery.discovery import Discovery, DiscoveryConfig
+from .discovery.explain import Explain
 from .discovery.history import History, HistoryConfig
 from .discovery.service import DiscoveryService
 from .events.bounds import DEFAULT, LookAhead
@@ -66,7 +67,6 @@ from .security.tokens import Tokens
 from .security.tokens_fold import TokensFold
 from .traffic.calls import Calls
 from .traffic.config import TrafficConfig
-from .traffic.explain import Explain
 from .traffic.fold import PoliciesFold
 from .traffic.release_config import ReleasesConfig
 from .traffic.release_fold import ReleasesFold
@@ -301,6 +301,7 @@ class ControlPlane:
             tasks.create_task(self.releases.run(), name="releases")
             tasks.create_task(self.registry.run(), name="registry")
             tasks.create_task(self.discovery.watches.run(), name="watches")
+            tasks.create_task(self.discovery.pickers.work.run(), name="pickers")
             tasks.create_task(self.prober.run(), name="prober")
             self.readiness.open()
             self._reached.set()

@@ -14,7 +14,7 @@ from bench.micro.pick import COUNT, SEED, addresses, uneven
 from bench.micro.timing import FULL, QUICK, Loop, Plan, each, row
 from bench.row import row as one_row
 from trunkline.core.breaker import Breaker, Outcome
-from trunkline.core.call_chain import CallChain
+from trunkline.core.call_chain import CallChain, LevelPicker
 from trunkline.core.clock import Rng, SystemClock
 from trunkline.core.in_flight import InFlight
 from trunkline.core.policy import HASHING, Algorithm, LoadBalancingPolicy
@@ -36,7 +36,8 @@ def chain_of(count: int, algorithm: Algorithm, *, weights: list[int] | None = No
     for slot in slots:
         calls.set_endpoint_breaker(slot, Breaker())
     policy = LoadBalancingPolicy(algorithm=algorithm, hash_balance_factor=125)
-    return CallChain(calls, rng, policy, [(100, slots, weights or [100] * count, addresses(count))])
+    level = LevelPicker(calls, rng, policy, 100, slots, weights or [100] * count, addresses(count))
+    return CallChain(calls, rng, [level])
 
 
 def calls_through(chain: CallChain, hashes: list[int] | None) -> Loop:

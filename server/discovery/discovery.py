@@ -50,7 +50,7 @@ class KnownPolicies(Policies, PolicyView, Protocol):
 
 
 class Discovery:
-    """Reads one fold. Told of its steps by `apply`; `watches.run` must run."""
+    """Reads one fold. Told of its steps by `apply`; `watches.run` and `pickers.work.run` must run."""
 
     def __init__(
         self,

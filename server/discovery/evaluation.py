@@ -13,8 +13,8 @@ from trunkline.core.model import Endpoint, Locality, RegisteredInstance
 from trunkline.core.placement import Candidate
 from trunkline.core.policy import PLAIN, Policy
 from trunkline.core.selector import Selector
+from trunkline.core.work import Work, by_pieces
 
-from ..traffic.slices import Work, at_once
 from .registry_view import RegistryView
 
 
@@ -35,9 +35,6 @@ class NoPolicies:
 
 NOBODY: Mapping[str, str] = {}
 
-SLICE = 2_000
-"""Candidates that are made between two turns of the loop."""
-
 
 class How(TypedDict):
     """What an evaluator is made with besides policy and instances."""
@@ -53,17 +50,13 @@ class How(TypedDict):
 
 def first_endpoint(registered: RegisteredInstance) -> Endpoint | None:
     """Whatever it speaks."""
-    return next(iter(registered.instance.endpoints), None)
+    endpoints = registered.instance.endpoints
+    return endpoints[0] if endpoints else None
 
 
 def endpoint_that_speaks(protocol: str) -> Callable[[RegisteredInstance], Endpoint | None]:
     """The first of an instance's endpoints that does."""
     return lambda registered: next((one for one in registered.instance.endpoints if one.protocol == protocol), None)
-
-
-def evaluator_of(registry: RegistryView, namespace: str, service: str, policy: Policy, **how: Unpack[How]) -> Evaluator:
-    """`evaluator_in_slices` all at once."""
-    return at_once(evaluator_in_slices(registry, namespace, service, policy, **how))
 
 
 def evaluator_in_slices(
@@ -77,21 +70,22 @@ def evaluator_in_slices(
     endpoint_of = how.get("endpoint_of", first_endpoint)
     calls = InFlight(clock)
     state = registry.service(namespace, service)
-    instances = [] if state is None else sorted(state.instances.values(), key=lambda one: one.instance.id)
-    candidates: list[Candidate] = []
-    for number, registered in enumerate(instances, start=1):
-        candidates.append(
-            Candidate(
-                registered,
-                endpoint_of(registered),
-                slot=calls.acquire(),
-                ejected=ejected.get(registered.instance.id, ""),
-                new_since_ns=registered.registered_at_ns,
-            )
+    instances = [] if state is None else [state.instances[id_] for id_ in sorted(state.instances)]
+    now_ns = clock.time_ns()
+
+    def candidate(registered: RegisteredInstance) -> Candidate:
+        return Candidate(
+            registered,
+            endpoint_of(registered),
+            slot=calls.acquire(),
+            ejected=ejected.get(registered.instance.id, "") if ejected else "",
+            new_since_ns=registered.registered_at_ns,
         )
-        if number % SLICE == 0:
-            yield
+
+    candidates = yield from by_pieces(instances, lambda some: map(candidate, some))
     where, selector = how.get("where", NOWHERE), how["selector"]
-    made = Evaluator(policy, candidates, calls, how["rng"], where=where, now_ns=clock.time_ns(), selector=selector)
-    yield
+    made = Evaluator(
+        policy, candidates, calls, how["rng"], where=where, now_ns=now_ns, selector=selector, prepared=False
+    )
+    yield from made.preparing()
     return made

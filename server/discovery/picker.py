@@ -13,20 +13,26 @@ from trunkline.core.localities import NOWHERE
 from trunkline.core.model import Locality, RegisteredInstance
 from trunkline.core.policy import HASHING, Algorithm, Policy
 from trunkline.core.selector import Selector
+from trunkline.core.work import Work
 
 from ..registry.changes import RegistryChange
-from .evaluation import NoPolicies, Policies, evaluator_of
+from ..shared_work import SharedWork
+from .evaluation import NoPolicies, Policies, evaluator_in_slices
 from .registry_view import RegistryView
 
 NO_METADATA: Mapping[str, str] = {}
+
+PICKER_ENTRIES = 12
+"""What a picker takes besides its instances and tables, as entries: 3 kB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PickerConfig:
     """Bounds of the pickers that are kept."""
 
-    entries_max: int = 8_000_000
-    """Instances and table entries of all pickers together; the ones made first go first."""
+    entries_max: int = 1_000_000
+    """Instances and table entries of all pickers together, each picker counting for 12 more; the ones made first go first.
+    An entry is about 250 bytes at worst, so the default is about 256 MiB."""
     maximum_ring_size: int = 65_536
     """Whatever a policy says: a ring is built on the loop."""
     maglev_table_size: int = 65_537
@@ -43,15 +49,19 @@ class Picked(NamedTuple):
 class _Kept:
     """An evaluator, and what it was made for."""
 
-    __slots__ = ("entries", "evaluator", "policy")
+    __slots__ = ("entries", "evaluator", "outdated", "policy")
 
-    def __init__(self, policy: Policy, evaluator: Evaluator) -> None:
+    evaluator: Evaluator
+
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.evaluator = evaluator
         self.entries = 0
         """As they were last counted."""
+        self.outdated = False
+        """Another is made for who asks from now on."""
 
 
+_Service = tuple[str, str]
 _Key = tuple[str, Algorithm | None, Locality]
 
 
@@ -72,11 +82,15 @@ class Pickers:
         self._config = config or PickerConfig()
         self._clock = clock
         self._policies = policies or NoPolicies()
-        self._kept: dict[tuple[str, str], dict[_Key, _Kept]] = {}
+        self._kept: dict[_Service, dict[_Key, _Kept]] = {}
+        self._making: dict[_Service, set[_Kept]] = {}
+        """Those whose instances have been looked at, and that are not ready."""
+        self.work = SharedWork()
+        """What takes more than a piece; its `run` must run."""
         self.entries = 0
         """Instances and table entries of all pickers that are kept."""
 
-    def pick(
+    async def pick(
         self,
         namespace: str,
         service: str,
@@ -89,6 +103,8 @@ class Pickers:
     ) -> Picked:
         """One instance. `load_balancing` takes the place of the policy's, `hash_key` of what it hashes and sticks to.
 
+        Waits only when there are thousands of instances and nobody has asked since they changed: with all others who do.
+
         Raises NoInstance, InvalidArgument (a hash key is missing), NotSupported (LEAST_REQUEST was asked for; a policy
         that says it is taken as if no call were in flight).
         """
@@ -97,19 +113,25 @@ class Pickers:
         name = (namespace, service)
         nears = self._policies.effective(*name).locality is not None
         key = (selector.canonical(), load_balancing, locality if nears else NOWHERE)
-        kept = self._usable(name, key) or self._make(name, key, selector)
+        kept = self._usable(name, key)
+        if kept is None:
+            policy = self._policies.effective(*name)
+            kept = await self.work.do(name, (key, id(policy)), lambda: self._make(name, key, selector))
+        evaluator = kept.evaluator
         said, stands_for = tuple(metadata.items()), hash_key.encode() or None
-        if load_balancing in HASHING and kept.evaluator.hash_of(said, stands_for) is None:
+        if load_balancing in HASHING and evaluator.hash_of(said, stands_for) is None:
             raise InvalidArgument.of("hash_key", f"required with {load_balancing.name}", hash_key)
-        picked = kept.evaluator.pick_from(said, stands_for)
+        decision = evaluator.decide(said, stands_for)
+        to = decision.destination
+        if not evaluator.has_chain(to):
+            await self.work.do(name, (kept, to), lambda: evaluator.making_chain(to))
+            self._count(name, key, kept)
+        picked = evaluator.pick_from(decision, said, stands_for)
         if picked is None:
-            if kept.evaluator.entries:  # else anybody's guesses at names of services would be kept
-                self._count(name, key, kept)
             raise NoInstance(f"no instance of {service!r} in namespace {namespace!r} matches")
-        self._count(name, key, kept)
         return Picked(picked.candidate.instance, picked.members)
 
-    def _usable(self, name: tuple[str, str], key: _Key) -> _Kept | None:
+    def _usable(self, name: _Service, key: _Key) -> _Kept | None:
         kept = self._kept.get(name, {}).get(key)
         if kept is None:
             return None
@@ -118,18 +140,27 @@ class Pickers:
         fresh = due_ns is None or self._clock.time_ns() < due_ns
         return kept if fresh and (policy is kept.policy or policy == kept.policy) else None
 
-    def _make(self, name: tuple[str, str], key: _Key, selector: Selector) -> _Kept:
+    def _make(self, name: _Service, key: _Key, selector: Selector) -> Work[_Kept]:
         policy = self._policies.effective(*name)
-        evaluator = evaluator_of(
-            self._registry,
-            *name,
-            self._bounded(policy, key[1]),
-            selector=selector,
-            rng=self._rng,
-            clock=self._clock,
-            where=key[2],
-        )
-        return _Kept(policy, evaluator)
+        made = _Kept(policy)
+        making = self._making.setdefault(name, set())
+        making.add(made)
+        try:
+            made.evaluator = yield from evaluator_in_slices(
+                self._registry,
+                *name,
+                self._bounded(policy, key[1]),
+                selector=selector,
+                rng=self._rng,
+                clock=self._clock,
+                where=key[2],
+            )
+        finally:
+            making.discard(made)
+            if not making and self._making.get(name) is making:
+                del self._making[name]
+        self._count(name, key, made)
+        return made
 
     def _bounded(self, policy: Policy, override: Algorithm | None) -> Policy:
         said, config = policy.load_balancing, self._config
@@ -143,24 +174,31 @@ class Pickers:
         )
         return replace(policy, load_balancing=balancing)
 
-    def _count(self, name: tuple[str, str], key: _Key, kept: _Kept) -> None:
+    def _count(self, name: _Service, key: _Key, kept: _Kept) -> None:
         """Keep it, with the tables that it has made by now, as far as there is room."""
+        entries = kept.evaluator.entries + PICKER_ENTRIES
+        if kept.outdated or entries == PICKER_ENTRIES:  # else anybody's guesses at names of services would be kept
+            return
         of_service = self._kept.setdefault(name, {})
         before = of_service.get(key)
-        entries = kept.evaluator.entries
-        if before is kept and entries == kept.entries:
-            return
+        if before is not None and before is not kept:
+            before.outdated = True
         self.entries += entries - (0 if before is None else before.entries)
         kept.entries = entries
         of_service[key] = kept
         while self.entries > self._config.entries_max:
             self._forget(next(iter(self._kept)))
 
-    def _forget(self, service: tuple[str, str]) -> None:
+    def _forget(self, service: _Service) -> None:
         for kept in self._kept.pop(service, {}).values():
             self.entries -= kept.entries
+            kept.outdated = True
 
     def apply(self, changes: Iterable[RegistryChange]) -> None:
         """These instances changed: their services' pickers are made anew when they are next asked for."""
         for change in changes:
-            self._forget((change.namespace, change.service))
+            service = (change.namespace, change.service)
+            self._forget(service)
+            for made in self._making.pop(service, ()):
+                made.outdated = True
+            self.work.outdate(service)

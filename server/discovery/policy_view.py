@@ -37,6 +37,15 @@ class PolicyView(Protocol):
     def named(self, namespace: str) -> Sequence[str]:
         """The services of which anything was said, EVERY_SERVICE among them."""
 
+    def count(self, namespace: str) -> int:
+        """How many are `named`."""
+
+    def of_all(self, namespace: str) -> Sequence[HeldPolicy]:
+        """What holds now for those that are `named`. A namespace has thousands: each is made when it is asked for."""
+
+    def changed_after(self, namespace: str, revision: int) -> Sequence[str]:
+        """Those of the `named` for which something else holds since a revision."""
+
     def last_change(self, namespace: str, service: str) -> int:
         """No change of a service's policy, or of any of the namespace for EVERY_SERVICE, is later than this."""
 
@@ -61,6 +70,15 @@ class NoPolicies:
     def named(self, namespace: str) -> Sequence[str]:
         return ()
 
+    def count(self, namespace: str) -> int:
+        return 0
+
+    def of_all(self, namespace: str) -> Sequence[HeldPolicy]:
+        return ()
+
+    def changed_after(self, namespace: str, revision: int) -> Sequence[str]:
+        return ()
+
     def last_change(self, namespace: str, service: str) -> int:
         return 0
 
@@ -71,27 +89,33 @@ class NoPolicies:
 _NOTHING = _Nothing()
 
 
-def policies_of(view: PolicyView, namespace: str, service: str) -> list[HeldPolicy]:
+def policies_of(view: PolicyView, namespace: str, service: str) -> Sequence[HeldPolicy]:
     """What a watch of a service, or of a namespace when it is empty, is told from the beginning."""
-    services = [service] if service else view.named(namespace)
-    held = (view.get(namespace, one) for one in services)
-    return [one for one in held if one.revision]
+    if not service:
+        return view.of_all(namespace)
+    held = view.get(namespace, service)
+    return [held] if held.revision else []
 
 
-def policies_since(view: PolicyView, namespace: str, service: str, revision: int) -> list[HeldPolicy] | None:
-    """Those that changed after a revision; None when that is not known any more."""
+def policies_since(
+    view: PolicyView, namespace: str, service: str, revision: int, *, most: int
+) -> Sequence[HeldPolicy] | None:
+    """Those that changed after a revision; None when that is not known any more, or when they are more than `most`."""
     if revision < view.floor:
         return None
     if revision >= view.last_change(namespace, service):
         return []
-    if not service and view.floor and view.get(namespace, EVERY_SERVICE).revision > revision:
+    if service:
+        return policies_of(view, namespace, service)
+    if view.floor and view.get(namespace, EVERY_SERVICE).revision > revision:
         return None  # see policies_touched
-    return [one for one in policies_of(view, namespace, service) if one.revision > revision]
+    changed = view.changed_after(namespace, revision)
+    return None if len(changed) > most else [view.get(namespace, one) for one in changed]
 
 
 def policies_touched(
     view: PolicyView, namespace: str, service: str, touched: Sequence[str], *, most: int
-) -> list[HeldPolicy] | None:
+) -> Sequence[HeldPolicy] | None:
     """Those that a watch is told when these services were touched; None when it has to start over, as it has when what
     holds for more than `most` services is different now.
 
@@ -106,6 +130,6 @@ def policies_touched(
         return [view.get(namespace, service)]
     if EVERY_SERVICE not in touched:
         return [view.get(namespace, one) for one in dict.fromkeys(touched)]
-    if view.floor or len(view.named(namespace)) > most:
+    if view.floor or view.count(namespace) > most:
         return None
     return policies_of(view, namespace, "")

@@ -13,8 +13,8 @@ from trunkline.api.v1.discovery_pb2_grpc import DiscoveryServiceServicer
 from trunkline.core.policy import Algorithm
 from trunkline.server.chain.call import principal_of
 from trunkline.server.security.principal import Resource, Verb, authorize
+from trunkline.server.slices import in_slices
 from trunkline.server.traffic.outcomes import Reported
-from trunkline.server.traffic.slices import in_slices
 from trunkline.server.transport.sink import SinkConfig, sink_of
 
 from .applied import LateWatcher
@@ -39,7 +39,7 @@ class DiscoveryService(DiscoveryServiceServicer):
         return self._discovery.resolve(request)
 
     async def Pick(self, request: discovery_pb2.PickRequest, context: Context) -> discovery_pb2.PickResponse:
-        picked = self._discovery.pickers.pick(
+        picked = await self._discovery.pickers.pick(
             request.namespace,
             request.service,
             convert.selector_from(request.selector),

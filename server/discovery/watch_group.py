@@ -150,7 +150,13 @@ class WatchGroup:
         removed: list[tuple[str, str]] = []
         if revision < self._registry.floor and (not self.scope.service or self._forgotten(self.scope.service)):
             return RESYNC
-        policies = policies_since(self._policies, self.scope.namespace, self.scope.service, revision)
+        policies = policies_since(
+            self._policies,
+            self.scope.namespace,
+            self.scope.service,
+            revision,
+            most=self._config.event_changes_max,
+        )
         if policies is None:
             return RESYNC
         for service in self._services_after(revision):

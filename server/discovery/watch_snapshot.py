@@ -13,7 +13,8 @@ from .watch_config import WatchConfig
 
 
 class WatchSnapshot:
-    """Policies and instances as they were when it was made; they are immutable, so holding them is the copy.
+    """Policies and instances as they were when it was made; they are immutable, so holding them is the copy. Policies are
+    a sequence that may make each when it is asked for.
 
     Parts are made on demand, a bounded amount of work at a time, and kept while the snapshot is the newest of its
     scope. After that they are made again for whoever is still in the middle of it, so that slow readers hold
@@ -34,7 +35,8 @@ class WatchSnapshot:
         self.revision = revision
         self.policies_looked_at = 0
         """How many have been encoded for its parts so far."""
-        self._items: Sequence[HeldPolicy | RegisteredInstance] = (*policies, *instances)
+        self._policies = policies
+        self._instances = instances
         self._selector = selector
         self._token = token
         self._encode = encode
@@ -72,9 +74,10 @@ class WatchSnapshot:
     def _advance(self) -> bytes | None:
         """Look at more until a part is whole."""
         config = self._config
-        stop = min(len(self._items), self._scanned + config.scan_instances_max)
+        last = len(self._policies) + len(self._instances)
+        stop = min(last, self._scanned + config.scan_instances_max)
         while self._scanned < stop:
-            item = self._items[self._scanned]
+            item = self._item(self._scanned)
             if not isinstance(item, RegisteredInstance) or self._selector.matches(item):
                 size = self._size_of(item) + 1
                 full = len(self._open) >= config.part_instances_max
@@ -83,10 +86,14 @@ class WatchSnapshot:
                 self._open.append(item)
                 self._open_bytes += size
             self._scanned += 1
-        if self._scanned < len(self._items):
+        if self._scanned < last:
             return None
         self._complete = True
         return self._close()
+
+    def _item(self, number: int) -> HeldPolicy | RegisteredInstance:
+        behind = number - len(self._policies)
+        return self._policies[number] if behind < 0 else self._instances[behind]
 
     def _size_of(self, item: HeldPolicy | RegisteredInstance) -> int:
         if isinstance(item, RegisteredInstance):

@@ -120,7 +120,8 @@ class WatchTeller:
         now_ns = self._clock.now_ns()
         for group, changed, touched in concerned:
             body = group.delta(revision, changed, touched)
-            yield GROUP_COST + (ENCODE_COST if touched else 0)
+            # Who starts over has thousands of items in the snapshot that there was: giving them back takes some ms, too.
+            yield self._config.slice_watches if body == RESYNC else GROUP_COST + (ENCODE_COST if touched else 0)
             if body is None:
                 continue
             yield from self._tell(group, revision, body, now_ns)

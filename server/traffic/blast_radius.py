@@ -17,8 +17,7 @@ from trunkline.core.parts import Parts
 from trunkline.core.policy import HASHING as HASHING_ALGORITHMS
 from trunkline.core.policy import Algorithm, Forced, LoadBalancingPolicy, Policy
 from trunkline.core.ring import Ring
-
-from .slices import Work, at_once
+from trunkline.core.work import Work, at_once
 
 KEYS = tuple(f"key-{number}".encode() for number in range(1_000))
 """The sample."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, overload
 
 from trunkline.api.policies import destination_to, key_source_to, merged, policy_from
 from trunkline.api.v1.policy_pb2 import EffectivePolicy, TrafficPolicy
 from trunkline.core.policy import Destination, KeySource, Policy
 from trunkline.core.records import Record
 
-from .fold import PoliciesFold
+from .fold import PoliciesFold, PolicyEntity
 
 EFFECTIVE_MAX = 20_000
 """Services whose effective policy is kept; when there are more, all are made anew."""
@@ -104,6 +104,55 @@ class Effective:
         return effective.SerializeToString(deterministic=True)
 
 
+def _made(
+    namespace: str,
+    service: str,
+    own: PolicyEntity | None,
+    default: PolicyEntity | None,
+    shares: ReleaseShares | None,
+) -> Effective:
+    known = [one.revision for one in (own, default, shares) if one is not None]
+    return Effective(
+        namespace,
+        service,
+        own=None if own is None else own.policy,
+        default=None if default is None else default.policy,
+        shares=shares,
+        revision=max(known, default=0),
+    )
+
+
+class AsOf(Sequence[Effective]):
+    """What holds for all services of a namespace of which anything was said, as of when this was made."""
+
+    def __init__(self, policies: EffectivePolicies, namespace: str) -> None:
+        self._policies = policies
+        self._namespace = namespace
+        self._services = policies.named(namespace)
+        self._known = dict(policies.fold.of_namespace(namespace))
+        shares = policies.shares
+        self._shares = {service: shares.split_of(namespace, service) for service in shares.services(namespace)}
+        self._changes = policies.changes
+
+    def __len__(self) -> int:
+        return len(self._services)
+
+    @overload
+    def __getitem__(self, at: int) -> Effective: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Effective]: ...
+
+    def __getitem__(self, at: int | slice) -> Effective | Sequence[Effective]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        service = self._services[at]
+        if self._policies.changes == self._changes:
+            return self._policies.get(self._namespace, service)  # which keeps it
+        own = self._known.get(service) if service else None
+        return _made(self._namespace, service, own, self._known.get(""), self._shares.get(service))
+
+
 class EffectivePolicies:
     """Reads the folds; told of every group of records by `on_records`, before anybody asks again."""
 
@@ -113,6 +162,8 @@ class EffectivePolicies:
         """The releases' fold; put in before the journal is read."""
         self._kept: dict[str, dict[str, Effective]] = {}
         self._count = 0
+        self.changes = 0
+        """How often something else has held since, anywhere."""
         self._touched: list[tuple[str, str]] = []
         self._last: dict[str, int] = {}
         """By namespace, the revision of the newest policy; of those that were asked for."""
@@ -129,23 +180,11 @@ class EffectivePolicies:
                 self._kept.clear()
                 self._count = 0
                 of_namespace = self._kept.setdefault(namespace, {})
-            found = of_namespace[service] = self._made(namespace, service)
+            own = self.fold.known(namespace, service) if service else None
+            shares = self.shares.split_of(namespace, service) if service else None
+            found = of_namespace[service] = _made(namespace, service, own, self.fold.known(namespace, ""), shares)
             self._count += 1
         return found
-
-    def _made(self, namespace: str, service: str) -> Effective:
-        default = self.fold.known(namespace, "")
-        own = self.fold.known(namespace, service) if service else None
-        shares = self.shares.split_of(namespace, service) if service else None
-        known = [one.revision for one in (own, default, shares) if one is not None]
-        return Effective(
-            namespace,
-            service,
-            own=None if own is None else own.policy,
-            default=None if default is None else default.policy,
-            shares=shares,
-            revision=max(known, default=0),
-        )
 
     def effective(self, namespace: str, service: str) -> Policy:
         """What holds, as values: the same until it changes."""
@@ -176,15 +215,39 @@ class EffectivePolicies:
         """The services of which anything was ever said, sorted; "" stands for what holds for all others."""
         return sorted({*self.fold.of_namespace(namespace), *self.shares.services(namespace)})
 
+    def count(self, namespace: str) -> int:
+        """How many are `named`."""
+        return len(self.fold.of_namespace(namespace).keys() | self.shares.services(namespace))
+
+    def of_all(self, namespace: str) -> Sequence[Effective]:
+        """What holds now for those that are `named`; each is made when it is asked for."""
+        return AsOf(self, namespace)
+
+    def changed_after(self, namespace: str, revision: int) -> Sequence[str]:
+        """Those of the `named` for which something else holds since a revision."""
+        default = self.fold.known(namespace, "")
+        if default is not None and default.revision > revision:
+            return self.named(namespace)
+        return sorted(service for service, last in self._revisions(namespace).items() if last > revision)
+
+    def _revisions(self, namespace: str) -> dict[str, int]:
+        """Of each that is named, of the last change of its own policy and shares."""
+        found = {service: entity.revision for service, entity in self.fold.of_namespace(namespace).items()}
+        for service in self.shares.services(namespace):
+            shares = self.shares.split_of(namespace, service)
+            if shares is not None:
+                found[service] = max(found.get(service, 0), shares.revision)
+        return found
+
     def last_change(self, namespace: str, service: str) -> int:
         """No change of a service's policy, or of any of the namespace when it is empty, is later than this."""
         if service:
             return max(self.fold.floor, self.get(namespace, service).revision)
         if namespace not in self._last:
-            revisions = [self.get(namespace, one).revision for one in self.named(namespace)]
+            revisions = self._revisions(namespace)
             if not revisions:
                 return self.fold.floor  # any name can be asked for
-            self._last[namespace] = max(revisions)
+            self._last[namespace] = max(revisions.values())
         return max(self.fold.floor, self._last[namespace])
 
     def on_records(self, records: Iterable[Record]) -> None:
@@ -193,6 +256,7 @@ class EffectivePolicies:
             if not record.topic.startswith(TOUCHING):
                 continue
             _, namespace, service = record.key.split("/", 2)
+            self.changes += 1
             self._forget(namespace, service)
             # Not every record of a release changes what holds; one of a policy does, be it forgotten already.
             if record.topic.startswith("policy.") or self.get(namespace, service).revision >= record.offset:

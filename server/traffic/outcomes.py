@@ -17,9 +17,9 @@ from typing import NamedTuple, Protocol
 
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.policy import FAILURES, StatusCode
+from trunkline.core.work import Work, at_once
 
 from .latency import LAST, Buckets
-from .slices import Work, at_once
 
 OUTCOMES_MAX = 10_000
 """Versions whose calls are counted."""

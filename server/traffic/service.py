@@ -11,14 +11,15 @@ import grpc
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, policy_pb2, traffic_pb2
 from trunkline.api.v1.traffic_pb2_grpc import TrafficServiceServicer
+from trunkline.core.work import Work
 from trunkline.server.chain.call import deadline_ns_of, principal_of
 from trunkline.server.journal.control.requests import request_id_by
 from trunkline.server.journal.control.sequencer import Origin
 
+from ..slices import in_slices
 from .blast_radius import LIMIT_DEFAULT, Limits, Radius
 from .calls import Calls
 from .fold import PolicyEntity
-from .slices import Work, in_slices
 from .traffic import PastChange, Traffic, Wish
 
 RADII_SHOWN = 100

@@ -25,12 +25,12 @@ from trunkline.server.journal.control.fold import Decide
 from trunkline.server.journal.control.sequencer import Origin, Written
 from trunkline.server.journal.log import Log
 
+from ..slices import in_slices
 from .blast_radius import Limits, Radius, radius_of, refuse_beyond
 from .config import TrafficConfig
 from .decision import Decision, name_of
 from .effective import EffectivePolicies, Shares
 from .fold import POLICY_APPLIED, PoliciesFold, PolicyEntity
-from .slices import in_slices
 
 ATTEMPTS_MAX = 5
 """Times that a change is judged anew because something else changed meanwhile."""

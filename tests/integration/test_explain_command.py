@@ -17,9 +17,9 @@ from trunkline.cli._main import group
 from trunkline.core.clock import ManualClock
 from trunkline.core.model import Declared, Endpoint, Locality
 from trunkline.core.policy import Destination, LocalityPreference, Policy, Split
+from trunkline.core.work import at_once
+from trunkline.server.discovery.explain import Explain
 from trunkline.server.registry.fold import RegistryFold
-from trunkline.server.traffic.explain import Explain
-from trunkline.server.traffic.slices import at_once
 
 
 class Said:

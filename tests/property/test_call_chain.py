@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from reference import call_chain as reference
 from trunkline.core.breaker import Breaker, Outcome, State
-from trunkline.core.call_chain import CallChain
+from trunkline.core.call_chain import CallChain, LevelPicker
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.in_flight import InFlight, Ticket
 from trunkline.core.policy import HASHING, Algorithm, LoadBalancingPolicy
 from trunkline.core.shedding import SheddingBreaker
 
 MS = 1_000_000
+Level = tuple[int, list[int], list[int], list[str]]
 
 policies = st.builds(
     LoadBalancingPolicy,
@@ -61,13 +62,13 @@ class Pair:
     ) -> None:
         self.clock = ManualClock()
         self.calls, self.twins_calls = InFlight(self.clock), reference.Calls(self.clock)
-        self.levels: list[tuple[int, list[int], list[int], list[str]]] = []
+        self.levels: list[Level] = []
         for share, some in zip(shares, weights, strict=True):
             slots = [self.calls.acquire() for _ in some]
             self.levels.append((share, slots, some, _hosts(slots)))
         self.slots = [slot for level in self.levels for slot in level[1]]
         self.policy, self.rng, self.twins_rng = policy, Rng(seed), Rng(seed)
-        self.chain = CallChain(self.calls, self.rng, policy, self.levels)
+        self.chain = self.chain_of(self.levels)
         self.twin = reference.CallChain(self.twins_calls, self.twins_rng, policy, self.levels)
         self.other: CallChain | None = None
         self.twins_other: reference.CallChain | None = None
@@ -80,12 +81,16 @@ class Pair:
         levels[0] = (100, [shared, *levels[0][1]], [1, *levels[0][2]], _hosts([shared, *levels[0][1]]))
 
         def reserve() -> CallChain:
-            return CallChain(self.calls, self.rng, self.policy, levels[1:])
+            return self.chain_of(levels[1:])
 
-        self.other = CallChain(self.calls, self.rng, self.policy, levels[:1], reserve)
+        self.other = self.chain_of(levels[:1], reserve)
         self.twins_other = reference.CallChain(self.twins_calls, self.twins_rng, self.policy, levels[:1])
         self._twins_levels = levels[1:]
         self._twins_reserve: reference.CallChain | None = None
+
+    def chain_of(self, levels: Sequence[Level], spare: Callable[[], CallChain | None] | None = None) -> CallChain:
+        pickers = [LevelPicker(self.calls, self.rng, self.policy, *level) for level in levels]
+        return CallChain(self.calls, self.rng, pickers, spare)
 
     def _reserve_of_twin(self) -> reference.CallChain:
         """Made when it is first needed, as chance is used for it."""
@@ -285,7 +290,7 @@ def test_least_request_goes_by_the_calls_of_its_own_endpoints(equal: bool, seed:
         calls.started(busy)
     weights = [100, 100] if equal else [100, 101]
     policy = LoadBalancingPolicy(algorithm=Algorithm.LEAST_REQUEST, choice_count=10)
-    chain = CallChain(calls, rng, policy, [(100, [busy, idle], weights, ["a:1", "b:1"])])
+    chain = CallChain(calls, rng, [LevelPicker(calls, rng, policy, 100, [busy, idle], weights)])
     picked = [chain.pick() for _ in range(30)]
     assert picked.count(idle) >= 28
 
@@ -296,7 +301,7 @@ def test_the_other_chain_says_why_a_call_is_refused_and_lets_out_its_reserve_for
     pair.limit(0, 1)
 
     def chain(slot: int, reserve: CallChain | None = None) -> CallChain:
-        return CallChain(pair.calls, Rng(1), LoadBalancingPolicy(), [(100, [slot], [1], ["a:1"])], lambda: reserve)
+        return pair.chain_of([(100, [slot], [1], ["a:1"])], lambda: reserve)
 
     first, other = chain(mine), chain(theirs, chain(held))
     broken = Breaker()
@@ -403,5 +408,13 @@ def test_levels_that_are_none_are_refused(levels: list[tuple[int, list[int], lis
     calls = InFlight(ManualClock())
     calls.acquire()
     calls.acquire()
+    rng = Rng(1)
     with pytest.raises((ValueError, IndexError)):
-        CallChain(calls, Rng(1), LoadBalancingPolicy(), levels)
+        CallChain(calls, rng, [LevelPicker(calls, rng, LoadBalancingPolicy(), *level) for level in levels])
+
+
+def test_a_level_over_other_calls_is_refused() -> None:
+    calls, others, rng = InFlight(ManualClock()), InFlight(ManualClock()), Rng(1)
+    level = LevelPicker(others, rng, LoadBalancingPolicy(), 100, [others.acquire()], [1])
+    with pytest.raises(ValueError, match="other calls"):
+        CallChain(calls, rng, [level])

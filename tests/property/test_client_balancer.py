@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -84,6 +84,50 @@ def check_picks(balancer: Balancer, held: dict[int, Status]) -> None:
         assert one.endpoint.port in held, "a removed instance is never picked"
         assert one.instance.status is best
         assert not one.out or not reachable
+
+
+@given(st.lists(INSTANCES, min_size=1, max_size=8))
+def test_that_an_object_is_the_same_changes_nothing_but_what_is_looked_at(states: list[dict[int, Any]]) -> None:
+    """A view gives the same object for what did not change; others may not."""
+    sharing, comparing = Balancer("round_robin", "grpc", Rng(1)), Balancer("round_robin", "grpc", Rng(1))
+    made: dict[tuple[int, Any], RegisteredInstance] = {}
+    for state in states:
+        shared = [made.setdefault((port, rest), instance(port, *rest)) for port, rest in state.items()]
+        gone = sharing.update(shared)
+        left = comparing.update(instance(port, *rest) for port, rest in state.items())
+        assert [one.key for one in gone] == [one.key for one in left]
+        assert [(one.key, one.instance, one.slot) for one in sharing.candidates] == [
+            (one.key, one.instance, one.slot) for one in comparing.candidates
+        ]
+        first, second = sharing.pick(), comparing.pick()
+        assert (first and first.key) == (second and second.key)
+
+
+def test_an_object_in_the_place_of_one_that_is_gone_is_not_taken_for_it() -> None:
+    balancer = Balancer("round_robin", "grpc", Rng(1))
+    for weight in range(1, 6):
+        balancer.update(instance(port, Status.SERVING, weight) for port in range(1, 101))
+        assert [one.instance.instance.weight for one in balancer.candidates] == [weight] * 100
+
+
+def test_of_thousands_only_who_changed_is_looked_at() -> None:
+    looked_at: list[str] = []
+
+    class Counting(Balancer):
+        def _endpoint_of(self, instance: RegisteredInstance) -> Endpoint | None:
+            looked_at.append(instance.instance.id)
+            return super()._endpoint_of(instance)
+
+    everybody = [instance(port, Status.SERVING, 100) for port in range(1, 3_001)]
+    balancer = Counting("round_robin", "grpc", Rng(1))
+    balancer.update(everybody)
+    before = balancer.candidates
+    looked_at.clear()
+    everybody[1_000] = instance(1_001, Status.DEGRADED, 100)
+    assert [one.key for one in balancer.update(everybody[1:])] == [before[0].key]
+    assert looked_at == ["i-1001"]
+    assert balancer.candidates == before[1:], "the same objects, in the same order"
+    assert balancer.candidates[999].instance.status is Status.DEGRADED
 
 
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=8, unique=True), st.sampled_from(["ring_hash", "maglev"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import is_
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,11 +107,17 @@ def test_a_view_is_what_was_last_sent_whole(steps: list[tuple[str, object]]) -> 
     assert view.instances == tuple(registry.held[name] for name in sorted(registry.held))
     assert view.revision == registry.revision
     assert told == registry.held, "whoever follows the changes has the same"
+    before = view.instances
+    receive(view, registry.snapshot(2), told)
+    assert view.instances == before
+    assert all(map(is_, view.instances, before)), "what did not change is the same object"
 
 
 def receive(view: ViewState, events: list[WatchEvent], told: dict[str, RegisteredInstance]) -> None:
     for event in events:
         change = view.apply(event)
+        names = [one.instance.id for one in view.instances]
+        assert names == sorted(names)
         if isinstance(change, Reset):
             told.clear()
             told.update({one.instance.id: one for one in change.instances})

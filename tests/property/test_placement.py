@@ -28,6 +28,7 @@ from trunkline.core.policy import (
     Subset,
 )
 from trunkline.core.splits import Splitter
+from trunkline.core.verdicts import verdicts_of
 
 ZONES = ("", "a", "b")
 VERSIONS = ("", "1.0.0", "1.5.0", "2.0.0", "2.1.0-rc.1")
@@ -177,7 +178,7 @@ def test_undoing_what_left_a_candidate_out_brings_it_back(
     destination = data.draw(st.sampled_from(named))
     for _ in range(8):
         known = candidates(world)
-        verdict = Placement(policy, known, where=where, now_ns=100 * S).verdicts(destination)[number]
+        verdict = verdicts_of(Placement(policy, known, where=where, now_ns=100 * S), destination)[number]
         if not verdict.exclusions:
             return
         rules = {exclusion.rule for exclusion in verdict.exclusions}

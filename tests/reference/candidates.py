@@ -72,7 +72,7 @@ def names(pool: Pool | None) -> list[str]:
     """Who is in a pool, sorted."""
     if pool is None:
         return []
-    return sorted(member.candidate.instance.instance.id for level in pool.levels for member in level.members)
+    return sorted(one.instance.instance.id for level in pool.levels for one in level.candidates)
 
 
 def level_loads(pool: Pool | None) -> dict[str, int]:

@@ -75,14 +75,14 @@ CALLING_MUTANTS = (
     _Mutant(
         "who is ejected is picked",
         f"{CORE}.placement",
-        "            left = [one for one in tiers[status] if not one.ejected]\n",
-        "            left = list(tiers[status])\n",
+        "by_pieces(tiers[status], lambda some: [one for one in some if not one.ejected])",
+        "by_pieces(tiers[status], lambda some: some)",
     ),
     _Mutant(
         "when no connection is there, nobody is picked",
         f"{CORE}.placement",
-        "        tiers = _by_status(reachable) if 0 < len(reachable) < len(part) else everybody\n",
-        "        tiers = _by_status(reachable)\n",
+        "        if 0 < len(reachable) < len(part):\n",
+        "        if len(reachable) < len(part):\n",
     ),
     # Breakers.
     _Mutant(

@@ -7,7 +7,7 @@ import pytest
 from reference.candidates import candidate, level_loads, names
 from trunkline.core.localities import Count, loads, passed_over
 from trunkline.core.model import Locality, Status
-from trunkline.core.placement import Candidate, Exclusion, Placement
+from trunkline.core.placement import Candidate, Placement
 from trunkline.core.policy import (
     PLAIN,
     Algorithm,
@@ -22,13 +22,14 @@ from trunkline.core.policy import (
 )
 from trunkline.core.selector import Selector
 from trunkline.core.slow_start import factor_of, next_step_ns
+from trunkline.core.verdicts import Exclusion, verdicts_of
 
 ZONE_A = Locality("r", "a")
 
 
 def rules(placement: Placement, name: str, destination: Destination | None = None) -> list[str]:
     """Why one is not picked."""
-    verdict = next(one for one in placement.verdicts(destination) if one.candidate.instance.instance.id == name)
+    verdict = next(one for one in verdicts_of(placement, destination) if one.candidate.instance.instance.id == name)
     return [exclusion.rule for exclusion in verdict.exclusions]
 
 
@@ -254,10 +255,10 @@ def test_weights_grow_step_by_step() -> None:
     old, new = candidate("old"), candidate("new", new_since_ns=0, weight=200)
     placement = Placement(policy, [old, new], now_ns=50 * S)
     assert placement.next_ns == 52 * S
-    assert [(one.weight, one.share_percent) for one in placement.verdicts()] == [(100, 50), (100, 50)]
+    assert [(one.weight, one.share_percent) for one in verdicts_of(placement)] == [(100, 50), (100, 50)]
     done = Placement(policy, [old, new], now_ns=100 * S)
     assert done.next_ns is None
-    assert [one.weight for one in done.verdicts()] == [100, 200]
+    assert [one.weight for one in verdicts_of(done)] == [100, 200]
 
 
 @pytest.mark.parametrize("algorithm", [Algorithm.RANDOM, Algorithm.RING_HASH, Algorithm.MAGLEV])
@@ -265,10 +266,18 @@ def test_keys_do_not_move_because_somebody_is_new(algorithm: Algorithm) -> None:
     policy = Policy(load_balancing=LoadBalancingPolicy(algorithm=algorithm), slow_start=SlowStart(window_ns=100 * S))
     placement = Placement(policy, [candidate("old"), candidate("new", new_since_ns=0)], now_ns=S)
     assert placement.next_ns is None
-    assert {one.share_percent for one in placement.verdicts()} == {50}
+    assert {one.share_percent for one in verdicts_of(placement)} == {50}
 
 
 def test_who_has_no_weight_is_named_unless_nobody_has_any() -> None:
     placement = Placement(PLAIN, [candidate("a", weight=0), candidate("b")])
-    assert placement.verdicts()[0].exclusions == (Exclusion("weight", "a weight of 0"),)
-    assert [one.share_percent for one in Placement(PLAIN, [candidate("a", weight=0)]).verdicts()] == [100]
+    assert verdicts_of(placement)[0].exclusions == (Exclusion("weight", "a weight of 0"),)
+    assert [one.share_percent for one in verdicts_of(Placement(PLAIN, [candidate("a", weight=0)]))] == [100]
+
+
+def test_the_next_step_is_that_of_whoever_is_grown_first() -> None:
+    policy = Policy(slow_start=SlowStart(window_ns=100 * S))
+    grown, nearly, new = (candidate(f"i{since}", new_since_ns=since * S) for since in (0, 50, 149))
+    assert Placement(policy, [new, nearly, grown], now_ns=149 * S).next_ns == 150 * S
+    assert Placement(policy, [new, grown], now_ns=149 * S).next_ns == 151 * S, "a fiftieth of the window later"
+    assert Placement(policy, [grown], now_ns=149 * S).next_ns is None

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from reference.registry_facts import Journal, instance
+from reference.unwaited import answered
 from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import InvalidArgument, NoInstance, NotSupported
 from trunkline.core.model import Declared, Endpoint, Locality
 from trunkline.core.policy import Algorithm
 from trunkline.core.selector import Selector
+from trunkline.core.work import PIECE
 from trunkline.server.discovery import picker
-from trunkline.server.discovery.evaluation import evaluator_of
-from trunkline.server.discovery.picker import PickerConfig, Pickers
+from trunkline.server.discovery.evaluation import evaluator_in_slices
+from trunkline.server.discovery.picker import PICKER_ENTRIES, PickerConfig, Pickers
 from trunkline.server.registry.fold import RegistryFold
 
 ANY = Selector()
@@ -40,7 +43,7 @@ class Registry:
         self.pickers.apply(changes)
 
     def pick(self, policy: Algorithm = Algorithm.ROUND_ROBIN, key: str = "", service: str = "orders") -> str:
-        return self.pickers.pick("default", service, ANY, policy, key).instance.instance.id
+        return answered(self.pickers.pick("default", service, ANY, policy, key)).instance.instance.id
 
     def picks(self, policy: Algorithm, count: int) -> Counter[str]:
         return Counter(self.pick(policy, f"key {number}") for number in range(count))
@@ -105,7 +108,7 @@ def test_the_best_that_there_are_are_picked(registry: Registry) -> None:
     assert set(registry.picks(Algorithm.RANDOM, 50)) == {"a"}
     registry.apply(registry.journal.removed(a))
     assert set(registry.picks(Algorithm.RANDOM, 50)) == {"b"}, "stale behind every live one, but not gone"
-    assert registry.pickers.pick("default", "orders", ANY, Algorithm.RANDOM).candidates == 1
+    assert answered(registry.pickers.pick("default", "orders", ANY, Algorithm.RANDOM)).candidates == 1
     registry.apply(registry.journal.removed(b))
     with pytest.raises(NoInstance):
         registry.pick()
@@ -113,7 +116,7 @@ def test_the_best_that_there_are_are_picked(registry: Registry) -> None:
 
 def test_nobody_matches(registry: Registry) -> None:
     with pytest.raises(NoInstance):
-        registry.pickers.pick("default", "orders", Selector(version="^2.0.0"), Algorithm.RANDOM)
+        answered(registry.pickers.pick("default", "orders", Selector(version="^2.0.0"), Algorithm.RANDOM))
     with pytest.raises(NoInstance):
         registry.pick(service="nowhere")
 
@@ -132,10 +135,10 @@ def test_what_is_kept_is_bounded() -> None:
 
 def test_where_a_caller_is_makes_no_picker_when_the_policy_does_not_ask(registry: Registry) -> None:
     for number in range(20):
-        registry.pickers.pick("default", "orders", ANY, locality=Locality(zone=f"z-{number}"))
+        answered(registry.pickers.pick("default", "orders", ANY, locality=Locality(zone=f"z-{number}")))
     first = registry.pickers.entries
-    registry.pickers.pick("default", "orders", ANY)
-    assert registry.pickers.entries == first <= 2 * 3
+    answered(registry.pickers.pick("default", "orders", ANY))
+    assert registry.pickers.entries == first == 2 * 3 + PICKER_ENTRIES
 
 
 def test_that_nobody_matches_is_worked_out_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,12 +146,12 @@ def test_that_nobody_matches_is_worked_out_once(registry: Registry, monkeypatch:
 
     def counting(*args: Any, **how: Any) -> Any:
         made.append(args[2])
-        return evaluator_of(*args, **how)
+        return evaluator_in_slices(*args, **how)
 
-    monkeypatch.setattr(picker, "evaluator_of", counting)
+    monkeypatch.setattr(picker, "evaluator_in_slices", counting)
     for _ in range(3):
         with pytest.raises(NoInstance):
-            registry.pickers.pick("default", "orders", Selector(version="^9"))
+            answered(registry.pickers.pick("default", "orders", Selector(version="^9")))
     assert made == ["orders"]
     entries = registry.pickers.entries
     for number in range(3):
@@ -156,4 +159,66 @@ def test_that_nobody_matches_is_worked_out_once(registry: Registry, monkeypatch:
             registry.pick(service=f"nowhere-{number}")
     assert registry.pickers.entries == entries
     registry.register("d", version="9.0.0")
-    assert registry.pickers.pick("default", "orders", Selector(version="^9")).instance.instance.id == "d"
+    assert answered(registry.pickers.pick("default", "orders", Selector(version="^9"))).instance.instance.id == "d"
+
+
+# Thousands.
+
+MANY = 2 * PIECE
+
+
+@pytest.fixture
+def crowd() -> Registry:
+    made = Registry()
+    for number in range(MANY):
+        made.register(f"i{number:05}")
+    return made
+
+
+async def test_one_build_serves_all_who_pick_meanwhile(crowd: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds: list[str] = []
+
+    def counting(*args: Any, **how: Any) -> Any:
+        builds.append(args[2])
+        return evaluator_in_slices(*args, **how)
+
+    monkeypatch.setattr(picker, "evaluator_in_slices", counting)
+    running = asyncio.create_task(crowd.pickers.work.run())
+    crowd.register("changed")
+    tasks = [asyncio.create_task(crowd.pickers.pick("default", "orders", ANY)) for _ in range(30)]
+    picked = await asyncio.gather(*tasks)
+    assert builds == ["orders"]
+    assert {one.candidates for one in picked} == {MANY + 1}
+    assert answered(crowd.pickers.pick("default", "orders", ANY)).candidates == MANY + 1, "kept"
+    running.cancel()
+
+
+async def test_a_change_while_it_is_built_reaches_who_picks_after_it(crowd: Registry) -> None:
+    running = asyncio.create_task(crowd.pickers.work.run())
+    crowd.register("x")
+    before = asyncio.create_task(crowd.pickers.pick("default", "orders", ANY))
+    await asyncio.sleep(0)
+    count = len(crowd.fold)
+    crowd.apply(crowd.journal.removed("instance/default/orders/x"))
+    after = asyncio.create_task(crowd.pickers.pick("default", "orders", ANY))
+    assert (await before).candidates == count, "as of when it began"
+    assert (await after).candidates == count - 1
+    assert answered(crowd.pickers.pick("default", "orders", ANY)).candidates == count - 1
+    crowd.register("x")
+    before = asyncio.create_task(crowd.pickers.pick("default", "orders", ANY))
+    await asyncio.sleep(0)
+    crowd.apply(crowd.journal.removed("instance/default/orders/x"))
+    assert (await before).candidates == count
+    assert (await crowd.pickers.pick("default", "orders", ANY)).candidates == count - 1, "the older is not kept"
+    running.cancel()
+
+
+async def test_who_is_not_answered_in_time_leaves_the_others_theirs(crowd: Registry) -> None:
+    running = asyncio.create_task(crowd.pickers.work.run())
+    crowd.register("y")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await crowd.pickers.pick("default", "orders", ANY)
+    assert (await crowd.pickers.pick("default", "orders", ANY)).candidates == len(crowd.fold)
+    assert crowd.pickers._making == {}
+    running.cancel()

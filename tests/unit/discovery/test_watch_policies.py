@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from trunkline.api.v1.policy_pb2 import TrafficPolicy
 from trunkline.core.policy import Destination, KeySource
 from trunkline.core.records import Record
 from trunkline.server.discovery.watch_config import WatchConfig
+from trunkline.server.traffic import effective
 from trunkline.server.traffic.effective import Effective
 
 
@@ -112,11 +114,20 @@ def test_thousands_of_policies_are_encoded_in_slices(policy: str, monkeypatch: p
     made = 0
     encoded: cached_property[bytes] = vars(Effective)["encoded"]
 
-    def counting(effective: Effective) -> bytes:
+    def counting(one: Effective) -> bytes:
         nonlocal made
         made += 1
-        return bytes(encoded.func(effective))
+        return bytes(encoded.func(one))
 
+    looked_at = 0
+
+    def looking(*args: Any) -> Effective:
+        nonlocal looked_at
+        looked_at += 1
+        return what_holds(*args)
+
+    what_holds = effective._made
+    monkeypatch.setattr(effective, "_made", looking)
     counted = cached_property(counting)
     counted.__set_name__(Effective, "encoded")
     monkeypatch.setattr(Effective, "encoded", counted)
@@ -127,19 +138,21 @@ def test_thousands_of_policies_are_encoded_in_slices(policy: str, monkeypatch: p
     world.open(world.connect(), watcher, "")
     if policy == "of everybody":
         world.settle_completely()
-        made = 0
+        made = looked_at = 0
         world.step(world.journal.policy_applied(limited("", 7)))
-    most = made
+        assert (made, looked_at) == (0, 0), "that so many change is known without a look at each"
+    most = most_looked_at = 0
     while True:
-        before = made
+        before, looked_before = made, looked_at
         more = world.hub.work()
-        most = max(most, made - before)
+        most, most_looked_at = max(most, made - before), max(most_looked_at, looked_at - looked_before)
         if not more:
             break
     world.settle_completely()
     assert len(held(watcher)) == (401 if policy == "of everybody" else 400)
     assert made >= 400
     assert most <= 40, "of 200 that a slice may cost, each takes 8"
+    assert most_looked_at <= 40
 
 
 def test_a_snapshot_is_made_anew_when_a_policy_has_changed_though_nobody_was_told() -> None:

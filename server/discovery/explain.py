@@ -8,12 +8,13 @@ from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, policy_pb2, traffic_pb2
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.evaluator import Explanation
-from trunkline.core.placement import Verdict, name_of
+from trunkline.core.placement import name_of
 from trunkline.core.policy import LoadBalancingPolicy, Policy
+from trunkline.core.verdicts import Verdict
+from trunkline.core.work import Work
 
-from ..discovery.evaluation import Policies, endpoint_that_speaks, evaluator_in_slices
-from ..discovery.registry_view import RegistryView, last_change
-from .slices import Work
+from .evaluation import Policies, endpoint_that_speaks, evaluator_in_slices
+from .registry_view import RegistryView, last_change
 
 CANDIDATES_MAX = 10_000
 """Of one answer."""
@@ -58,7 +59,7 @@ class Explain:
             ejected=dict.fromkeys(request.ejected, "taken for ejected by who asks"),
             endpoint_of=endpoint_that_speaks(request.protocol or PROTOCOL_DEFAULT),
         )
-        found = evaluator.explain(tuple(request.metadata.items()), request.key.encode() or None)
+        found = yield from evaluator.explaining(tuple(request.metadata.items()), request.key.encode() or None)
         answer = traffic_pb2.ExplainPickResponse(
             header=header,
             policy_revision=policy.revision,
