@@ -215,7 +215,7 @@ class Balancer:
         were tried are taken only when there is no other. When every candidate is out, all of the best tier are picked
         from: trying is better than refusing.
         """
-        picked = self._current().pick(metadata, key, avoid=_slots_of(tried))
+        picked = self._current().pick(metadata, key, avoid=self._slots_of(tried))
         return None if picked is None else self._by_slot[picked.slot]
 
     def pick_of(
@@ -226,7 +226,7 @@ class Balancer:
         chain = evaluator.chain(destination)
         if chain is None:
             return None
-        return self._by_slot[chain.pick(evaluator.hash_of(metadata, None), _slots_of(tried))]
+        return self._by_slot[chain.pick(evaluator.hash_of(metadata, None), self._slots_of(tried))]
 
     def pick_another(self, tried: Collection[Candidate]) -> Candidate | None:
         """The best candidate that was not tried, of the same destination if there is one; None when all were."""
@@ -254,7 +254,7 @@ class Balancer:
         subset does; `earlier` is where the split sent an earlier attempt of the same call.
         """
         evaluator = self._current()
-        ticket = evaluator.begin(metadata, key, avoid=_slots_of(tried), destination=destination, earlier=earlier)
+        ticket = evaluator.begin(metadata, key, avoid=self._slots_of(tried), destination=destination, earlier=earlier)
         if ticket is None:
             self.refusal = evaluator.refusal
         else:
@@ -282,6 +282,10 @@ class Balancer:
         """It is over."""
         self._calls.finished(candidate.slot)
 
+    def _slots_of(self, tried: Collection[Candidate]) -> frozenset[int] | None:
+        """Of those that are gone it is somebody else's by now."""
+        return frozenset(one.slot for one in tried if self.holds(one)) if tried else None
+
     def _current(self) -> Evaluator:
         evaluator = self._evaluator
         if evaluator is not None and (evaluator.next_ns is None or self._clock.now_ns() < evaluator.next_ns):
@@ -296,10 +300,6 @@ class Balancer:
             caller=self._caller,
         )
         return self._evaluator
-
-
-def _slots_of(tried: Collection[Candidate]) -> frozenset[int] | None:
-    return frozenset(one.slot for one in tried) if tried else None
 
 
 CANCELLED = Outcome.CANCELLED

@@ -21,7 +21,7 @@ from trunkline.core.policy import PLAIN
 from ._balancer import Balancer, Candidate
 from ._changes import Change
 from ._channel_options import ChannelOptions, ChannelPolicyState, EndpointState, SentCall
-from ._channel_policy import ALONE, ChannelPolicy, Route, Surroundings, snapshot_of
+from ._channel_policy import ALONE, ChannelPolicy, Surroundings, snapshot_of
 from ._finder import EndpointFinder
 from ._fork import ForkGuard
 from ._multicallable import Method, Rpc
@@ -44,6 +44,7 @@ from ._waiting_call import (
     WaitingUnaryStreamCall,
     WaitingUnaryUnaryCall,
 )
+from ._way import Route
 
 log = logging.getLogger("trunkline.client")
 

@@ -16,7 +16,6 @@ from trunkline.api.v1.discovery_pb2 import CallerState
 from trunkline.core.breaker import Outcome, Snapshot, State
 from trunkline.core.clock import Clock, Rng
 from trunkline.core.errors import Unreachable
-from trunkline.core.in_flight import Ticket
 from trunkline.core.policy import PLAIN, Destination, Policy, StatusCode
 
 from ._attempts import PREVIOUS_ATTEMPTS_KEY
@@ -29,29 +28,7 @@ from ._rpc import NotSent, number_of
 from ._subchannel import Subchannel
 from ._tasks import Tasks
 from ._tries import Ask, Sent
-
-
-class Route:
-    """How one attempt finds its endpoint."""
-
-    __slots__ = ("avoid", "chosen", "destination", "earlier", "guarded", "ticket")
-
-    def __init__(
-        self, chosen: Candidate | None = None, *, avoid: set[Candidate] | None = None,
-        destination: Destination | None = None, earlier: Destination | None = None, guarded: bool = False,
-    ) -> None:  # fmt: skip
-        self.chosen = chosen
-        """The picker's choice, if it was asked already."""
-        self.avoid = avoid or set()
-        """Those that were tried; gone to when there is no other."""
-        self.destination = destination
-        """The part of the service that is meant, if it is not what the policy's split says."""
-        self.earlier = earlier
-        """Where the split sent this call at first, if it was asked already."""
-        self.guarded = guarded
-        """Limits and breakers are asked."""
-        self.ticket: Ticket | None = None
-        """Of an attempt that they let through."""
+from ._way import Route
 
 
 class OtherChannel(Protocol):

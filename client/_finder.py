@@ -9,16 +9,15 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from trunkline.core.breaker import Outcome
 from trunkline.core.call_chain import CIRCUIT_BREAKER, ENDPOINT_CIRCUIT_BREAKER
 from trunkline.core.errors import CircuitOpen, LimitExceeded, NoInstance, TrunklineError, Unreachable
-from trunkline.core.evaluator import NO_INSTANCE
 
 from ._balancer import Balancer, Candidate
 from ._channel_options import ChannelOptions
-from ._channel_policy import ChannelPolicy, Route
+from ._channel_policy import ChannelPolicy
 from ._rpc import NotSent, refused
 from ._subchannel import Subchannel
+from ._way import NoWay, Route, Way
 
 
 class EndpointFinder:
@@ -84,43 +83,22 @@ class EndpointFinder:
             raise NoInstance(f"no instance of {self._service} was there in time") from None
 
     async def _connected_endpoint(self, route: Route, metadata: Any) -> tuple[Candidate, Subchannel]:
-        tried: set[Candidate] = set()
+        way = Way(self._balancer, route, metadata)
         while True:
             self._check_open()
-            candidate = self._next(route, metadata, tried)
-            if candidate in tried:
-                break
-            if await self._connected(route, candidate):
-                return candidate, self._subchannel_of(candidate)
-            tried.add(candidate)
-        self._end_ticket(route, Outcome.FAILURE)
-        addresses = ", ".join(sorted(one.endpoint.address for one in tried))
-        raise Unreachable(f"no instance of {self._service} could be reached: {addresses}")
+            found = way.next()
+            if isinstance(found, NoWay):
+                raise self._why(found, way)
+            if await self._connected(way, found):
+                return found, self._subchannel_of(found)
 
-    def _next(self, route: Route, metadata: Any, tried: set[Candidate]) -> Candidate:
-        """One that was not tried, if there is one. NoInstance, LimitExceeded, CircuitOpen."""
-        if route.guarded:
-            avoid = route.avoid | tried
-            route.ticket = self._balancer.begin(
-                metadata=metadata, tried=avoid, destination=route.destination, earlier=route.earlier
-            )
-            if route.ticket is None:
-                raise self._refusal()
-            if route.earlier is None:
-                route.earlier = self._balancer.destination
-            return self._balancer.candidate(route.ticket)
-        chosen, route.chosen = route.chosen, None
-        if chosen is not None and self._balancer.holds(chosen):
-            return chosen
-        if route.destination is not None:
-            candidate = self._balancer.pick_of(route.destination, metadata=metadata, tried=tried)
-        elif tried:
-            candidate = self._balancer.pick_another(tried) or next(iter(tried))
-        else:
-            candidate = self._balancer.pick(metadata=metadata)
-        if candidate is None:
-            raise self._nobody()
-        return candidate
+    def _why(self, no_way: NoWay, way: Way) -> TrunklineError:
+        if no_way is NoWay.NOBODY:
+            return self._nobody()
+        if no_way is NoWay.REFUSED:
+            return self._refusal()
+        addresses = ", ".join(sorted(one.endpoint.address for one in way.tried))
+        return Unreachable(f"no instance of {self._service} could be reached: {addresses}")
 
     def _nobody(self) -> NoInstance:
         return NoInstance(f"no instance of {self._service} can be called")
@@ -129,8 +107,6 @@ class EndpointFinder:
         """Why the balancer has just let nothing through."""
         service, limits = self._service, self._balancer.policy.limits
         refusal = self._balancer.refusal
-        if refusal == NO_INSTANCE:
-            return self._nobody()
         if refusal == CIRCUIT_BREAKER:
             error: TrunklineError = CircuitOpen(f"the circuit breaker of {service} is open", breaker="service")
         elif refusal == ENDPOINT_CIRCUIT_BREAKER:
@@ -139,20 +115,14 @@ class EndpointFinder:
             error = LimitExceeded(refusal, getattr(limits, refusal))
         return self._policy.guards.refuse(error)
 
-    def _end_ticket(self, route: Route, outcome: Outcome) -> None:
-        ticket, route.ticket = route.ticket, None
-        if ticket is not None:
-            ticket.end(outcome)
-
-    async def _connected(self, route: Route, candidate: Candidate) -> bool:
-        """What is not connected was not called, so that breakers are told nothing."""
+    async def _connected(self, way: Way, candidate: Candidate) -> bool:
         subchannel = self._subchannel_of(candidate)
         connected = False
         try:
             connected = subchannel.ready or await subchannel.connected(within_s=self._options.connect_timeout_s)
         finally:
             if not connected:
-                self._end_ticket(route, Outcome.CANCELLED)
+                way.drop(candidate)
         if not connected:
             self._policy.not_connected(candidate)
         return connected

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from trunkline.core.clock import Clock, Rng
-from trunkline.core.outliers import OutlierDetector
+from trunkline.core.outliers import Ejection, OutlierDetector
 from trunkline.core.policy import OutlierDetection
 
 from ._balancer import Candidate
@@ -16,37 +16,38 @@ LOOK_S = (0.01, 1.0)
 """The clock is looked at no sooner and no later than that; a clock that tests move does not wake the loop."""
 
 
-class Outliers:
-    """`changed` is called when somebody was ejected, or taken back."""
+class Ejections:
+    """Who is left out. No I/O: whoever uses it looks when it is time. `changed` is called when somebody was ejected, or
+    taken back."""
 
-    def __init__(self, rng: Rng, clock: Clock, tasks: Tasks, changed: Callable[[], None]) -> None:
+    def __init__(self, rng: Rng, clock: Clock, changed: Callable[[], None]) -> None:
         self._rng = rng
         self._clock = clock
-        self._tasks = tasks
         self._changed = changed
         self._settings: OutlierDetection | None = None
         self._detector: OutlierDetector | None = None
         self._indexes: dict[Candidate, int] = {}
-        self._looking: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """Of how many endpoints anything is known."""
+        return len(self._indexes)
 
     @property
     def on(self) -> bool:
         """Whether there is any."""
         return self._detector is not None
 
-    def adopt(self, settings: OutlierDetection | None) -> None:
-        """Begin anew with other settings, or go on with the same; None ends it, and every ejection."""
+    def adopt(self, settings: OutlierDetection | None) -> bool:
+        """Begin anew with other settings, or go on with the same; None ends it, and every ejection. Whether it is new."""
         if settings == self._settings:
-            return
+            return False
         self._settings = settings
-        if self._looking is not None:
-            self._looking.cancel()
-        self._looking = self._detector = None
+        self._detector = None
         if settings is not None:
             self._detector = OutlierDetector(settings, self._rng)
             self._detector.set_hosts([_key(one) for one in self._indexes])
-            self._looking = self._tasks.spawn(self._look(self._detector), name="outlier detection")
         self._changed()
+        return True
 
     def set_hosts(self, candidates: Sequence[Candidate]) -> None:
         """Those that there are now; what is known of those that stay is kept."""
@@ -63,17 +64,46 @@ class Outliers:
         if self._detector.record(index, code, local_origin, self._clock.now_ns()):
             self._changed()
 
-    def why(self, candidate: Candidate) -> str:
-        """Why it is left out; empty when it is not."""
+    def ejection(self, candidate: Candidate) -> Ejection | None:
+        """Why and since when it is left out; None when it is not."""
         index = self._indexes.get(candidate)
-        ejection = None if self._detector is None or index is None else self._detector.ejected(index)
+        return None if self._detector is None or index is None else self._detector.ejected(index)
+
+    def why(self, candidate: Candidate) -> str:
+        """The same in words; empty when it is not."""
+        ejection = self.ejection(candidate)
         return "" if ejection is None else f"ejected: {ejection.reason.name.lower()}"
 
-    async def _look(self, detector: OutlierDetector) -> None:
+    def look(self) -> int:
+        """Look at them if it is time; nanoseconds until the next look."""
+        assert self._detector is not None
+        now_ns = self._clock.now_ns()
+        if self._detector.advance(now_ns):
+            self._changed()
+        return self._detector.next_ns - now_ns
+
+
+class Outliers(Ejections):
+    """The same, looked at by a task."""
+
+    def __init__(self, rng: Rng, clock: Clock, tasks: Tasks, changed: Callable[[], None]) -> None:
+        super().__init__(rng, clock, changed)
+        self._tasks = tasks
+        self._looking: asyncio.Task[None] | None = None
+
+    def adopt(self, settings: OutlierDetection | None) -> bool:
+        """See Ejections."""
+        is_new = super().adopt(settings)
+        if is_new and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        if is_new and self.on:
+            self._looking = self._tasks.spawn(self._look(), name="outlier detection")
+        return is_new
+
+    async def _look(self) -> None:
         while True:
-            if detector.advance(self._clock.now_ns()):
-                self._changed()
-            wait_s = (detector.next_ns - self._clock.now_ns()) / 1e9
+            wait_s = self.look() / 1e9
             await asyncio.sleep(min(max(wait_s, LOOK_S[0]), LOOK_S[1]))
 
 

@@ -51,7 +51,8 @@ class PolicyCalls(Connected):
             ),
             traffic_pb2.ApplyPolicyResponse,
         )
-        return applied_from(answer.policy, answer.blast_radius, changed=answer.changed, revision=answer.header.revision)
+        kept = answer.policy if answer.HasField("policy") else None  # somebody else's change may have come right after
+        return applied_from(kept, answer.blast_radius, changed=answer.changed, revision=answer.header.revision)
 
     async def get_policy(self, service: str = "", *, namespace: str | None = None) -> PolicyState:
         """A service's own policy and what holds for it; the namespace's, when `service` is empty."""

@@ -70,6 +70,8 @@ class Decision:
         if self.judged != basis:
             self.unjudged = basis
             return []
+        if not self.service and view.pending(policy_key(self.namespace, "")):
+            return []  # what is on its way was not judged; it is decided again when that is there
         return [self._change()]
 
     def _refuse_unexpected(self, found: PolicyEntity | None) -> None:

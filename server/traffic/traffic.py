@@ -319,6 +319,9 @@ class _Durable:
     def get(self, key: str) -> Any | None:
         return self._fold.get(key)
 
+    def pending(self, prefix: str) -> Sequence[str]:
+        return ()
+
 
 def _position(page_token: str) -> tuple[str, str] | None:
     if not page_token:

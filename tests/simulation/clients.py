@@ -172,13 +172,18 @@ def hermit(service: str, *, ttl_s: float, calm: Callable[[], bool]) -> Part:
     return part
 
 
-def watcher(watched: Watched) -> Part:
-    """Has a view and writes down what it shows."""
+def watcher(watched: Watched, looks: Callable[[Client, View], None] = lambda client, view: None) -> Part:
+    """Has a view and writes down what it shows; `looks` is called whenever it shows something else."""
 
     async def part(client: Client) -> None:
         view = await client.trunkline.watch(watched.service, selector=watched.selector, timeout_s=60.0)
         client.view = view
-        view.listen(lambda change: _saw(client, view, watched, change))
+
+        def saw(change: Change) -> None:
+            _saw(client, view, watched, change)
+            looks(client, view)
+
+        view.listen(saw)
         await client.leaving.wait()
 
     return part

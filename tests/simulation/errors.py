@@ -36,4 +36,5 @@ def listening(history: History) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(before[0])  # which also forgets what is remembered of each level
+        logger.propagate = before[1]

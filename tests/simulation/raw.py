@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -18,16 +19,25 @@ from trunkline.core.selector import Selector
 
 CREDIT = 3
 
+Look = Callable[[], None]
 
-def raw_watcher(service: str) -> Part:
-    """Watches a service of the namespace (all of them if empty), in many short stretches."""
+
+def _unseen(client: Client, model: ModelWatcher) -> Look:
+    return lambda: None
+
+
+def raw_watcher(service: str, begins: Callable[[Client, ModelWatcher], Look] = _unseen) -> Part:
+    """Watches a service of the namespace (all of them if empty), in many short stretches.
+
+    `begins` is called before each of them, and what it gives after each event.
+    """
 
     async def part(client: Client) -> None:
         model = ModelWatcher(1)
         while not client.leaving.is_set():
             channel = client.dial()
             try:
-                await _stretch(client, model, service, channel)
+                await _stretch(client, model, service, channel, begins)
             finally:
                 await channel.close()
             await client.rest(0.05, 0.8)
@@ -35,7 +45,9 @@ def raw_watcher(service: str) -> Part:
     return part
 
 
-async def _stretch(client: Client, model: ModelWatcher, service: str, channel: Any) -> None:
+async def _stretch(
+    client: Client, model: ModelWatcher, service: str, channel: Any, begins: Callable[[Client, ModelWatcher], Look]
+) -> None:
     """One stream, from a token or from nothing, until it breaks or has lasted long enough."""
     if model.ended or not happens(client.rng, 85):
         model.token = b""
@@ -49,6 +61,7 @@ async def _stretch(client: Client, model: ModelWatcher, service: str, channel: A
     watched = Watched("raw", service, Selector(), seen=model.seen)
     client.history.watches.append(watched)
     client.history.resumptions.append(Resumption(before, model.seen))
+    look = begins(client, model)
     call = discovery_pb2_grpc.DiscoveryServiceStub(channel).Watch()
     with contextlib.suppress(grpc.RpcError, TimeoutError, asyncio.InvalidStateError):
         async with asyncio.timeout(between(client.rng, 0.1, 6.0)):
@@ -59,6 +72,7 @@ async def _stretch(client: Client, model: ModelWatcher, service: str, channel: A
             while (response := await call.read()) is not grpc.aio.EOF and not model.ended:
                 for event in response.events:
                     model.apply(event)
+                    look()
                 client.history.note("raw", client.name, model.revision, len(model.view))
                 if happens(client.rng, 30):
                     await asyncio.sleep(between(client.rng, 0.0, 0.5))

@@ -8,6 +8,9 @@ from simulation.handling import judges, plan
 from simulation.handling import people as handling
 from simulation.handling.endpoint import Endpoint
 from simulation.people import people
+from simulation.policies import judges as policy_judges
+from simulation.policies import people as ruled
+from simulation.policies import plan as policy_plan
 from simulation.scene import Scene
 from simulation.world import Outcome, live
 
@@ -27,6 +30,16 @@ HANDLING = Scene(
 )
 """Events whose handling fails: dead letters, and lanes that are stuck."""
 
+POLICIES = Scene(
+    people=ruled.people,
+    config=policy_plan.config,
+    planned=policy_plan.cells,
+    checks=policy_judges.CHECKS,
+    observe=ruled.observe,
+    unsettled=ruled.unsettled,
+)
+"""How services are called is changed, by several at once."""
+
 
 def simulate(seed: int, plan: list[Cell] | None = None) -> Outcome:
     """Run the world of a seed in which everybody lives."""
@@ -36,3 +49,8 @@ def simulate(seed: int, plan: list[Cell] | None = None) -> Outcome:
 def simulate_handling(seed: int, plan: list[Cell] | None = None) -> Outcome:
     """Run the world of a seed in which the handling of events fails."""
     return live(seed, HANDLING, plan)
+
+
+def simulate_policies(seed: int, plan: list[Cell] | None = None) -> Outcome:
+    """Run the world of a seed in which policies are changed."""
+    return live(seed, POLICIES, plan)

@@ -1,4 +1,5 @@
-"""Seeded worlds of callers with policies keep their promises: no retry storm, no empty pick, recovery.
+"""Seeded worlds of callers with policies keep their promises: no retry storm, no empty pick, recovery, right shares, and
+nothing for or of hosts that are gone.
 
 SIMULATION_SEEDS=N runs N seeds, from SIMULATION_FIRST on, SIMULATION_SEED=K runs one.
 """
@@ -31,4 +32,8 @@ def test_the_seeds_see_every_trouble() -> None:
     kinds = Counter(trouble.kind for one in plans for trouble in one.troubles)
     assert set(kinds) == set(Kind)
     assert sum(one.total_ns is not None for one in plans) > SEEDS_DEFAULT // 3
-    assert sum(one.backends == 1 for one in plans) > 1
+    assert sum(len(one.hosts) == 1 for one in plans) > 1
+    assert sum(len(one.hosts) > one.staying for one in plans) > SEEDS_DEFAULT // 3
+    assert sum(len({host.port for host in one.hosts}) < len(one.hosts) for one in plans) > SEEDS_DEFAULT // 5
+    assert sum(len(one.stages) == 1 for one in plans) > SEEDS_DEFAULT // 8
+    assert sum(len(one.stages) == 2 for one in plans) > SEEDS_DEFAULT // 8

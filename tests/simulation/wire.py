@@ -23,7 +23,7 @@ from simulation.network import Pipe
 from simulation.server import ServerCall
 from simulation.virtual import Host
 
-from trunkline.api.v1 import events_pb2, registry_pb2, schedules_pb2
+from trunkline.api.v1 import events_pb2, registry_pb2, schedules_pb2, traffic_pb2
 from trunkline.api.v1.discovery_pb2 import WatchRequest
 from trunkline.core.token import ControlToken
 
@@ -78,6 +78,9 @@ UNARY: dict[str, tuple[str, type[Message], type[Message]]] = {
     "RedeliverEvents": ("redeliver", events_pb2.RedeliverEventsRequest, events_pb2.RedeliverEventsResponse),
     "CreateSchedule": ("schedule", schedules_pb2.CreateScheduleRequest, schedules_pb2.CreateScheduleResponse),
     "DeleteSchedule": ("unschedule", schedules_pb2.DeleteScheduleRequest, schedules_pb2.DeleteScheduleResponse),
+    "ApplyPolicy": ("apply policy", traffic_pb2.ApplyPolicyRequest, traffic_pb2.ApplyPolicyResponse),
+    "DeletePolicy": ("delete policy", traffic_pb2.DeletePolicyRequest, traffic_pb2.DeletePolicyResponse),
+    "RollBackPolicy": ("roll back policy", traffic_pb2.RollBackPolicyRequest, traffic_pb2.RollBackPolicyResponse),
 }
 
 

@@ -87,3 +87,6 @@ class View(Protocol):
     revision: int
 
     def get(self, key: str) -> Any | None: ...
+
+    def pending(self, prefix: str) -> Sequence[str]:
+        """Keys that begin with this and of which a record is on its way; what is decided rests on them."""

@@ -51,6 +51,10 @@ class Overlay:
             pending.change = None
         return pending.entity
 
+    def keys(self, prefix: str) -> list[str]:
+        """Those that begin with this and have a record on its way."""
+        return [key for key in self._pending if key.startswith(prefix)]
+
     def version(self, key: str) -> Version | None:
         """The key's newest pending record, or None."""
         pending = self._pending.get(key)

@@ -80,6 +80,11 @@ class _View:
             self.read = (*self.read, key)
         return self._overlay.get(key)
 
+    def pending(self, prefix: str) -> Sequence[str]:
+        found = self._overlay.keys(prefix)
+        self.read = (*self.read, *found)
+        return found
+
 
 class Sequencer:
     """The control stream's writer on this node, and the folding of every writer's records.

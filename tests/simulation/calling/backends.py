@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from simulation.calling.hosts import there
 from simulation.calling.plan import Kind, Plan, Trouble
 from simulation.calling.timeline import S
 from simulation.chance import choose, happens, rng_of
 
-from trunkline.core.model import Endpoint, Instance, RegisteredInstance, Status
+from trunkline.core.model import RegisteredInstance
 from trunkline.core.policy import StatusCode
 
 MS = 1_000_000
@@ -30,9 +31,9 @@ class Backends:
         self._rng = rng_of(plan.seed, "backends")
         self._room: dict[tuple[int, int], int] = {}
 
-    def instances(self) -> list[RegisteredInstance]:
-        """As the registry shows them: it knows nothing of what callers meet."""
-        return [_instance(at) for at in range(self._plan.backends)]
+    def instances(self, at_ns: int) -> list[RegisteredInstance]:
+        """As the registry showed them at a time."""
+        return [one.registered() for one in there(self._plan.hosts, at_ns)]
 
     def troubles(self, caller: int, backend: int, at_ns: int) -> list[Trouble]:
         """What is wrong there, for this caller."""
@@ -66,15 +67,3 @@ class Backends:
         second = trouble.backend, at_ns // S
         self._room[second] = self._room.get(second, trouble.percent // 10) - 1
         return self._room[second] >= 0
-
-
-def _instance(number: int) -> RegisteredInstance:
-    endpoints = (Endpoint("10.0.0.1", 1 + number),)
-    return RegisteredInstance(
-        instance=Instance(namespace="default", service="shop", id=str(number), endpoints=endpoints),
-        status=Status.SERVING,
-        status_reason="",
-        created_revision=1,
-        modified_revision=1,
-        registered_at_ns=0,
-    )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from simulation.calling.hosts import Host, hosts
+from simulation.calling.splits import SUBSETS, Shares, stages
 from simulation.calling.timeline import S
 from simulation.chance import between, choose, happens, rng_of
 
@@ -71,8 +75,17 @@ class Plan(NamedTuple):
 
     seed: int
     policy: Policy
-    backends: int
+    """While no split holds, or the first of them."""
+    hosts: tuple[Host, ...]
+    staying: int
+    """So many, the first ones, are there from beginning to end."""
+    stages: tuple[Shares, ...]
+    """The splits that hold one after the other; none when calls are not split."""
+    next_stage_ns: int
+    """When the first of them is over."""
     callers: int
+    lags_ns: tuple[int, ...]
+    """How long it takes until each caller knows what the registry knows."""
     rates: tuple[tuple[int, ...], ...]
     """Calls a second of each caller, in each tenth of the time."""
     troubles: tuple[Trouble, ...]
@@ -83,10 +96,13 @@ class Plan(NamedTuple):
 def plan(seed: int) -> Plan:
     """What the seed is to see."""
     rng = rng_of(seed, "plan")
-    backends = choose(rng, (1, 2, 3, 4, 6, 10))
+    staying = choose(rng, (1, 2, 3, 4, 6, 10))
+    registered = hosts(rng, staying, (TROUBLE_S + CALM_S) * S)
+    backends = len(registered)
     callers = choose(rng, (1, 2, 3))
     rates = tuple(tuple(choose(rng, (5, 10, 20, 40)) for _ in range(10)) for _ in range(callers))
     troubles = [_trouble(rng, backends, callers) for _ in range(choose(rng, (1, 2, 3, 5)))]
+    troubles += [_death(rng, one, callers) for one in registered if one.until_ns is not None and happens(rng, 40)]
     total = None
     if happens(rng, 60):
         begin_ns = int(between(rng, 5, 60) * S)
@@ -94,7 +110,27 @@ def plan(seed: int) -> Plan:
         kind = choose(rng, (Kind.FAILING, Kind.FAILING, Kind.SILENT, Kind.SLOW))
         everybody = frozenset(range(callers))
         troubles += [Trouble(kind, at, *total, everybody, 100, S) for at in range(backends)]
-    return Plan(seed, _policy(rng), backends, callers, rates, tuple(troubles), total)
+    policy, splits = _policy(rng), stages(rng)
+    return Plan(
+        seed, policy_of(policy, splits, 0), registered, staying, splits, int(between(rng, 20, 170) * S), callers,
+        tuple(int(between(rng, 0, 1.5) * S) for _ in range(callers)), rates,
+        tuple(one for one in troubles if one.begin_ns < one.end_ns), total,
+    )  # fmt: skip
+
+
+def policy_of(policy: Policy, splits: Sequence[Shares], stage: int) -> Policy:
+    """The same with the split of a stage."""
+    if not splits:
+        return policy
+    return replace(policy, subsets=SUBSETS, split=splits[stage].split())
+
+
+def _death(rng: Rng, host: Host, callers: int) -> Trouble:
+    """It is registered for a while longer than it lives."""
+    assert host.until_ns is not None
+    begin_ns = max(host.from_ns, host.until_ns - int(between(rng, 0.5, 5) * S))
+    everybody = frozenset(range(callers))
+    return Trouble(Kind.REFUSING, host.number, begin_ns, min(TROUBLE_S * S, host.until_ns), everybody, 100, S)
 
 
 def _trouble(rng: Rng, backends: int, callers: int) -> Trouble:

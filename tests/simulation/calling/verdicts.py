@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from simulation.calling.log import Attempted, Ejected, Refused
@@ -13,6 +13,8 @@ from simulation.calling.timeline import S
 from trunkline.core.policy import CircuitBreaker, OutlierDetection, StatusCode
 
 WINDOW_NS = 10 * S
+PART_MIN = 20
+"""So many calls for each, and by chance alone hardly one has none: e^-20."""
 LAG_NS = 20_000_000
 """An attempt may be sent so much later than it was begun: connections were refused in between."""
 
@@ -38,10 +40,10 @@ def broke_no_empty_pick(refused: Sequence[Refused]) -> Iterator[str]:
 
 
 def broke_attempts(
-    attempts: Sequence[Attempted], *, max_attempts: int, panic_percent: int, backends: int, guarded: bool
+    attempts: Sequence[Attempted], *, max_attempts: int, panic_percent: int, guarded: bool
 ) -> Iterator[str]:
-    """No more than are allowed, elsewhere where there is an elsewhere, and not to whom is ejected unless in a panic, or
-    when all others may have refused.
+    """No more than are allowed, elsewhere where there is an elsewhere, and not to whom is out, or ejected unless in a panic
+    or when all others may have refused.
 
     `guarded`: endpoints have breakers, so that others may have been unwilling.
     """
@@ -49,23 +51,25 @@ def broke_attempts(
         at = f"attempt {one.before + 1} at {one.at_ns / S:.3f} s"
         if one.before >= max_attempts:
             yield f"{at}: more than {max_attempts}"
-        if one.was_ejected and one.willing and 100 * one.others_left >= panic_percent * backends:
+        if one.was_ejected and one.willing and 100 * one.others_left >= panic_percent * one.part:
             yield f"{at}: went to {one.backend}, which is ejected, with {one.willing} of {one.others_left} willing"
-        if one.again and not guarded and one.others_left > one.before:
-            yield f"{at}: went to {one.backend} again, with {one.others_left} left"
+        if one.was_out and one.reachable:
+            yield f"{at}: went to {one.backend}, which is out of reach, with {one.reachable} that are not"
+        if one.again and not guarded and one.untried:
+            yield f"{at}: went to {one.backend} again, with {one.untried} left that it had not been sent to"
 
 
-def broke_floor(ejected: Sequence[Ejected], backends: int, policy: OutlierDetection) -> Iterator[str]:
-    """Of so many backends enough are left after each ejection, and one at least."""
+def broke_floor(ejected: Sequence[Ejected], policy: OutlierDetection) -> Iterator[str]:
+    """Of those that there are enough are left after each ejection, and one at least."""
     out: set[int] = set()
     for one in ejected:
         if not one.out:
             out.discard(one.backend)
             continue
         out.add(one.backend)
-        by_percent = 100 * len(out) <= policy.max_ejection_percent * backends
-        if len(out) == backends or not (by_percent or (policy.always_eject_one_host and len(out) == 1)):
-            yield f"{len(out)} of {backends} are ejected at {one.at_ns / S:.3f} s"
+        by_percent = 100 * len(out) <= policy.max_ejection_percent * one.hosts
+        if len(out) >= one.hosts or not (by_percent or (policy.always_eject_one_host and len(out) == 1)):
+            yield f"{len(out)} of {one.hosts} are ejected at {one.at_ns / S:.3f} s"
 
 
 def longest_ns(policy: OutlierDetection, times: int) -> int:
@@ -83,13 +87,13 @@ def broke_recovery(
     """
     times: Counter[int] = Counter()
     since: dict[int, Ejected] = {}
-    for one in [*ejected, *(Ejected(end_ns, at, False) for at in {one.backend for one in ejected})]:
+    for one in [*ejected, *(Ejected(end_ns, at, False, 0) for at in {one.backend for one in ejected})]:
         if one.out:
             times[one.backend] += 1
             since.setdefault(one.backend, one)
             continue
         out = since.pop(one.backend, None)
-        if out is None:
+        if out is None or one.gone:
             continue
         # It may have healed at any time of its ejection; that the time ran from the ejection makes it no longer.
         limit_ns = out.at_ns + longest_ns(policy, times[one.backend]) + policy.interval_ns
@@ -117,15 +121,20 @@ def broke_no_well_one_ejected(
 
 
 def broke_all_is_well(
-    ended: Sequence[tuple[int, StatusCode]], attempts: Sequence[Attempted], backends: int, since_ns: int
+    ended: Sequence[tuple[int, StatusCode]],
+    attempts: Sequence[Attempted],
+    companions: Mapping[int, Collection[int]],
+    since_ns: int,
 ) -> Iterator[str]:
-    """When trouble is long over, every call arrives, and every backend has its part of them."""
+    """When trouble is long over, every call arrives, and every backend has its part of them. `companions` are, of each that
+    is there all the time, those that it shares its calls with at any time, itself among them."""
     failed = [(at_ns, code) for at_ns, code in ended if at_ns >= since_ns and code is not StatusCode.OK]
     if failed:
         yield f"{len(failed)} calls fail though all is well, the first with {failed[0][1].name} at {failed[0][0] / S:.3f} s"
-    quiet = set(range(backends)) - {one.backend for one in attempts if one.at_ns >= since_ns}
-    if quiet:
-        yield f"{sorted(quiet)} have no calls though all is well"
+    got = Counter(one.backend for one in attempts if one.at_ns >= since_ns)
+    for backend, others in companions.items():
+        if not got[backend] and sum(got[one] for one in others) >= PART_MIN * len(others):
+            yield f"{backend} has no calls though all is well"
 
 
 def broke_open_lets_few_through(

@@ -23,7 +23,7 @@ from types import CodeType, ModuleType
 
 import pytest
 from simulation.mutants.catalogue import MUTANTS
-from simulation.mutants.mutant import CALLING, EVERYBODY, HANDLING, PAIR, Mutant
+from simulation.mutants.mutant import CALLING, EVERYBODY, HANDLING, PAIR, POLICIES, Mutant
 
 SEEDS_MAX = 500
 LIMIT_S = 600.0
@@ -107,7 +107,8 @@ def order(mutant: Mutant, seeds: int) -> list[int]:
     if mutant.world == CALLING:
         return list(range(seeds))
     scenes = importlib.import_module("simulation.scenes")
-    planned = (scenes.HANDLING if mutant.world == HANDLING else scenes.EVERYBODY).planned
+    scene = {HANDLING: scenes.HANDLING, POLICIES: scenes.POLICIES}.get(mutant.world, scenes.EVERYBODY)
+    planned = scene.planned
     return sorted(range(seeds), key=lambda seed: not any(fault in mutant.faults for fault, _ in planned(seed)))
 
 
@@ -127,6 +128,11 @@ def _handling() -> Callable[[int], list[str]]:
     return lambda seed: list(simulate(seed).broken)
 
 
+def _policies() -> Callable[[int], list[str]]:
+    simulate = importlib.import_module("simulation.scenes").simulate_policies
+    return lambda seed: list(simulate(seed).broken)
+
+
 def _pair() -> Callable[[int], list[str]]:
     return importlib.import_module("simulation.pair").simulate_pair  # type: ignore[no-any-return]
 
@@ -136,7 +142,7 @@ def _calling() -> Callable[[int], list[str]]:
     return lambda seed: list(live(seed).broken)
 
 
-WORLDS = {EVERYBODY: _everybody, HANDLING: _handling, PAIR: _pair, CALLING: _calling}
+WORLDS = {EVERYBODY: _everybody, HANDLING: _handling, PAIR: _pair, CALLING: _calling, POLICIES: _policies}
 
 
 def _fails(mutant: Mutant) -> int:

@@ -31,8 +31,96 @@ CALLING_MUTANTS = (
     _Mutant(
         "a retry goes where the call went before",
         f"{CLIENT}._balancer",
-        "evaluator.begin(metadata, key, avoid=_slots_of(tried), ",
+        "evaluator.begin(metadata, key, avoid=self._slots_of(tried), ",
         "evaluator.begin(metadata, key, avoid=None, ",
+    ),
+    _Mutant(
+        "who has the place of one that was tried and is gone counts as tried",
+        f"{CLIENT}._balancer",
+        "for one in tried if self.holds(one))",
+        "for one in tried)",
+        test="tests/unit/client/test_balancer_policy.py"
+        "::test_who_has_the_place_of_one_that_was_tried_and_is_gone_was_not_tried",
+    ),
+    _Mutant(
+        "an endpoint that could not be connected has a call for ever",
+        f"{CLIENT}._way",
+        "        self._end(Outcome.CANCELLED)\n",
+        "        self._route.ticket = None\n",
+    ),
+    _Mutant(
+        "ejected ones are not tried when all others refuse",
+        f"{CORE}.placement",
+        "        if pool is None or pool.panic:\n",
+        "        if True:\n",
+    ),
+    # Hosts come and go.
+    _Mutant(
+        "who is gone is picked",
+        f"{CLIENT}._balancer",
+        "        self._updated = True\n        self._evaluator = None\n",
+        "        self._updated = True\n",
+    ),
+    _Mutant(
+        "those that are gone keep their places",
+        f"{CLIENT}._balancer",
+        "            self._calls.release(gone.slot)\n",
+        "            pass\n",
+    ),
+    _Mutant(
+        "a newcomer has no breaker",
+        f"{CLIENT}._balancer",
+        "            self._calls.set_endpoint_breaker(made.slot, breaker)\n",
+        "            pass\n",
+    ),
+    _Mutant(
+        "outlier detection takes an address for a host",
+        f"{CLIENT}._outliers",
+        '    return " ".join(candidate.key)',
+        "    return candidate.endpoint.address",
+    ),
+    _Mutant(
+        "those that leave may leave ejected ones alone",
+        f"{CORE}.outliers",
+        "        if hosts and self.ejected_count == len(hosts):\n",
+        "        if False:\n",
+    ),
+    # Splits.
+    _Mutant(
+        "a retry chooses its version anew",
+        f"{CLIENT}._way",
+        "destination=route.destination, earlier=route.earlier\n",
+        "destination=route.destination\n",
+    ),
+    _Mutant(
+        "a side that nobody is on has its share",
+        f"{CORE}.splits",
+        "zip(destinations, ranks, strict=True) if rank == best]",
+        "zip(destinations, ranks, strict=True)]",
+    ),
+    _Mutant(
+        "sides have equal shares of the calls",
+        f"{CORE}.splits",
+        "bisect_right(self._sums, rng.below(self._sums[-1]))",
+        "rng.below(len(self._sums))",
+    ),
+    _Mutant(
+        "sides have equal shares of the keys",
+        f"{CORE}.splits",
+        " / weight if weight else",
+        " if weight else",
+    ),
+    _Mutant(
+        "keys stick to the place of a side among those in use",
+        f"{CORE}.splits",
+        "        self._seeds = [xxh64(name_of(one).encode()) for one in self._destinations]\n",
+        "        self._seeds = list(range(len(self._destinations)))\n",
+    ),
+    _Mutant(
+        "keys stick to intervals of their hash",
+        f"{CORE}.splits",
+        "        return min(range(len(scores)), key=scores.__getitem__)\n",
+        "        return bisect_right(self._sums, xxh64(key) % self._sums[-1])\n",
     ),
     # Outlier detection.
     _Mutant(

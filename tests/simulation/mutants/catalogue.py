@@ -6,6 +6,7 @@ from simulation.mutants.calling import CALLING_MUTANTS
 from simulation.mutants.compaction import COMPACTION
 from simulation.mutants.handling import HANDLING_MUTANTS
 from simulation.mutants.mutant import CLIENT, DISCOVERY, EVENTS, JOURNAL, PAIR, REGISTRY, Mutant
+from simulation.mutants.policies import POLICY_MUTANTS
 from simulation.mutants.releases import RELEASES
 
 MUTANTS = (
@@ -376,5 +377,6 @@ MUTANTS = (
     *HANDLING_MUTANTS,
     *COMPACTION,
     *CALLING_MUTANTS,
+    *POLICY_MUTANTS,
     *RELEASES,
 )

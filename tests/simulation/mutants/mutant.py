@@ -11,6 +11,8 @@ HANDLING = "handling"
 """The handling of events fails."""
 CALLING = "calling"
 """Callers with policies, and backends in trouble."""
+POLICIES = "policies"
+"""Policies are changed."""
 
 
 class Mutant(NamedTuple):
@@ -33,5 +35,6 @@ REGISTRY = "trunkline.server.registry"
 DISCOVERY = "trunkline.server.discovery"
 EVENTS = "trunkline.server.events"
 SCHEDULES = "trunkline.server.schedules"
+TRAFFIC = "trunkline.server.traffic"
 CLIENT = "trunkline.client"
 CORE = "trunkline.core"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant
+from .mutant import TRAFFIC, Mutant
 
-TRAFFIC = "trunkline.server.traffic"
 GATE = "tests/property/test_release_gate.py"
 FOLD = "tests/property/test_release_fold.py"
 PLANE = "tests/unit/traffic/test_releases.py"

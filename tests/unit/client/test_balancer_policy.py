@@ -217,6 +217,15 @@ def test_who_was_tried_is_tried_last_and_the_same_destination_first() -> None:
     assert by_version.candidate(ticket) is not one
 
 
+def test_who_has_the_place_of_one_that_was_tried_and_is_gone_was_not_tried() -> None:
+    a, b, c = THREE
+    made = balancer(Policy(), [a, b])
+    tried = set(made.candidates)
+    made.update([b])
+    made.update([b, c])
+    assert picked(made, tried=tried) == {"c": 60}
+
+
 def test_a_fallback_to_a_subset() -> None:
     instances = [registered("a"), registered("b", labels={"spare": "yes"})]
     policy = Policy(

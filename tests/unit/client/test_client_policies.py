@@ -32,6 +32,15 @@ class Folder:
         self.files[name] = data
 
 
+async def test_a_policy_that_was_deleted_right_behind_its_change_has_the_answers_revision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with FakeTrunkline() as trunkline:
+        monkeypatch.setattr(trunkline.plane._traffic, "_kept", lambda _: None)
+        made = await trunkline.apply_policy(CART)
+        assert (made.changed, made.policy, made.revision) == (True, None, trunkline.plane.revision)
+
+
 async def test_what_is_applied_is_read_listed_and_taken_back() -> None:
     async with FakeTrunkline() as trunkline:
         made = await trunkline.apply_policy(CART, reason="so many", expected_revision=0)
