@@ -12,6 +12,7 @@ from trunkline.core.records import Change
 from trunkline.server.journal.control.fold import View
 
 from .config import TrafficConfig
+from .effective import destinations_differ
 from .fold import POLICY_APPLIED, POLICY_DELETED, PoliciesFold, PolicyEntity, policy_key
 
 HOPS_MAX = 1_000
@@ -72,7 +73,7 @@ class Decision:
             return []
         if not self.service and view.pending(policy_key(self.namespace, "")):
             return []  # what is on its way was not judged; it is decided again when that is there
-        return [self._change()]
+        return [self._change(found)]
 
     def _refuse_unexpected(self, found: PolicyEntity | None) -> None:
         revision = 0 if found is None else found.revision
@@ -123,10 +124,11 @@ class Decision:
         own, others = (0 if one is None else one.revision for one in (found, default))
         return own, others, 0 if self.service else self._fold.last_change(self.namespace)
 
-    def _change(self) -> Change:
+    def _change(self, found: PolicyEntity | None) -> Change:
         topic, body = POLICY_DELETED, control_pb2.PolicyDeleted(forced=self._forced).SerializeToString()
         if self.policy is not None:
-            applied = control_pb2.PolicyApplied(policy=self.policy, forced=self._forced)
+            changed = destinations_differ(None if found is None else found.policy, self.policy)
+            applied = control_pb2.PolicyApplied(policy=self.policy, forced=self._forced, destinations_changed=changed)
             topic, body = POLICY_APPLIED, applied.SerializeToString(deterministic=True)
         return Change(topic=topic, key=self._key, body=body, namespace=self.namespace)
 

@@ -38,6 +38,8 @@ class PolicyEntity:
     time_ns: int
     author: str = ""
     reason: str = ""
+    destinations_revision: int = 0
+    """Of the record that made its split's destinations what they are; 0 when an older program wrote it."""
 
     @property
     def revision(self) -> int:
@@ -167,8 +169,12 @@ def _reduced(
     reason: str = "",
 ) -> PolicyEntity | None:
     policy: TrafficPolicy | None = None
+    destinations_revision = 0
     if topic == POLICY_APPLIED:
-        policy = control_pb2.PolicyApplied.FromString(body).policy
+        applied = control_pb2.PolicyApplied.FromString(body)
+        policy = applied.policy
+        before = 0 if entity is None else entity.destinations_revision
+        destinations_revision = revision if applied.destinations_changed else before
     elif topic != POLICY_DELETED or entity is None:
         return entity
     _, namespace, service = key.split("/", 2)
@@ -182,6 +188,7 @@ def _reduced(
         time_ns=time_ns,
         author=author,
         reason=reason,
+        destinations_revision=destinations_revision,
     )
 
 
@@ -200,6 +207,7 @@ def _pieces(floor: int, entities: Iterable[PolicyEntity]) -> Iterator[bytes]:
             time_ns=entity.time_ns,
             author=entity.author,
             reason=entity.reason,
+            destinations_revision=entity.destinations_revision,
         )
         size += kept.ByteSize()
     if piece.policies or floor:
@@ -220,4 +228,5 @@ def _entity_from(kept: policies_pb2.KeptPolicyChanges) -> PolicyEntity:
         time_ns=kept.time_ns,
         author=kept.author,
         reason=kept.reason,
+        destinations_revision=kept.destinations_revision,
     )

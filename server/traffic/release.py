@@ -134,6 +134,8 @@ class ReleaseSplit(NamedTuple):
     sticky_on: KeySource | None
     revision: int
     """Of the last change of any of it."""
+    settled: bool
+    """The release is over."""
 
 
 def release_key(namespace: str, service: str) -> str:
@@ -151,6 +153,7 @@ def split_of(release: ReleaseEntity) -> ReleaseSplit:
         tuple(Destination(version=version, weight=weight) for version, weight in shares),
         spec.sticky_on,
         release.split_revision,
+        not release.is_open,
     )
 
 

@@ -73,9 +73,10 @@ class Journal:
         body = control_pb2.ProbeChanged(failed=failure is not None, message=failure or "")
         return self._record("probe.changed", key, body.SerializeToString())
 
-    def policy_applied(self, policy: TrafficPolicy) -> Record:
+    def policy_applied(self, policy: TrafficPolicy, *, destinations_changed: bool = False) -> Record:
         key = f"policy/{policy.namespace}/{policy.service}"
-        return self._record("policy.applied", key, control_pb2.PolicyApplied(policy=policy).SerializeToString())
+        body = control_pb2.PolicyApplied(policy=policy, destinations_changed=destinations_changed)
+        return self._record("policy.applied", key, body.SerializeToString())
 
     def policy_deleted(self, service: str, namespace: str = "default") -> Record:
         return self._record("policy.deleted", f"policy/{namespace}/{service}", b"")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from trunkline.api.v1 import releases_pb2
@@ -17,7 +19,7 @@ from trunkline.server.traffic.release import ALL, Phase
 from trunkline.server.traffic.release_config import ReleasesConfig
 
 from . import schedules_world
-from .registry_world import BY
+from .registry_world import BY, virtual
 
 NAMESPACE = "shop"
 SERVICE = "orders"
@@ -26,6 +28,33 @@ TTL_MS = 300_000
 Action = releases_pb2.SteerReleaseRequest
 FAST, SLOW = 20, 40
 """Buckets of latencies."""
+
+
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+def in_world(**config: Any) -> Callable[[Test], Callable[..., None]]:
+    """Give a test a world that runs, in virtual time, with both versions in it. `config` is that of its releases."""
+
+    def decorate(test: Test) -> Callable[..., None]:
+        def run(**arguments: Any) -> None:
+            async def main() -> None:
+                world = World(**config)
+                async with world.running():
+                    await world.begin()
+                    await test(world, **arguments)
+
+            virtual(main)
+
+        # Pytest asks for what stands in the signature, and the world is no fixture.
+        signature = inspect.signature(test)
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what `signature` looks for first
+            parameters=list(signature.parameters.values())[1:]
+        )
+        return run
+
+    return decorate
 
 
 class World(schedules_world.World):

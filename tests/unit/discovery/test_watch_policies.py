@@ -194,6 +194,7 @@ class Split:
     destinations: Sequence[Destination]
     sticky_on: KeySource | None
     revision: int
+    settled: bool = False
 
 
 class Releases:

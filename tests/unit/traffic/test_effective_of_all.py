@@ -25,6 +25,7 @@ class Share:
     revision: int
     destinations: Sequence[Destination]
     sticky_on: KeySource | None = None
+    settled: bool = True
 
 
 class Releases:
@@ -51,7 +52,9 @@ class World:
     def say(self, service: str, most: int) -> None:
         policy = TrafficPolicy(namespace="default", service=service)
         policy.limits.max_requests = most
-        record = self.journal.policy_applied(policy)
+        if most % 2:
+            policy.split.destinations.add(version="^2", weight=most)
+        record = self.journal.policy_applied(policy, destinations_changed=bool(most % 2))
         self.policies.fold.apply(record)
         self.policies.on_records([record])
 

@@ -21,7 +21,7 @@ def folded(steps: list[tuple[bool, str, str]], *, gone_max: int = 1_000) -> Poli
         if applied:
             policy = TrafficPolicy(namespace=namespace, service=service)
             policy.limits.max_requests = journal.offset
-            fold.apply(journal.policy_applied(policy))
+            fold.apply(journal.policy_applied(policy, destinations_changed=journal.offset % 3 == 0))
         else:
             fold.apply(journal.policy_deleted(service, namespace))
     return fold
@@ -59,6 +59,21 @@ def test_so_many_changes_are_known_and_that_there_were_more() -> None:
     assert (len(known.revisions), known.revisions[-1], known.truncated) == (CHANGES_KEPT, CHANGES_KEPT + 3, True)
     again.load(fold.version, list(fold.dump()))
     assert again.known("a", "x") == known
+
+
+def test_the_last_change_of_destinations_is_known_until_the_policy_is_deleted() -> None:
+    fold, journal = PoliciesFold(), Journal()
+    policy = TrafficPolicy(namespace="a", service="x")
+    seen: list[int] = []
+    for changed in (False, True, False, None, False, True):
+        if changed is None:
+            fold.apply(journal.policy_deleted("x", "a"))
+        else:
+            fold.apply(journal.policy_applied(policy, destinations_changed=changed))
+        known = fold.known("a", "x")
+        assert known is not None
+        seen.append(known.destinations_revision)
+    assert seen == [0, 2, 2, 0, 0, 6]
 
 
 def test_pieces_are_bounded() -> None:
