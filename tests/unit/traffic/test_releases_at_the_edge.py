@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reference.registry_world import virtual
-from reference.releases_world import NEW, Action, World
+from reference.releases_world import NEW, Action, World, in_world
 from trunkline.api.rules import checker
 from trunkline.api.v1 import discovery_pb2
 from trunkline.core.errors import InvalidArgument
@@ -16,23 +15,18 @@ SCATTERED = " || ".join(str(major) for major in range(2, 26, 2))
 
 
 @pytest.mark.parametrize("how", ["by itself", "by somebody"])
-def test_a_scattered_range_goes_back_to_its_named_baseline(how: str) -> None:
-    async def main() -> None:
-        world = World()
-        async with world.running():
-            await world.begin()
-            await world.start("^1", baseline="^2", steps="100")
-            await world.steer(Action.ACTION_PROMOTE)
-            await world.start(SCATTERED, baseline="^1", steps="50m")
-            if how == "by somebody":
-                await world.steer(Action.ACTION_ABORT)
-            else:
-                world.failing[NEW] = 0.9
-                await world.live(30)
-            assert world.where == (Phase.ABORTED if how == "by somebody" else Phase.ROLLED_BACK, 0)
-            assert world.shares == {"^1": 100}
-
-    virtual(main)
+@in_world()
+async def test_a_scattered_range_goes_back_to_its_named_baseline(world: World, how: str) -> None:
+    await world.start("^1", baseline="^2", steps="100")
+    await world.steer(Action.ACTION_PROMOTE)
+    await world.start(SCATTERED, baseline="^1", steps="50m")
+    if how == "by somebody":
+        await world.steer(Action.ACTION_ABORT)
+    else:
+        world.failing[NEW] = 0.9
+        await world.live(30)
+    assert world.where == (Phase.ABORTED if how == "by somebody" else Phase.ROLLED_BACK, 0)
+    assert world.shares == {"^1": 100}
 
 
 def test_a_count_of_calls_that_would_not_fit_a_record_is_refused() -> None:
