@@ -64,7 +64,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except InvalidArgument as error:
-            lines = [f"{v.field}: {v.rule}, got {v.value}" for v in error.violations]
+            # Of one item of a stream only the message is told.
+            lines = [f"{v.field}: {v.rule}, got {v.value}" for v in error.violations] or [error.message]
             raise _BadInput("\n".join(" ".join(line.split()) for line in lines)) from error
         except TrunklineError as error:
             reason = error.code.lower().replace("_", " ")

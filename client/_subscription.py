@@ -353,8 +353,9 @@ class Subscription:
         self._received_to = 0
 
     def ended(self, error: TrunklineError) -> None:
-        """The control plane refuses it for good."""
+        """The control plane refuses it for good, and knows nothing more of it."""
         self._error = error
+        self._gone.set()
         self._arrived.set()
         self._opened.set()
 

@@ -66,7 +66,7 @@ class Subscriptions:
                 close = CloseSubscription(subscription_id=subscription_id)
                 self._said.append(SubscribeRequest(acknowledgements=acknowledgements))
                 self._said.append(SubscribeRequest(close=close))
-        self._stream.wake()
+                self._stream.wake()
 
     async def close_all(self) -> None:
         """The connection ends: handlers finish, as long as `consume` lets them."""
@@ -135,13 +135,12 @@ class Subscriptions:
 
     def lost(self, error: TrunklineError) -> None:
         self._all_gone(self._closing)
+        if not is_transient(error):
+            for subscription_id, subscription in list(self._open.items()):
+                del self._open[subscription_id]
+                subscription.ended(error)
         if not self._open:
             self._stream.rest()
-        if is_transient(error):
-            return
-        for subscription_id, subscription in list(self._open.items()):
-            del self._open[subscription_id]
-            subscription.ended(error)
 
     def _ended(self, subscription_id: int, subscription: Subscription, error: TrunklineError) -> None:
         del self._open[subscription_id]

@@ -15,7 +15,7 @@ from trunkline.api.v1 import registry_pb2
 from trunkline.client import BackoffOptions, ClientOptions, Event, Stale, Trunkline
 from trunkline.client.testing import FakeControlPlane
 from trunkline.core.clock import Clock
-from trunkline.core.errors import NotReady, Unreachable
+from trunkline.core.errors import NotReady, NotSupported, PermissionDenied, Unreachable
 
 
 class LoopClock(Clock):
@@ -275,3 +275,35 @@ def test_many_leases_lost_together_are_not_had_again_at_one_moment() -> None:
         assert len({round(when, 2) for when in came_back_s}) > 25
 
     in_virtual_time(test, backoff=BackoffOptions())
+
+
+def calls_of(plane: Plane) -> int:
+    return sum(len(channel.calls) for channel in plane._channels)
+
+
+def test_a_refused_subscription_is_left_at_once() -> None:
+    async def test(plane: Plane, trunkline: Trunkline) -> None:
+        began_s = now_s()
+        with pytest.raises(NotSupported):
+            async with trunkline.subscribe(attribute_filters=[{"exact": {"source": "/a"}}]) as refused:
+                await refused.next()
+        assert now_s() == began_s
+
+    in_virtual_time(test)
+
+
+def test_subscriptions_whose_stream_is_refused_end_and_it_is_not_opened_again() -> None:
+    async def test(plane: Plane, trunkline: Trunkline) -> None:
+        async with trunkline.subscribe() as subscription:
+            await subscription.opened()
+            plane.break_calls(grpc.StatusCode.PERMISSION_DENIED, "not you")
+            refused_s = now_s()
+            with pytest.raises(PermissionDenied, match="not you"):
+                await subscription.next()
+        assert now_s() == refused_s
+        await asyncio.sleep(60)
+        assert calls_of(plane) == 0
+        async with trunkline.subscribe() as subscription:
+            await subscription.opened()
+
+    in_virtual_time(test)
