@@ -24,7 +24,8 @@ class Bodies:
         self._why_ended = ""
 
     def end(self, why: str) -> None:
-        """Give up the bodies that are still coming, with NotReady: the server stops."""
+        """Give up the bodies that are still coming, and those of later requests that are not there at once, with NotReady:
+        the server stops."""
         self._why_ended = why
         for timeout in self._coming:
             if not timeout.expired():
@@ -64,7 +65,7 @@ class Bodies:
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
         limit_ms = self._config.body_timeout_ms
-        timeout = asyncio.timeout(limit_ms / 1_000)
+        timeout = asyncio.timeout(0 if self._why_ended else limit_ms / 1_000)
         self._coming.add(timeout)
         try:
             async with timeout:

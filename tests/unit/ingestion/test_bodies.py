@@ -58,10 +58,15 @@ async def test_a_stop_gives_up_what_is_still_coming_and_not_what_is_being_publis
             raise AssertionError("not reached")
 
     waiting = asyncio.create_task(coming())
-    async with bodies.whole(pieces(2), Mode.STRUCTURED):
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5), bodies.whole(pieces(2), Mode.STRUCTURED):
         bodies.end("the server stops")
         with pytest.raises(NotReady, match="the server stops"):
             await waiting
+        with pytest.raises(NotReady, match="the server stops"):
+            await coming()
+        async with bodies.whole(pieces(1), Mode.STRUCTURED) as there:
+            assert there == b"0123456789"
     assert bodies.held_bytes == 0
 
 
