@@ -16,6 +16,8 @@ from setuptools import Command, Extension, find_packages, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).parent.resolve()
+COMPILERS_MAX = min(os.cpu_count() or 1, 8)
+FLAGS = "-O2", "-Wall", "-Wno-unused-function", "-g0"  # debug information makes a module five times as large
 TRACE = os.environ.get("TRUNKLINE_CYTHON_TRACE") == "1"  # coverage and leak-counting builds
 
 PACKAGE_DIRS = {  # the one place where the package map is written down
@@ -165,7 +167,7 @@ def extensions() -> list[Extension]:
                     f"trunkline.core.{path.stem}",
                     [str(path.relative_to(ROOT))],
                     define_macros=macros,
-                    extra_compile_args=["-O2", "-Wall", "-Wno-unused-function", *uses.get("extra_compile_args", ())],
+                    extra_compile_args=[*FLAGS, *uses.get("extra_compile_args", ())],
                     extra_link_args=[*uses.get("extra_link_args", ())],
                 )
             )
@@ -174,6 +176,7 @@ def extensions() -> list[Extension]:
 
 setup(
     packages=all_packages(),
+    options={"build_ext": {"parallel": COMPILERS_MAX}},
     package_dir=PACKAGE_DIRS,
     cmdclass={"build": Build, "build_protos": BuildProtos},
     ext_modules=cythonize(

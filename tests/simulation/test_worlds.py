@@ -15,7 +15,7 @@ from simulation.faults import CELLS, CELLS_PER_SEED, planned
 from simulation.report import report, seeds
 from simulation.scenes import simulate
 
-SEEDS_DEFAULT = 200
+SEEDS_DEFAULT = 120
 MODULE = "tests/simulation/test_worlds.py"
 
 
