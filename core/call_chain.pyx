@@ -134,9 +134,11 @@ cdef class LevelPicker:
     cdef inline bint _has_room(self, uint32_t at, uint64_t active) noexcept:
         """Whether one more call keeps it within the bound: Mirrokni, Thorup and Zadimoghaddam, Consistent Hashing with
         Bounded Loads (2016), with weights as in Envoy. The bounds of all add up to more than there are calls."""
+        if active == 0:
+            return True  # whatever the bound, which is a division
         cdef uint64_t calls = ((self._group.total + 1) * self._factor + 99) // 100
         cdef uint64_t bound = (calls * self._weights[at] + self._weight - 1) // self._weight
-        return active < max(bound, <uint64_t>1)
+        return active < bound
 
     cdef inline uint64_t _entries(self):
         if self._algorithm == RING_HASH:
