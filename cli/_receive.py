@@ -136,6 +136,8 @@ def tail(
             until = None if follow else state.next_offset
             while (delivery := await before(subscription, until)) is not None:
                 _show(setting, delivery)
+                if delivery.offset + 1 == until:
+                    break  # no need to be told so
 
     setting.run(work)
 
@@ -216,6 +218,8 @@ def replay(
                     _show(setting, delivery)
                 else:
                     await trunkline.publish(delivery.event, stream=into)
+                if delivery.offset + 1 == end:
+                    break
         return {"replayed": count, "from": stream, "into": into}
 
     row = setting.run(work)
