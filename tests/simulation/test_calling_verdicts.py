@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from simulation.calling import host_verdicts, split_verdicts, verdicts
@@ -10,7 +11,7 @@ from simulation.calling.log import Attempted, Ejected, Kept, Refused, Told
 from simulation.calling.splits import Shares, Sides
 from simulation.calling.timeline import S, Timeline, Work
 
-from trunkline.core.policy import CircuitBreaker, OutlierDetection, StatusCode
+from trunkline.core.policy import BreakerMode, CircuitBreaker, OutlierDetection, StatusCode
 
 POLICY = OutlierDetection(
     base_ejection_time_ns=10 * S, interval_ns=5 * S, max_ejection_time_ns=20 * S, max_ejection_percent=50
@@ -129,15 +130,21 @@ def test_all_is_well_in_the_end() -> None:
 def test_open_breakers_let_few_through() -> None:
     policy = CircuitBreaker(wait_duration_in_open_state_ns=5 * S, permitted_number_of_calls_in_half_open_state=2)
 
-    def broken(through: int, stopped: int, *, fast: bool) -> int:
-        made, refused = [sent(3)] * through, [Refused(3 * S, "circuit_breaker", 2, 2)] * stopped
-        return count(verdicts.broke_open_lets_few_through(made, refused, policy, fast=fast, begin_ns=0, end_ns=10 * S))
+    shed = replace(policy, mode=BreakerMode.GRADUAL)
 
-    assert broken(8, 92, fast=True) == 0
-    assert broken(9, 91, fast=True) == 1
-    assert broken(60, 40, fast=False) == 0
-    assert broken(61, 39, fast=False) == 1
-    assert broken(59, 0, fast=True) == 0  # too few to say
+    def broken(through: int, stopped: int, policy: CircuitBreaker, **others: Any) -> int:
+        made, refused = [sent(3)] * through, [Refused(3 * S, "circuit_breaker", 2, 2)] * stopped
+        found = verdicts.broke_open_lets_few_through(made, refused, policy, begin_ns=0, end_ns=10 * S, **others)
+        return count(found)
+
+    assert broken(8, 92, policy) == 0
+    assert broken(9, 91, policy) == 1
+    assert broken(24, 76, policy, of_endpoints=policy, endpoints=3) == 0
+    assert broken(25, 75, policy, of_endpoints=policy, endpoints=3) == 1
+    assert broken(60, 40, shed) == 0
+    assert broken(61, 39, shed) == 1
+    assert broken(60, 40, policy, of_endpoints=shed, endpoints=1) == 0
+    assert broken(59, 0, policy) == 0  # too few to say
 
 
 def test_who_is_gone_gets_no_calls() -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from simulation.calling.log import Attempted, Ejected, Refused
 from simulation.calling.timeline import S
 
-from trunkline.core.policy import CircuitBreaker, OutlierDetection, StatusCode
+from trunkline.core.policy import BreakerMode, CircuitBreaker, OutlierDetection, StatusCode
 
 WINDOW_NS = 10 * S
 PART_MIN = 20
@@ -138,20 +138,29 @@ def broke_all_is_well(
 
 
 def broke_open_lets_few_through(
-    attempts: Sequence[Attempted], refused: Sequence[Refused], policy: CircuitBreaker, *, fast: bool,
-    begin_ns: int, end_ns: int,
+    attempts: Sequence[Attempted], refused: Sequence[Refused], policy: CircuitBreaker, *,
+    of_endpoints: CircuitBreaker | None = None, endpoints: int = 0, begin_ns: int, end_ns: int,
 ) -> Iterator[str]:  # fmt: skip
-    """While everything fails, a breaker that has seen it sends little: trial calls when FAST, a small share when GRADUAL."""
+    """While everything fails, a breaker that has seen it sends little: trial calls when FAST, a small share when GRADUAL.
+
+    Those of the endpoints may keep so much away that the service's breaker does not see enough to open.
+    """
     sent = sum(begin_ns <= one.at_ns < end_ns for one in attempts)
     asked = sent + sum(begin_ns <= one.at_ns < end_ns for one in refused)
     if asked < 60:
         return
-    most: float = 0.6 * asked
-    if fast:
-        trials = policy.permitted_number_of_calls_in_half_open_state
-        most = trials * ((end_ns - begin_ns) / policy.wait_duration_in_open_state_ns + 2)
+    most = _most_through(policy, 1, asked, end_ns - begin_ns)
+    if of_endpoints is not None:
+        most = max(most, _most_through(of_endpoints, endpoints, asked, end_ns - begin_ns))
     if sent > most:
         yield f"{sent} of {asked} are sent from {begin_ns / S:.3f} s to {end_ns / S:.3f} s, where all fail"
+
+
+def _most_through(policy: CircuitBreaker, breakers: int, asked: int, time_ns: int) -> float:
+    if policy.mode is not BreakerMode.FAST:
+        return 0.6 * asked
+    trials = breakers * policy.permitted_number_of_calls_in_half_open_state
+    return trials * (time_ns / policy.wait_duration_in_open_state_ns + 2)
 
 
 def spans(troubles: Collection[tuple[int, int]]) -> list[tuple[int, int]]:

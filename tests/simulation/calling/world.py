@@ -18,8 +18,6 @@ from simulation.calling.log import Log
 from simulation.calling.plan import CALM_S, TROUBLE_S, Plan, plan
 from simulation.calling.timeline import S, Timeline
 
-from trunkline.core.policy import BreakerMode
-
 END_NS = (TROUBLE_S + CALM_S) * S
 WELL_NS = (TROUBLE_S + 110) * S
 """By then all are back: the longest ejection and an interval, and then a breaker that lets calls back by and by."""
@@ -83,8 +81,8 @@ def judged(planned: Plan, number: int, log: Log) -> Iterator[str]:
     breaker = policy.circuit_breaker
     if breaker is not None and planned.total_ns is not None:
         yield from verdicts.broke_open_lets_few_through(
-            log.attempts, log.refused, breaker,
-            fast=breaker.mode is BreakerMode.FAST, begin_ns=planned.total_ns[0] + SEEN_NS, end_ns=planned.total_ns[1],
+            log.attempts, log.refused, breaker, of_endpoints=policy.endpoint_circuit_breaker, endpoints=len(planned.hosts),
+            begin_ns=planned.total_ns[0] + SEEN_NS, end_ns=planned.total_ns[1],
         )  # fmt: skip
     yield from host_verdicts.broke_sent_to_those_there(log.attempts, log.told)
     yield from host_verdicts.broke_newcomers_are_fresh(log.told)
