@@ -11,6 +11,7 @@ import guarantees
 from guarantees import Truth
 from simulation.clients import NAMESPACE
 from simulation.history import Delivered, Watched
+from simulation.plane_config import STALE_RETENTION_S
 from simulation.truth import Journal
 from simulation.virtual import EPOCH_NS
 
@@ -150,7 +151,8 @@ def _watch_bookmarkable(world: World, journal: Journal) -> Iterator[str]:
 
 
 def _never_empty(world: World, journal: Journal) -> Iterator[str]:
-    """A service some of whose instances never die is never shown empty, once it was seen; nor is it ever empty."""
+    """A service some of whose instances never die is never shown empty, once it was seen; nor is it ever empty, unless the
+    last of it was silent for longer than lapsed ones are kept."""
     for watched, truth in _watches(world, journal):
         if watched.name in ("all", "cart"):
             first = next((place for place, seen in enumerate(watched.seen) if seen.view), len(watched.seen))
@@ -158,13 +160,17 @@ def _never_empty(world: World, journal: Journal) -> Iterator[str]:
             yield from (f"watch {watched.name} showed nothing at {revision}" for revision in empty)
         yield from guarantees.broke_never_empty_by_accident(watched.seen, truth)
     known: set[str] = set()
+    lapsed_ns: dict[str, int] = {}
     for group in journal.groups:
+        lapsed_ns |= {record.key: record.time_ns for record in group.records if record.topic == LAPSED}
         anchors = {key for key in group.entries if "-anchor" in key}
         for key in known - anchors:
             if world.calm_revision is not None and group.end < world.calm_revision:
                 removed = [record for record in group.records if record.key == key and record.topic == REMOVED]
                 cause = control_pb2.InstanceRemoved.FromString(removed[-1].body).cause if removed else 0
-                if cause == control_pb2.InstanceRemoved.CAUSE_EXPIRED and not _others_serve(group.entries, key):
+                if cause != control_pb2.InstanceRemoved.CAUSE_EXPIRED or _others_serve(group.entries, key):
+                    continue
+                if removed[-1].time_ns < lapsed_ns.get(key, removed[-1].time_ns) + STALE_RETENTION_S * 10**9:
                     yield f"{key} was removed at {group.end}, and nobody else serves"
         known = anchors
 
