@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -134,10 +134,8 @@ def tail(
             on_gap=_tell_gap,
         ) as subscription:
             until = None if follow else state.next_offset
-            while (delivery := await before(subscription, until)) is not None:
+            async for delivery in below(subscription, until):
                 _show(setting, delivery)
-                if delivery.offset + 1 == until:
-                    break  # no need to be told so
 
     setting.run(work)
 
@@ -155,15 +153,20 @@ async def state_of(trunkline: Trunkline, namespace: str, stream: str) -> events_
     raise StreamNotFound(f"no stream {stream} in {namespace}")
 
 
-async def before(subscription: Subscription, end: int | None) -> Delivery | None:
-    """The next delivery below `end`; None when there is none. The control plane says so every few seconds."""
-    while True:
-        if end is not None and subscription.reached >= end and not subscription.in_hand:
-            return None
-        with suppress(TimeoutError):
+async def below(subscription: Subscription, end: int | None) -> AsyncIterator[Delivery]:
+    """Deliveries below `end`, or all. That there are no more follows from the last one, or the control plane says so every
+    few seconds."""
+    while end is None or subscription.reached < end or subscription.in_hand:
+        try:
             async with asyncio.timeout(LOOK_S):
                 delivery = await subscription.next()
-                return delivery if delivery is None or end is None or delivery.offset < end else None
+        except TimeoutError:
+            continue
+        if delivery is None or (end is not None and delivery.offset >= end):
+            return
+        yield delivery
+        if delivery.offset + 1 == end:
+            return
 
 
 @click.command(short_help="Go through a part of a stream again.")
@@ -209,7 +212,7 @@ def replay(
             start=position_of(from_, "--from"),
             acknowledge=False,
         ) as subscription:
-            while (delivery := await before(subscription, end)) is not None:
+            async for delivery in below(subscription, end):
                 if isinstance(until, datetime) and delivery.time_ns >= until.timestamp() * 1e9:
                     break
                 await asyncio.sleep(pace.wait_s(delivery.time_ns, asyncio.get_running_loop().time()))
@@ -218,8 +221,6 @@ def replay(
                     _show(setting, delivery)
                 else:
                     await trunkline.publish(delivery.event, stream=into)
-                if delivery.offset + 1 == end:
-                    break
         return {"replayed": count, "from": stream, "into": into}
 
     row = setting.run(work)

@@ -8,9 +8,9 @@ stand in it. Made when it is first asked for, and anew when a record touched it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
-from math import inf
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, Protocol, overload
 
 from trunkline.api.policies import destination_to, key_source_to, merged, policy_from
 from trunkline.api.v1.policy_pb2 import EffectivePolicy, TrafficPolicy
@@ -21,7 +21,7 @@ from .fold import PoliciesFold, PolicyEntity
 
 EFFECTIVE_MAX = 20_000
 """Services whose effective policy is kept; when there are more, all are made anew."""
-NOW = inf
+NOW = 1 << 64
 """After every revision that there is."""
 TOUCHING = ("policy.", "release.")
 """Topics of the records that change what holds; their keys are `x/<namespace>/<service>`."""
@@ -113,19 +113,6 @@ class Effective:
         return effective.SerializeToString(deterministic=True)
 
 
-class _Word(NamedTuple):
-    """What a policy says."""
-
-    policy: TrafficPolicy | None = None
-    revision: int = 0
-    since: float = 0
-    """The revision of the record that made its split's destinations what they are."""
-
-
-def _word(entity: PolicyEntity | None) -> _Word:
-    return _Word() if entity is None else _Word(entity.policy, entity.revision, entity.destinations_revision)
-
-
 def destinations_differ(one: TrafficPolicy | None, other: TrafficPolicy | None) -> bool:
     """Whether two policies of one service, or none, would split calls differently."""
     return _destinations(one) != _destinations(other)
@@ -135,23 +122,33 @@ def _destinations(policy: TrafficPolicy | None) -> list[Any]:
     return [] if policy is None else list(policy.split.destinations)
 
 
-def _made(namespace: str, service: str, own: _Word, default: _Word, shares: ReleaseShares | None) -> Effective:
+def _made(
+    namespace: str,
+    service: str,
+    own: PolicyEntity | None,
+    default: PolicyEntity | None,
+    shares: ReleaseShares | None,
+) -> Effective:
+    known = [one.revision for one in (own, default, shares) if one is not None]
     return Effective(
         namespace,
         service,
-        own=own.policy,
-        default=default.policy,
+        own=None if own is None else own.policy,
+        default=None if default is None else default.policy,
         shares=_unless_replaced(shares, own, default),
-        revision=max(own.revision, default.revision, 0 if shares is None else shares.revision),
+        revision=max(known, default=0),
     )
 
 
-def _unless_replaced(shares: ReleaseShares | None, own: _Word, default: _Word) -> ReleaseShares | None:
+def _unless_replaced(
+    shares: ReleaseShares | None, own: PolicyEntity | None, default: PolicyEntity | None
+) -> ReleaseShares | None:
     """The shares of a release; None when it is over and the policies' destinations were written later."""
-    holds = own if own.policy is not None and own.policy.HasField("split") else default
-    if shares is None or not shares.settled or not _destinations(holds.policy):
+    splits = own is not None and own.policy is not None and own.policy.HasField("split")
+    holds = own if splits else default
+    if shares is None or not shares.settled or holds is None or not _destinations(holds.policy):
         return shares
-    return None if holds.since > shares.revision else shares
+    return None if holds.destinations_revision > shares.revision else shares
 
 
 class AsOf(Sequence[Effective]):
@@ -182,8 +179,7 @@ class AsOf(Sequence[Effective]):
         if self._policies.changes == self._changes:
             return self._policies.get(self._namespace, service)  # which keeps it
         own = self._known.get(service) if service else None
-        default = self._known.get("")
-        return _made(self._namespace, service, _word(own), _word(default), self._shares.get(service))
+        return _made(self._namespace, service, own, self._known.get(""), self._shares.get(service))
 
 
 class EffectivePolicies:
@@ -213,10 +209,9 @@ class EffectivePolicies:
                 self._kept.clear()
                 self._count = 0
                 of_namespace = self._kept.setdefault(namespace, {})
-            own = _word(self.fold.known(namespace, service)) if service else _Word()
-            default = _word(self.fold.known(namespace, ""))
+            own = self.fold.known(namespace, service) if service else None
             shares = self.shares.split_of(namespace, service) if service else None
-            found = of_namespace[service] = _made(namespace, service, own, default, shares)
+            found = of_namespace[service] = _made(namespace, service, own, self.fold.known(namespace, ""), shares)
             self._count += 1
         return found
 
@@ -226,12 +221,14 @@ class EffectivePolicies:
 
     def supposed(self, namespace: str, service: str, *, changed: str, policy: TrafficPolicy | None) -> Effective:
         """What would hold for a service if the policy of `changed`, a service or "", were this one, or none."""
-        words = {name: _word(self.fold.known(namespace, name)) for name in ("", service)}
-        was = words[changed]
-        since = NOW if destinations_differ(was.policy, policy) else was.since
-        words[changed] = was._replace(policy=policy, since=since)
-        own = words[service] if service else _Word()
-        return _made(namespace, service, own, words[""], self.shares.split_of(namespace, service))
+        known = {name: self.fold.known(namespace, name) for name in ("", service)}
+        was = known[changed] or PolicyEntity(
+            namespace=namespace, service=changed, policy=None, revisions=(0,), time_ns=0
+        )
+        since = NOW if destinations_differ(was.policy, policy) else was.destinations_revision
+        known[changed] = replace(was, policy=policy, destinations_revision=since)
+        own = known[service] if service else None
+        return _made(namespace, service, own, known[""], self.shares.split_of(namespace, service))
 
     # What watches ask (trunkline.server.discovery.policy_view).
 

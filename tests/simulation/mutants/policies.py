@@ -83,8 +83,8 @@ POLICY_MUTANTS = (
     _Mutant(
         "what holds bears the revision of the service's own policy",
         f"{TRAFFIC}.effective",
-        "max(own.revision, default.revision, 0 if",
-        "max(own.revision or default.revision, 0 if",
+        "    known = [one.revision for one in (own, default, shares) if one is not None]\n",
+        "    known = [one.revision for one in (own or default, shares) if one is not None]\n",
     ),
     _Mutant(
         "when a namespace's policy changed last is not noted",
