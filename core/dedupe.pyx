@@ -100,7 +100,8 @@ cdef class DedupeWindow:
         return self._tail - self._head
 
     def find_many(self, const uint64_t[::1] id_hashes not None, Py_ssize_t count):
-        """Look `count` events up, two words of hash each; gives an array of typecode q with one answer per event.
+        """Look `count` events up, two words of hash each; gives an array of typecode q with one answer per event, or None
+        when none of them is here and no two have the same hash.
 
         -1: not here. At least 0: the offset of the newest event with this hash. -2 - j: event j of the same call, the
         last one before, has this hash; j's own answer leads on. Call `expire` first. ValueError when the lengths do not
@@ -111,8 +112,11 @@ cdef class DedupeWindow:
         cdef uint64_t slots = 2
         cdef Py_ssize_t i
         cdef int64_t earlier
+        cdef bint is_any = False
         if count < 0 or id_hashes.shape[0] != 2 * count:
             raise ValueError(f"{count} events have {2 * count} words of hash, not {id_hashes.shape[0]}")
+        if count == 1 and self._newest(id_hashes[0], id_hashes[1]) < 0:  # what most requests are
+            return None
         while slots < <uint64_t>count * 2:
             slots *= 2
         found = array.clone(_I64, count, False)
@@ -123,7 +127,8 @@ cdef class DedupeWindow:
                 found.data.as_longlongs[i] = -2 - earlier
             else:
                 found.data.as_longlongs[i] = self._newest(id_hashes[2 * i], id_hashes[2 * i + 1])
-        return found
+            is_any = is_any or found.data.as_longlongs[i] != -1
+        return found if is_any else None
 
     def candidates(self, uint64_t low, uint64_t high):
         """The offsets of all events with this hash, newest first."""

@@ -256,7 +256,7 @@ class ControlPlane:
         chain = self._chain = Chain(registrar, house, metrics)
         server = chain.server
         header, sink = self.discovery.headers.message, self.config.sink
-        events = EventService(self.events, header, sink, namespaces=self._registry_fold.namespaces)
+        events = EventService(self.events, self.publishing(), header, sink, namespaces=self._registry_fold.namespaces)
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(
             RegistryService(self.registry, self.discovery.headers), server
         )
@@ -287,7 +287,7 @@ class ControlPlane:
 
     def publishing(self) -> Publishing:
         """The way that every published event takes, wherever it comes from."""
-        return Publishing(self.events.streams, self.discovery.headers.message)
+        return Publishing(self.events.streams, self.discovery.headers.encoded)
 
     async def run(self) -> None:
         """Keep everything going until cancelled; `reached` tells when calls are answered."""

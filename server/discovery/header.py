@@ -35,5 +35,5 @@ class ResponseHeaders:
         revision = self._revision()
         if self._encoded_revision != revision:
             self._encoded_revision = revision
-            self._encoded = wire.header(self._journal_id, self._incarnation, self.revision)
+            self._encoded = wire.header(self._journal_id, self._incarnation, max(0, revision))
         return self._encoded

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from functools import partial
 
 from trunkline.api import convert
-from trunkline.api.v1 import common_pb2, events_pb2
+from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import TrunklineError
+from trunkline.core.model import Sync
 from trunkline.core.wire import Scan, scan_publish
 from trunkline.server.journal.control.sequencer import Origin
 from trunkline.server.journal.event_log import Published
@@ -24,22 +25,27 @@ IN_FLIGHT_BYTES_MAX = 16 << 20
 
 Allow = Callable[[Scan], None]
 """Raises PermissionDenied unless the caller may publish these topics to this namespace."""
-Header = Callable[[], common_pb2.ResponseHeader]
 
 
 class Publishing:
-    """Publishes to streams, one request or a stream of them."""
+    """Publishes to streams, one request or a stream of them.
 
-    def __init__(self, streams: Streams, header: Header) -> None:
+    The answers to both have the same fields 1 to 4, and most of that is the same in one answer after the other.
+    """
+
+    def __init__(self, streams: Streams, header: Callable[[], bytes]) -> None:
+        """`header` gives field 1 of an answer, encoded, tag included."""
         self._streams = streams
         self._header = header
+        self._kept: tuple[int, Sync, int] | None = None
+        self._encoded_kept = b""
+        """Fields 2 and 3 for these: where, and how well."""
 
     async def publish(self, data: bytes, origin: Origin, allow: Allow) -> bytes:
         """Answer a PublishRequest."""
         scan = scan_publish(data, stream_request=False)
-        response = events_pb2.PublishResponse(header=self._header())
-        self._fill(response, await _published(scan, await self._stream(scan, origin, allow)))
-        return response.SerializeToString()
+        stream = await self._stream(scan, origin, allow)
+        return self._encoded(await _publish(scan, stream), events_pb2.PublishResponse())
 
     async def publish_stream(
         self, requests: AsyncIterable[bytes], outlet: Outlet, origin: Origin, allow: Allow
@@ -70,27 +76,32 @@ class Publishing:
         try:
             if isinstance(stream, TrunklineError):
                 raise stream
-            self._fill(response, await _published(scan, stream))
+            answer = self._encoded(await _publish(scan, stream), response)
         except TrunklineError as error:
             response.error.CopyFrom(notices.failure(error))
-        response.header.CopyFrom(self._header())
-        outlet.offer(response.SerializeToString())
+            answer = self._header() + response.SerializeToString()
+        outlet.offer(answer)
 
     async def _stream(self, scan: Scan, origin: Origin, allow: Allow) -> EventStream:
         allow(scan)
-        return await self._streams.get(scan.namespace, scan.stream, origin)
+        found = self._streams.peek(scan.namespace, scan.stream)
+        return found if found is not None else await self._streams.get(scan.namespace, scan.stream, origin)
 
-    def _fill(
-        self, response: events_pb2.PublishResponse | events_pb2.PublishStreamResponse, published: Published
-    ) -> None:
-        response.incarnation = published.incarnation
-        response.durability.CopyFrom(convert.durability_to(published.sync, self._streams.promise.copies))
+    def _encoded(
+        self, published: Published, response: events_pb2.PublishResponse | events_pb2.PublishStreamResponse
+    ) -> bytes:
+        """The answer, and in it what the response says already."""
+        kept = published.incarnation, published.sync, self._streams.promise.copies
+        if kept != self._kept:
+            same = events_pb2.PublishResponse(incarnation=kept[0], durability=convert.durability_to(*kept[1:]))
+            self._kept, self._encoded_kept = kept, same.SerializeToString()
         for run in published.ranges:
             response.published.add(offset=run.offset, count=run.count, duplicate=run.duplicate)
+        return b"".join([self._header(), self._encoded_kept, response.SerializeToString()])
 
 
-async def _published(scan: Scan, stream: EventStream) -> Published:
-    return await stream.publish(scan, require_sync=scan.require_sync, expected_offset=scan.expected_offset)
+def _publish(scan: Scan, stream: EventStream) -> Awaitable[Published]:
+    return stream.publish(scan, require_sync=scan.require_sync, expected_offset=scan.expected_offset)
 
 
 class Room:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -104,9 +104,9 @@ class EventStream:
         self.settings = settings
         self.event_log.log.config = replace(self.event_log.log.config, retention=settings.retention)
 
-    async def publish(self, scan: Scan, *, require_sync: int, expected_offset: int | None = None) -> Published:
+    def publish(self, scan: Scan, *, require_sync: int, expected_offset: int | None = None) -> Awaitable[Published]:
         """See EventLog.publish; NotSupported for a derived stream."""
-        return await self.event_log.publish(scan, require_sync=require_sync, expected_offset=expected_offset)
+        return self.event_log.publish(scan, require_sync=require_sync, expected_offset=expected_offset)
 
     # Positions.
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from trunkline.core.errors import LimitExceeded, PositionMismatch, TrunklineError
 
 from .batch import Batch
+from .block import Block
 from .log import Appended, Pending
 
 GROUP_APPENDS_MAX = 1_024
@@ -66,6 +67,10 @@ class Part(NamedTuple):
         batch = first.batch if len(queued) == 1 else Batch.merge([one.batch for one in queued])
         return Part(batch, first.base_offset, first.time_ns, queued)
 
+    def block(self, incarnation: int) -> Block:
+        """As readers get it."""
+        return Block.of_batch(self.batch, base_offset=self.base_offset, time_ns=self.time_ns, incarnation=incarnation)
+
 
 class AppendQueue:
     """What was appended and is not in a write yet. `end_offset` is the position that the next record gets."""
@@ -106,6 +111,8 @@ class AppendQueue:
     def take(self, bytes_max: int, records_max: int | None = None) -> list[Part]:
         """What goes into the next write: at least one part."""
         group = [self._queued.popleft()]
+        if not self._queued:
+            return [Part.of(group)]
         size, records = group[0].batch.size, group[0].batch.count
         while self._queued and len(group) < GROUP_APPENDS_MAX:
             size += self._queued[0].batch.size

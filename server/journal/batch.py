@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
 
@@ -50,7 +50,7 @@ class Scan(Protocol):
     def first_sequence(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen would cost as much again, once an append
 class Batch:
     """Columns of `count` records, in order. What is in it must not be changed any more."""
 
@@ -73,12 +73,12 @@ class Batch:
     places: array[int] | None = None
     """'H': how far each record's offset lies from the first one's; None where they follow without gaps. Only of what
     compaction leaves: what is appended has no gaps."""
+    size: int = field(init=False)
+    """About how many bytes this occupies, in memory and on disk."""
 
-    @property
-    def size(self) -> int:
-        """About how many bytes this occupies, in memory and on disk."""
+    def __post_init__(self) -> None:
         columns = len(self.ends) * 4 + len(self.topic_ids) * 2 + (len(self.key_hashes) + len(self.id_hashes)) * 8
-        return len(self.payload) + columns + 128 * (len(self.drafts) + len(self.numbered)) + 128
+        self.size = len(self.payload) + columns + 128 * (len(self.drafts) + len(self.numbered)) + 128
 
     @staticmethod
     def of_scan(scan: Scan, keep: Sequence[int] | None = None) -> Batch:
@@ -146,11 +146,13 @@ class Batch:
             tuple(numbered),
         )
 
-    def split(self) -> Iterator[Batch]:
+    def split(self) -> Sequence[Batch]:
         """This batch in pieces that each fit into one block."""
         if self.count <= BLOCK_RECORDS_MAX and len(self.payload) <= BLOCK_PAYLOAD_BYTES_MAX:
-            yield self
-            return
+            return (self,)
+        return list(self._pieces())
+
+    def _pieces(self) -> Iterator[Batch]:
         first = 0
         begin = 0
         for index in range(1, self.count + 1):

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import google_crc32c
 
@@ -220,6 +220,13 @@ def _zeros(code: Code, count: int) -> memoryview:
     return memoryview(bytes(_WIDTH[code] * count)).cast(code)
 
 
+class Encoded(NamedTuple):
+    """A block as it is written."""
+
+    header: Header
+    data: bytes
+
+
 def encode_block(
     batch: Batch,
     *,
@@ -229,7 +236,7 @@ def encode_block(
     base_offset: int,
     durable_end: int,
     time_ns: int,
-) -> bytes:
+) -> Encoded:
     """A batch as a block's bytes. It must fit: see Batch.split."""
     flags, columns = _encode_columns(batch)
     common, heads = b"", b""
@@ -269,7 +276,7 @@ def encode_block(
         heads_size=span or len(heads),
         salt=salt,
     )
-    return b"".join([pack_header(header), index, payload, padding])
+    return Encoded(header, b"".join([pack_header(header), index, payload, padding]))
 
 
 def _encode_columns(batch: Batch) -> tuple[int, list[bytes]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from trunkline.core.clock import Clock
@@ -42,8 +43,6 @@ SLICE_EVENTS = 500
 """Compared between two looks at the loop."""
 SLICE_IDS = 8_192
 """Entered into a new window between two looks at the loop, about 2 ms; reading them lets it look, too."""
-_NEW = b"\xff"
-"""What an array of answers consists of when none of the ids is known: -1, -1, ..."""
 _IN_REQUEST = -2
 """Answers at and below this name an event of the same request: index -2 - answer."""
 Identity = tuple[bytes, bytes]
@@ -92,6 +91,8 @@ class EventLog:
         self._window = self._new_window()
         self._producers = self._new_producers()
         self._pending: dict[int, PendingAppend] = {}
+        self._waiters: dict[int, asyncio.Future[None]] = {}
+        """By offset: who waits for what they have queued."""
         self.undecided: dict[str, list[asyncio.Future[None]]] = {}
         """By producer: requests that are looked into and may be queued yet."""
         self._recovering = False
@@ -154,16 +155,17 @@ class EventLog:
         return Published(ranges, self.log.sync, self.log.incarnation)
 
     async def _publish_by_ids(self, scan: Scan, expected_offset: int | None) -> Sequence[PublishedRange]:
-        known = _Known()
+        known: _Known | None = None
         while True:
             self._refuse_if_recovering()
             self._window.expire(self._now_ns())
             found = self._window.find_many(scan.id_hashes, scan.count)
             try:
-                if not found.tobytes().strip(_NEW):
+                if found is None:
                     pending = self.append(Batch.of_scan(scan), expected_offset)
-                    await asyncio.shield(pending.future)
+                    await self._settled(pending)
                     return (PublishedRange(pending.offset, scan.count, False),)
+                known = known or _Known()
                 if await self._learn(scan, found, known):
                     return await self._publish_some(scan, found, known, expected_offset)
             except PositionMismatch:
@@ -238,13 +240,28 @@ class EventLog:
             self._producers.enter(run, queued.offset, queued.time_ns)
         pending = PendingAppend(queued.offset, batch, queued.future)
         self._pending[pending.offset] = pending
-        queued.future.add_done_callback(lambda future: self._settle(pending, future))
+        queued.future.add_done_callback(partial(self._settle, pending))
         return pending
+
+    async def _settled(self, pending: PendingAppend) -> None:
+        """Wait for what was just queued; raises what it fails with. The append goes on though nobody waits any more.
+
+        What asyncio.shield does, for the one who waits for most appends, without two more callbacks.
+        """
+        self._waiters[pending.offset] = waiter = asyncio.get_running_loop().create_future()
+        await waiter
 
     def _settle(self, pending: PendingAppend, future: asyncio.Future[Appended]) -> None:
         """An append is durable, or has failed and with it all behind it: then their ids are as good as new."""
         self._pending.pop(pending.offset)
-        failed = future.cancelled() or future.exception() is not None
+        error = future.exception()
+        failed = error is not None
+        waiter = self._waiters.pop(pending.offset, None)
+        if waiter is not None and not waiter.done():  # done: whoever waited has gone
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
         if failed:
             self._window.take_back(pending.offset)
         else:

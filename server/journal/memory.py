@@ -94,9 +94,7 @@ class MemoryLog:
         group = self._queue.take(self.config.group_bytes_max)
         self._queue.written(group)
         for part in group:
-            block = Block.of_batch(
-                part.batch, base_offset=part.base_offset, time_ns=part.time_ns, incarnation=self.incarnation
-            )
+            block = part.block(self.incarnation)
             self._blocks.add(block)
             self.next_offset = block.end_offset
             self.last_time_ns = block.time_ns

@@ -171,7 +171,7 @@ class World:
             look_ahead=self.look_ahead,
         )
         self.control.sequencer.on_group(lambda group: self.bus.on_records(group.applied))
-        self.publishing = Publishing(self.bus.streams, self.header)
+        self.publishing = Publishing(self.bus.streams, self.encoded_header)
         journal = asyncio.create_task(self.control.run())
         await self.control.ready.wait()
         await self.bus.start(BY)
@@ -188,6 +188,9 @@ class World:
                 await self.bus.stop()
             for stream in self.bus.streams.opened():
                 stream.dispatcher.close()  # a process that is gone delivers nothing, though its log lives on here
+
+    def encoded_header(self) -> bytes:
+        return events_pb2.PublishResponse(header=self.header()).SerializeToString()
 
     def header(self) -> common_pb2.ResponseHeader:
         return common_pb2.ResponseHeader(

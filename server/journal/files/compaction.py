@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from trunkline.core.errors import TrunklineError
 
-from ..block import Block, encode_block
-from ..block_layout import HEADER_BYTES, pack_header, parse_header
+from ..block import Block, Encoded, encode_block
+from ..block_layout import HEADER_BYTES, pack_header
 from ..key_compaction import Thinned
 from ..thinning import Keep, batches_of, kept_records, note_latest
 from .disk import File
@@ -128,7 +128,8 @@ class _Rewriting:
         header = self.segment.header
         if thinned is None:
             copied = found.header._replace(segment_id=header.segment_id, salt=header.salt)
-            self._note(pack_header(copied) + found.data[found.at + HEADER_BYTES : found.at + copied.size])
+            body = found.data[found.at + HEADER_BYTES : found.at + copied.size]
+            self._note(Encoded(copied, pack_header(copied) + body))
         else:
             async for base_offset, batch in thinned:
                 encoded = encode_block(
@@ -144,9 +145,9 @@ class _Rewriting:
         if self.segment.size - self._start >= _WRITE_BYTES:
             await self._write()
 
-    def _note(self, encoded: bytes) -> None:
-        self.segment.note(parse_header(encoded), self.segment.size)
-        self._pieces.append(encoded)
+    def _note(self, encoded: Encoded) -> None:
+        self.segment.note(encoded.header, self.segment.size)
+        self._pieces.append(encoded.data)
 
     async def _write(self) -> None:
         pieces, self._pieces = self._pieces, []

@@ -8,7 +8,7 @@ DiskFull (ENOSPC, EDQUOT), DiskReadOnly (EROFS), StreamClosed with the OSError a
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from trunkline.core.errors import DiskFull, DiskReadOnly, StreamClosed, TrunklineError
@@ -50,8 +50,8 @@ class Disk(Protocol):
     async def open(self, path: str) -> File:
         """A file that is there, for writing."""
 
-    async def write(self, file: File, offset: int, data: Sequence[bytes], *, sync: bool = False) -> None:
-        """Write all of it; with `sync`, return when it is synced."""
+    def write(self, file: File, offset: int, data: Sequence[bytes], *, sync: bool = False) -> Awaitable[None]:
+        """Write all of it; with `sync`, it is done when it is synced. It may begin before it is awaited."""
 
     async def sync(self, file: File) -> None: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -86,8 +86,8 @@ class RealDisk:
     async def open(self, path: str) -> File:
         return RealFile(path, await self._run("open", path, partial(os.open, path, os.O_RDWR | os.O_CLOEXEC)))
 
-    async def write(self, file: File, offset: int, data: Sequence[bytes], *, sync: bool = False) -> None:
-        await self._writers.run(partial(_write_all, _fd(file), file.path, offset, data, sync))
+    def write(self, file: File, offset: int, data: Sequence[bytes], *, sync: bool = False) -> Awaitable[None]:
+        return self._writers.run(partial(_write_all, _fd(file), file.path, offset, data, sync))
 
     async def sync(self, file: File) -> None:
         await self._run(SYNC, file.path, partial(os.fdatasync, _fd(file)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import google_crc32c
 
+from ..append_queue import Part
+from ..block import Encoded, encode_block
 from ..block_layout import BlockDamaged, Header
 from .disk import Disk, File
 from .segment_layout import (
@@ -66,6 +69,21 @@ class Segment:
     @property
     def path(self) -> str:
         return f"{self.folder}/{segment_name(self.first_offset, self.id)}"
+
+    def encoded(self, parts: Sequence[Part], incarnation: int, durable_end: int) -> list[Encoded]:
+        """Blocks to be written into this segment."""
+        return [
+            encode_block(
+                part.batch,
+                segment_id=self.header.segment_id,
+                salt=self.header.salt,
+                incarnation=incarnation,
+                base_offset=part.base_offset,
+                durable_end=durable_end,
+                time_ns=part.time_ns,
+            )
+            for part in parts
+        ]
 
     def note(self, header: Header, position: int) -> None:
         """Take in the next block."""

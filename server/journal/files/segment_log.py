@@ -12,8 +12,7 @@ from trunkline.core.model import Sync
 
 from ..append_queue import AppendQueue, Part
 from ..batch import Batch
-from ..block import Block, encode_block
-from ..block_layout import parse_header
+from ..block import Block
 from ..key_compaction import KeyPolicy
 from ..log import (
     Appended,
@@ -67,6 +66,8 @@ class SegmentLog:
         self._last_time_ns = last_time_ns
         self._durable_mark = newest.mark()
         self._queue = AppendQueue(self.next_offset, last_time_ns, bytes_max=config.queue_bytes_max)
+        self._untold: list[Part] = []
+        """Written, as far as the stream's sync asks for, and not told yet: the next write begins first."""
         self._recent = RecentBlocks()
         self._tail = Tail()
         self._drain: asyncio.Task[None] | None = None
@@ -126,14 +127,19 @@ class SegmentLog:
     async def _write_queue(self) -> None:
         group: list[Part] = []
         try:
-            while self.failed is None and (self._queue or self._roll_asked is not None):
+            while self.failed is None:
+                if not self._queue or self._roll_asked is not None:
+                    self._tell_written()
                 if self._roll_asked is not None:
                     await self._roll_as_asked()
-                else:
+                elif self._queue:
                     group = self._queue.take(self.config.group_bytes_max, self.config.segment_records_limit)
                     await self._write_group(group)
+                else:
+                    break
         except Exception as error:
             # A bug of ours. Whoever waits must hear of it, and the file is not to be trusted.
+            self._tell_written()
             unknown = OutcomeUnknown(f"the journal failed: {error!r}")
             self._fail(StreamClosed(unknown.message), group, unknown, kept_end=self.durable_end)
             raise
@@ -141,45 +147,39 @@ class SegmentLog:
             self._drain = None
 
     async def _write_group(self, group: list[Part]) -> None:
-        try:
-            if is_full(self._segments.active, self.config, coming=sum(part.batch.size for part in group)):
+        """Write a group, and while the disk is at it tell of the one before."""
+        if is_full(self._segments.active, self.config, coming=sum([part.batch.size for part in group])):
+            self._tell_written()
+            try:
                 await self._roll()
-        except TrunklineError as error:
-            self._fail(error, group, definite(error), kept_end=self._believable(error))
-            return
+            except TrunklineError as error:
+                self._fail(error, group, definite(error), kept_end=self._believable(error))
+                return
         segment, position = self._segments.active, self._segments.active.size
-        data = [
-            encode_block(
-                part.batch,
-                segment_id=segment.id,
-                salt=segment.header.salt,
-                incarnation=self.incarnation,
-                base_offset=part.base_offset,
-                durable_end=self.durable_end,
-                time_ns=part.time_ns,
-            )
-            for part in group
-        ]
+        blocks = segment.encoded(group, self.incarnation, self.durable_end)
+        data, synced = [block.data for block in blocks], self.sync is Sync.FSYNCED
+        writing = asyncio.ensure_future(self._disk.write(self._segments.file, position, data, sync=synced))
+        self._tell_written()
         try:
-            await self._disk.write(self._segments.file, position, data, sync=self.sync is Sync.FSYNCED)
+            await writing
         except TrunklineError as error:
             await self._write_failed(error, group, position)
             return
-        for encoded in data:
-            segment.note(parse_header(encoded), position)
-            position += len(encoded)
-        self._queue.written(group)
-        self._publish(group)
+        for block in blocks:
+            segment.note(block.header, segment.size)
+        if synced:
+            self.durable_end = segment.end_offset
+            self._durable_mark = segment.mark()
+        self._untold = group
 
-    def _publish(self, group: list[Part]) -> None:
+    def _tell_written(self) -> None:
         """Everything in the group has reached the stream's sync: show it, tell it, answer."""
-        if self.sync is Sync.FSYNCED:
-            self.durable_end = self._segments.active.end_offset
-            self._durable_mark = self._segments.active.mark()
+        group, self._untold = self._untold, []
+        if not group:
+            return
+        self._queue.written(group)
         for part in group:
-            block = Block.of_batch(
-                part.batch, base_offset=part.base_offset, time_ns=part.time_ns, incarnation=self.incarnation
-            )
+            block = part.block(self.incarnation)
             self._recent.add(block)
             self.next_offset = block.end_offset
             self._last_time_ns = block.time_ns

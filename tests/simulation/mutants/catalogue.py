@@ -14,7 +14,7 @@ MUTANTS = (
     Mutant(
         "a publish is answered before its append is durable",
         f"{JOURNAL}.event_log",
-        "                    await asyncio.shield(pending.future)\n                    return",
+        "                    await self._settled(pending)\n                    return",
         "                    return",
     ),
     Mutant(
@@ -26,7 +26,7 @@ MUTANTS = (
     Mutant(
         "a write is not synced",
         f"{JOURNAL}.files.segment_log",
-        "data, sync=self.sync is Sync.FSYNCED)",
+        "data, sync=synced)",
         "data, sync=False)",
     ),
     Mutant(
@@ -121,7 +121,7 @@ MUTANTS = (
     Mutant(
         "the window of repeated events is not looked at",
         f"{JOURNAL}.event_log",
-        "if not found.tobytes().strip(_NEW):",
+        "if found is None:",
         "if True:",
     ),
     Mutant(

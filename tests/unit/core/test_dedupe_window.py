@@ -14,7 +14,8 @@ def ids(*numbers: int) -> array[int]:
 
 
 def known(window: DedupeWindow, *numbers: int) -> list[int]:
-    return window.find_many(ids(*numbers), len(numbers)).tolist()
+    found = window.find_many(ids(*numbers), len(numbers))
+    return [-1] * len(numbers) if found is None else found.tolist()
 
 
 def test_an_id_is_known_until_its_window_has_passed() -> None:

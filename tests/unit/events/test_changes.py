@@ -64,7 +64,7 @@ class Plane(World):
         self.registry.on_step(changes.on_step)
         sequencer.on_group(lambda group: self.bus.on_records(group.applied))
         sequencer.on_group(changes.on_group)
-        self.publishing = Publishing(self.bus.streams, self.header)
+        self.publishing = Publishing(self.bus.streams, self.encoded_header)
         journal = asyncio.create_task(self.control.run())
         await self.control.ready.wait()
         await self.bus.start(BY)

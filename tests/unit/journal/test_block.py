@@ -56,7 +56,7 @@ def encoded(batch: Batch, **overrides: int) -> bytes:
         "durable_end": 990,
         "time_ns": 77,
     } | overrides
-    return encode_block(batch, **fields)
+    return encode_block(batch, **fields).data
 
 
 def parsed(data: bytes) -> Block:

@@ -602,7 +602,7 @@ async def test_a_bug_in_the_writing_closes_the_log_and_is_told(disk: SimDisk, mo
     await fill(log, 20)
     told: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    monkeypatch.setattr("trunkline.server.journal.files.segment_log.encode_block", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr("trunkline.server.journal.files.segment.encode_block", lambda *_, **__: 1 // 0)
     with pytest.raises(OutcomeUnknown, match="ZeroDivisionError"):
         await log.append(events_batch(1), time_ns=0)
     monkeypatch.undo()
