@@ -5,6 +5,8 @@ BIN := .venv/bin
 SOURCES := core server client cli protos tests bench examples setup.py
 JOBS ?= 2
 
+PYX := $(wildcard core/*.pyx) $(shell find server -name '*.pyx')
+
 .PHONY: help build demo test check lint types stubs arrows protos tidy fix bench wheel smoke soak simulate powercut mutants fuzz leaks asan trace annotate baseline clean
 
 help:  ## list the targets
@@ -19,7 +21,7 @@ build/.protos: build/.environment $(shell find protos -name '*.proto')
 	$(PY) setup.py --quiet build_protos
 	@touch $@
 
-build/.core: build/.environment $(wildcard core/*.pyx core/*.pxd)
+build/.core: build/.environment $(PYX) $(wildcard core/*.pxd)
 	$(PY) setup.py --quiet build_ext --inplace
 	@touch $@
 
@@ -36,14 +38,14 @@ check: lint types stubs arrows protos tidy  ## everything that reads the code wi
 lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint core
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint core server
 
 types: build
 	$(BIN)/mypy -p trunkline.core -p trunkline.api -p trunkline.server -p trunkline.client -p trunkline.cli
 	MYPYPATH=build/pkgroot:tests $(BIN)/mypy bench examples tests
 
 stubs: build
-	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/repository/stubtest-allow.txt $(patsubst core/%.pyx,trunkline.core.%,$(wildcard core/*.pyx))
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/repository/stubtest-allow.txt $(subst /,.,$(PYX:%.pyx=trunkline/%))
 
 arrows: build
 	PYTHONPATH=build/pkgroot $(BIN)/lint-imports
@@ -98,12 +100,12 @@ asan: build  ## tests of what core does with peers' bytes, under gcc's sanitizer
 trace:  ## core with line tracing, for coverage; `make build` afterwards goes back
 	TRUNKLINE_CYTHON_TRACE=1 $(PY) setup.py build_ext --inplace --force && rm -f build/.core
 
-annotate:  ## build/cython/core/*.html: where Cython talks to Python
+annotate:  ## build/cython/**/*.html: where Cython talks to Python
 	TRUNKLINE_CYTHON_ANNOTATE=1 $(PY) setup.py build_ext --inplace --force
 
 baseline: build  ## at a release: the contract that later changes must not break
 	$(BIN)/buf build -o protos/released.json
 
 clean:
-	rm -rf build dist .venv *.egg-info core/*.so core/*.c
+	rm -rf build dist .venv *.egg-info $(PYX:.pyx=*.so) $(PYX:.pyx=.c)
 	find protos \( -name '*_pb2*.py' -o -name '*_pb2*.pyi' \) -delete

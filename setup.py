@@ -155,16 +155,17 @@ def _said(command: str) -> str:
 
 
 def extensions() -> list[Extension]:
-    """One extension per core/*.pyx; those over libnghttp2 only with it."""
+    """One extension per .pyx; those over libnghttp2 only with it, and the server's, which need POSIX, where that is."""
     macros = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
     library = nghttp2()
     made = []
-    for path in sorted(ROOT.glob("core/*.pyx")):
+    folders = ("core", "server") if os.name == "posix" else ("core",)
+    for path in sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*.pyx")):
         uses = library if path.stem in OVER_NGHTTP2 else {}
         if uses is not None:
             made.append(
                 Extension(
-                    f"trunkline.core.{path.stem}",
+                    ".".join(("trunkline", *path.relative_to(ROOT).with_suffix("").parts)),
                     [str(path.relative_to(ROOT))],
                     define_macros=macros,
                     extra_compile_args=[*FLAGS, *uses.get("extra_compile_args", ())],

@@ -100,8 +100,9 @@ cdef class DedupeWindow:
         return self._tail - self._head
 
     def find_many(self, const uint64_t[::1] id_hashes not None, Py_ssize_t count):
-        """Look `count` events up, two words of hash each; gives an array of typecode q with one answer per event, or None
-        when none of them is here and no two have the same hash.
+        """Look `count` events up, two words of hash each; gives an array of typecode q with one answer per event.
+
+        None when all answers would be -1.
 
         -1: not here. At least 0: the offset of the newest event with this hash. -2 - j: event j of the same call, the
         last one before, has this hash; j's own answer leads on. Call `expire` first. ValueError when the lengths do not

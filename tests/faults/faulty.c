@@ -1,5 +1,6 @@
 /* LD_PRELOAD: makes system calls on files below FAULTY_FOLDER fail as the file FAULTY_WORD says: lines of "CALL ERRNO",
-   CALL being write or sync, read anew at every call. Other files are left alone. */
+   CALL being write or sync, read anew at every call; "short BYTES" lets a vectored write take no more than these, "slow
+   MILLISECONDS" holds a sync up. Other files are left alone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -50,13 +51,33 @@ static int fails(const char *call, int fd) {
         return fails(CALL, fd) ? -1 : real ARGUMENTS;                                      \
     }
 
-FAULTY(int, "sync", fdatasync, (int fd), (fd))
+/* As FAULTY, and takes a part only when told to. */
+#define SHORT(NAME, OFFSET)                                                                \
+    ssize_t NAME(int fd, const struct iovec *data, int count, OFFSET at) {                 \
+        static ssize_t (*real)(int, const struct iovec *, int, OFFSET);                    \
+        if (real == NULL) real = (ssize_t(*)(int, const struct iovec *, int, OFFSET))dlsym(RTLD_NEXT, #NAME); \
+        if (fails("write", fd)) return -1;                                                 \
+        size_t most = ours(fd) ? (size_t)told("short") : 0;                                \
+        struct iovec first = data[0];                                                      \
+        if (most == 0) return real(fd, data, count, at);                                   \
+        if (first.iov_len > most) first.iov_len = most;                                    \
+        return real(fd, &first, 1, at);                                                    \
+    }
+
+int fdatasync(int fd) {
+    static int (*real)(int);
+    if (real == NULL) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    if (fails("sync", fd)) return -1;
+    if (ours(fd)) usleep(1000 * (useconds_t)told("slow"));
+    return real(fd);
+}
+
 FAULTY(int, "sync", fsync, (int fd), (fd))
 FAULTY(ssize_t, "write", write, (int fd, const void *data, size_t size), (fd, data, size))
 FAULTY(ssize_t, "write", pwrite, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at))
 FAULTY(ssize_t, "write", pwrite64, (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at))
-FAULTY(ssize_t, "write", pwritev, (int fd, const struct iovec *data, int count, off_t at), (fd, data, count, at))
-FAULTY(ssize_t, "write", pwritev64, (int fd, const struct iovec *data, int count, off64_t at), (fd, data, count, at))
+SHORT(pwritev, off_t)
+SHORT(pwritev64, off64_t)
 FAULTY(ssize_t, "write", pwritev2, (int fd, const struct iovec *data, int count, off_t at, int flags),
        (fd, data, count, at, flags))
 FAULTY(ssize_t, "write", pwritev64v2, (int fd, const struct iovec *data, int count, off64_t at, int flags),

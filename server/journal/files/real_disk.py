@@ -12,13 +12,15 @@ from typing import TypeVar
 
 from trunkline.core.errors import JournalLocked
 
-from .disk import SYNC, WRITE, File, Lock, disk_error
+from .disk import SYNC, File, Lock, disk_error
 from .disk_threads import DiskThreads
+from .disk_writes import DiskWrites
 
 WRITE_THREADS = 8
 """Streams that can sync at the same time."""
+CHANGE_THREADS = 8
+"""For all that is neither writing nor reading: they make, sync and remove files and folders."""
 READ_THREADS = 4
-_IOV_MAX = 1_024
 
 T = TypeVar("T")
 
@@ -50,13 +52,14 @@ class RealDisk:
     """
 
     def __init__(self) -> None:
-        self._writers = DiskThreads(WRITE_THREADS, "journal-write")
+        self._writes = DiskWrites(WRITE_THREADS, "journal-write")
+        self._changes = DiskThreads(CHANGE_THREADS, "journal-change")
         self._readers = DiskThreads(READ_THREADS, "journal-read")
 
     async def _run(self, operation: str, path: str, work: Callable[[], T]) -> T:
         """Do it in a thread, to its end even if the caller is cancelled; see disk.py for what is raised."""
         try:
-            return await self._writers.run(work)
+            return await self._changes.run(work)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -87,7 +90,7 @@ class RealDisk:
         return RealFile(path, await self._run("open", path, partial(os.open, path, os.O_RDWR | os.O_CLOEXEC)))
 
     def write(self, file: File, offset: int, data: Sequence[bytes], *, sync: bool = False) -> Awaitable[None]:
-        return self._writers.run(partial(_write_all, _fd(file), file.path, offset, data, sync))
+        return self._writes.write(_fd(file), file.path, offset, data, sync=sync)
 
     async def sync(self, file: File) -> None:
         await self._run(SYNC, file.path, partial(os.fdatasync, _fd(file)))
@@ -120,7 +123,8 @@ class RealDisk:
         return RealLock(await self._run("lock", path, partial(_lock, path)))
 
     async def shutdown(self) -> None:
-        self._writers.shutdown()
+        self._writes.shutdown()
+        self._changes.shutdown()
         self._readers.shutdown()
 
 
@@ -161,37 +165,6 @@ def _read(path: str, offset: int, size: int) -> bytes:
         return b"".join(pieces)
     finally:
         os.close(fd)
-
-
-def _write_all(fd: int, path: str, offset: int, data: Sequence[bytes], sync: bool) -> None:
-    written = 0
-    try:
-        pending = [memoryview(piece) for piece in data]
-        while pending:
-            count = os.pwritev(fd, pending[:_IOV_MAX], offset + written)
-            if count == 0 and any(pending):
-                raise OSError(errno.EIO, "nothing was written")
-            written += count
-            pending = _rest(pending, count)
-    except OSError as error:
-        raise disk_error(error, WRITE, path, written=written) from error
-    if sync:
-        try:
-            os.fdatasync(fd)
-        except OSError as error:
-            raise disk_error(error, SYNC, path, written=written) from error
-
-
-def _rest(pending: list[memoryview], count: int) -> list[memoryview]:
-    """What is left of the pieces when `count` bytes of them are written."""
-    index = 0
-    while index < len(pending) and count >= len(pending[index]):
-        count -= len(pending[index])
-        index += 1
-    rest = pending[index:]
-    if count:
-        rest[0] = rest[0][count:]
-    return rest
 
 
 def _link(old: str, new: str) -> bool:

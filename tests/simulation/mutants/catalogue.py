@@ -30,6 +30,13 @@ MUTANTS = (
         "data, sync=False)",
     ),
     Mutant(
+        "a group is told while it is being written",
+        f"{JOURNAL}.files.segment_log",
+        "        self._tell_written()\n        try:\n            await writing\n",
+        "        self._tell_written()\n        self._untold = group\n        self._tell_written()\n"
+        "        try:\n            await writing\n",
+    ),
+    Mutant(
         "the folder of a new segment is not synced",
         f"{JOURNAL}.files.segment",
         "    await disk.sync_folder(segment.folder)\n",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 
 import pytest
 from simulation.sim_disk import DiskFaults, SimDisk
@@ -135,6 +135,37 @@ async def test_what_comes_while_a_write_is_under_way_goes_out_together(disk: Sim
     await first.future
     await asyncio.gather(*[pending.future for pending in rest])
     assert disk.syncs - before == 2
+
+
+async def test_the_next_write_begins_before_the_last_is_told(
+    disk: SimDisk, log: SegmentLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    write = disk.write
+
+    def noted(file: File, offset: int, data: Sequence[bytes], *, sync: bool = False) -> Awaitable[None]:
+        done.append("write")
+        return write(file, offset, data, sync=sync)
+
+    monkeypatch.setattr(disk, "write", noted)
+    log.on_durable(lambda block: done.append(f"told {block.base_offset}"))
+    first = log.append_nowait(events_batch(1), time_ns=0)
+    await asyncio.sleep(0)
+    second = log.append_nowait(events_batch(1, first=1), time_ns=0)
+    await first.future
+    third = log.append_nowait(events_batch(1, first=2), time_ns=0)
+    assert log.durable_end == log.next_offset == 1, "what is written and not told yet is not the next write"
+    await asyncio.gather(second.future, third.future)
+    assert done == ["write", "write", "told 0", "write", "told 1", "told 2"]
+
+
+async def test_what_is_written_is_told_before_a_roll(log: SegmentLog, disk: SimDisk) -> None:
+    first = log.append_nowait(events_batch(1), time_ns=0)
+    await asyncio.sleep(0)
+    compacting = asyncio.ensure_future(log.compact())
+    second = log.append_nowait(events_batch(1, first=1), time_ns=0)
+    await asyncio.gather(first.future, second.future, compacting)
+    assert await read_all(log) == [0, 1]
 
 
 async def test_a_log_of_many_segments_reads_back(disk: SimDisk, log: SegmentLog) -> None:
