@@ -211,7 +211,7 @@ async def test_closing_does_not_wait_for_a_control_plane_that_is_away(
     plane: FakeControlPlane, server: Scripted
 ) -> None:
     async with plane.connect(options=ClientOptions(report_outcomes="always", timeout_s=0.1)) as always:
-        channel = await always.channel("echo")
+        channel = await always.channel("echo", timeout_s=10)
         assert await said(channel) == "a hi"
         plane.go_away()
     assert always.outcome_counts == (0, 1)
