@@ -86,8 +86,9 @@ def test_every_module_imports() -> None:
             importlib.import_module(module)
 
 
-def test_every_stub_of_the_core_has_its_compiled_module() -> None:
-    stubs = {name.removesuffix(".pyi") for name in installed() if re.fullmatch(r"trunkline/core/\w+\.pyi", name)}
+def test_every_stub_has_its_compiled_module() -> None:
+    of_ours = re.compile(r"trunkline/(?:core|server)/[\w/]+\.pyi")
+    stubs = {name.removesuffix(".pyi") for name in installed() if of_ours.fullmatch(name)}
     compiled = {name.split(".")[0] for name in installed() if name.endswith(".so")}
     assert stubs == compiled
     for name in compiled:
