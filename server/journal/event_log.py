@@ -91,8 +91,6 @@ class EventLog:
         self._window = self._new_window()
         self._producers = self._new_producers()
         self._pending: dict[int, PendingAppend] = {}
-        self._waiters: dict[int, asyncio.Future[None]] = {}
-        """By offset: who waits for what they have queued."""
         self.undecided: dict[str, list[asyncio.Future[None]]] = {}
         """By producer: requests that are looked into and may be queued yet."""
         self._recovering = False
@@ -163,7 +161,7 @@ class EventLog:
             try:
                 if found is None:
                     pending = self.append(Batch.of_scan(scan), expected_offset)
-                    await self._settled(pending)
+                    await asyncio.shield(pending.future)
                     return (PublishedRange(pending.offset, scan.count, False),)
                 known = known or _Known()
                 if await self._learn(scan, found, known):
@@ -243,25 +241,10 @@ class EventLog:
         queued.future.add_done_callback(partial(self._settle, pending))
         return pending
 
-    async def _settled(self, pending: PendingAppend) -> None:
-        """Wait for what was just queued; raises what it fails with. The append goes on though nobody waits any more.
-
-        What asyncio.shield does, for the one who waits for most appends, without two more callbacks.
-        """
-        self._waiters[pending.offset] = waiter = asyncio.get_running_loop().create_future()
-        await waiter
-
     def _settle(self, pending: PendingAppend, future: asyncio.Future[Appended]) -> None:
         """An append is durable, or has failed and with it all behind it: then their ids are as good as new."""
         self._pending.pop(pending.offset)
-        error = future.exception()
-        failed = error is not None
-        waiter = self._waiters.pop(pending.offset, None)
-        if waiter is not None and not waiter.done():  # done: whoever waited has gone
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+        failed = future.cancelled() or future.exception() is not None
         if failed:
             self._window.take_back(pending.offset)
         else:

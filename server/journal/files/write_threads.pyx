@@ -192,7 +192,7 @@ cdef class WriteThreads:
             _push(&self._done, job)
             self._undone -= 1
             pthread_mutex_unlock(&self._mutex)
-            if is_first:  # who comes behind it is found with it
+            if is_first:  # who comes behind it is found with it; a pipe that takes no more is readable as it is
                 write(self._pipe_in, b"!", 1)
 
 

@@ -14,7 +14,7 @@ MUTANTS = (
     Mutant(
         "a publish is answered before its append is durable",
         f"{JOURNAL}.event_log",
-        "                    await self._settled(pending)\n                    return",
+        "                    await asyncio.shield(pending.future)\n                    return",
         "                    return",
     ),
     Mutant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import replace
 
 import pytest
 from simulation.sim_disk import DiskFaults, SimDisk
@@ -166,6 +167,33 @@ async def test_what_is_written_is_told_before_a_roll(log: SegmentLog, disk: SimD
     second = log.append_nowait(events_batch(1, first=1), time_ns=0)
     await asyncio.gather(first.future, second.future, compacting)
     assert await read_all(log) == [0, 1]
+
+
+async def test_what_is_written_is_told_before_a_full_segment_is_closed(disk: SimDisk) -> None:
+    log = await (await an_engine(disk)).open_log("shop/events", replace(SMALL, retention=Retention(max_records=40)))
+    first = log.append_nowait(events_batch(30), time_ns=0)
+    await asyncio.sleep(0)
+    second = log.append_nowait(events_batch(30, first=30), time_ns=0)
+    await asyncio.gather(first.future, second.future)
+    assert len([path for path in disk.paths() if path.endswith(".seg")]) == 2
+    assert await read_all(log) == list(range(60))
+
+
+async def test_a_bug_in_the_next_write_leaves_the_last_one_told(
+    log: SegmentLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
+    first = log.append_nowait(events_batch(1), time_ns=0)
+    await asyncio.sleep(0)
+    second = log.append_nowait(events_batch(1, first=1), time_ns=0)
+    monkeypatch.setattr("trunkline.server.journal.files.segment.encode_block", lambda *_, **__: 1 // 0)
+    async with asyncio.timeout(5):
+        assert (await first.future).offset == 0
+        with pytest.raises(OutcomeUnknown, match="ZeroDivisionError"):
+            await second.future
+    monkeypatch.undo()
+    await log.recover()
+    assert await read_all(log) == [0]
 
 
 async def test_a_log_of_many_segments_reads_back(disk: SimDisk, log: SegmentLog) -> None:
