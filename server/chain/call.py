@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import CoroutineType
 from typing import Any, cast
 
 import grpc
@@ -51,14 +52,18 @@ class Call:
             yield decode(data, principal)
 
     async def answer_each(self, raw: AsyncIterator[Any], answer: Callable[[Any], Any]) -> None:
-        """Answer each request of a stream, checked, with what `answer` gives at once.
+        """Take each request of a stream, checked, where it comes in, and do what `answer` says; see Answering.
 
-        `raw` is what the servicer was given. A transport that can do it answers without waking a coroutine.
+        `raw` is what the servicer was given. A transport that can do it takes them without waking a coroutine.
         """
         at_once = getattr(self._context, "answer_each", None)
         if at_once is None:
             async for request in raw:
-                await self.write(answer(request))
+                response = answer(request)
+                if isinstance(response, CoroutineType):
+                    await response
+                elif response is not None:
+                    await self.write(response)
             return
         await at_once(_Checked(self._decode, self.principal, answer))
 

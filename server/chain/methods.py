@@ -10,6 +10,7 @@ from trunkline.api.v1 import admin_pb2, events_pb2, registry_pb2, releases_pb2, 
 from trunkline.core.leases import read_lease_ids
 from trunkline.core.model import Registration
 from trunkline.core.registrations import read_registration_request
+from trunkline.core.settlements import read_settlement
 
 from ..security.principal import ANY, EVERY_TOPIC, EVERYTHING, Resource, Verb
 
@@ -134,7 +135,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Method]]] = {
         "Publish": Method(verb=Verb.PUBLISH, raw_request=True, raw_response=True),
         "PublishStream": Method(verb=Verb.PUBLISH, raw_request=True, raw_response=True),
         # A subscription that is not allowed ends alone, as with Watch.
-        "Subscribe": Method(verb=Verb.READ, raw_response=True),
+        "Subscribe": Method(verb=Verb.READ, plain=read_settlement, raw_response=True),
         "Fetch": _plain(Verb.CONSUME, waits_ms=FETCH_WAIT_MS_MAX, raw_response=True),
         "Acknowledge": _plain(Verb.CONSUME),
         "CreateStream": Method(verb=Verb.ADMINISTER, demands=_create_stream),

@@ -10,10 +10,11 @@ from typing import Any
 from trunkline.api import convert
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock
+from trunkline.core.errors import TrunklineError
 
 from .consumer import Consumer
 from .delivery import Delivery, Settled
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, history_cut
 from .subscription import SubscriptionState
 
 CLIENTS_UNCHECKED_MAX = 64
@@ -38,6 +39,10 @@ class Audience(ABC):
     def wake(self) -> None:
         """Something changed: go on in the next turn of the loop."""
 
+    @abstractmethod
+    def settled(self) -> None:
+        """Events were settled, or a consumer takes more: go on if there is anything to go on with."""
+
     # Consumers.
 
     def join(self, consumer: Consumer, credit: int) -> None:
@@ -50,7 +55,7 @@ class Audience(ABC):
     def add_credit(self, consumer_id: int, credit: int) -> None:
         """Let a consumer be sent `credit` more."""
         self.state.consumers.give(consumer_id, credit)
-        self.wake()
+        self.settled()
 
     def set_credit(self, consumer_id: int, credit: int) -> None:
         """Let a consumer be sent exactly `credit` more, whatever it had."""
@@ -79,6 +84,17 @@ class Audience(ABC):
             if len(self.client_of) > 2 * self.state.in_flight + CLIENTS_UNCHECKED_MAX:
                 self._forget_clients()
         self.wake()
+
+    def _end_those_beyond(self, cut: int) -> None:
+        held_by = self.state.held_by
+        beyond = [one for one in self.consumers.values() if any(offset >= cut for offset in held_by(one.id))]
+        self._dismiss(beyond, history_cut(cut), clean=False)
+
+    def _dismiss(self, consumers: Sequence[Consumer], error: TrunklineError, *, clean: bool) -> None:
+        """They have to come again."""
+        for consumer in consumers:
+            self.leave(consumer.id, clean=clean)
+            consumer.end(error)
 
     def clients(self) -> list[str]:
         """Names of those that consume or hold deliveries."""
@@ -134,7 +150,7 @@ class Audience(ABC):
                 settled = state.progress(offset, consumer_id, now_ns=now_ns)
             if settled is not Settled.DONE:
                 not_open.append((offset, settled))
-        self.wake()
+        self.settled()
         return not_open
 
     def acknowledge(self, message: events_pb2.Acknowledgement, consumer_id: int | None) -> list[tuple[int, Settled]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -218,25 +218,6 @@ class EventBus:
         return alarms(self.streams.opened(), self.dead_letters) + self.webhooks.alarms()
 
     # Sessions.
-
-    async def serve_session(
-        self,
-        requests: AsyncIterable[events_pb2.SubscribeRequest],
-        outlet: Outlet,
-        origin: Origin,
-        *,
-        allow: Callable[[events_pb2.OpenSubscription, Sequence[str] | None], None],
-        makes_streams: bool = True,
-    ) -> None:
-        """One client's Subscribe stream, until the client ends it (then its subscriptions are closed) or it breaks."""
-        session = self.open_session(outlet, origin, allow=allow, makes_streams=makes_streams)
-        clean = False
-        try:
-            async for request in requests:
-                await session.handle(request)
-            clean = True
-        finally:
-            self.close_session(session, clean=clean)
 
     def open_session(
         self,

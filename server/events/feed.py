@@ -15,7 +15,7 @@ from trunkline.core.errors import SubscriptionMoved, TrunklineError
 from .audience import Audience
 from .consumer import Consumer
 from .delivery import NEVER, Delivery
-from .dispatcher import Dispatcher, history_cut
+from .dispatcher import Dispatcher
 from .event_block import EventBlock
 from .latest import LatestPerKey, LatestSearch
 from .order import NO_KEY, Ordering
@@ -131,20 +131,26 @@ class Feed(Audience):
         """Something changed: go on in the next turn of the loop."""
         self._dispatcher.wake(self)
 
+    def settled(self) -> None:
+        if self._loading or self.state.next_offset < self._dispatcher.end or not self.state.is_idle:
+            self.wake()
+        else:  # there is nothing to send
+            self._tell()
+
     def on_saved(self) -> None:
         """See Checkpointed."""
-        self.wake()
+        self.settled()
 
     def pump(self) -> bool:
-        now_ns = self._clock.now_ns()
-        self.state.advance(now_ns, self._clock.time_ns())
+        now_ns, time_ns = self._clock.now_ns(), self._clock.time_ns()
+        self.state.advance(now_ns, time_ns)
         self._respect_readiness()
-        self._send_loaded()
-        more = self._look_ahead()
+        self._send_loaded(time_ns)
+        more = self._look_ahead(now_ns, time_ns)
         deliveries = self.state.take(now_ns, limit=PUMP_DELIVERIES)
-        more = more or len(deliveries) == PUMP_DELIVERIES
         if deliveries:
-            more = self._send(deliveries) or more or (self.state.is_stretched and self.state.can_deliver)
+            more = more or len(deliveries) == PUMP_DELIVERIES
+            more = self._send(deliveries, time_ns) or more or (self.state.is_stretched and self.state.can_deliver)
         self._tell()
         self._arm(now_ns)
         return more
@@ -155,19 +161,19 @@ class Feed(Audience):
         for consumer in self.consumers.values():
             rotation.pause(consumer.id, paused=not consumer.ready)
 
-    def _look_ahead(self) -> bool:
+    def _look_ahead(self, now_ns: int, time_ns: int) -> bool:
         """Offer the state what it wants. True: it wants more than one turn gives."""
         state, dispatcher = self.state, self._dispatcher
         if not state.consumers.willing:
             return False
         if self._latest is not None and not self._search.knows(self._latest, state):
             return False
-        more = self._bring_back()
+        more = self._bring_back(time_ns)
         state.make_way()
-        state.look_further(self._clock.now_ns())
+        state.look_further(now_ns)
         for _ in range(PUMP_BLOCKS):
             if self._latest is not None:
-                self._skip(self._latest)
+                self._skip(self._latest, time_ns)
             position = state.next_offset
             if position >= dispatcher.end or not state.wants():
                 return more
@@ -175,21 +181,24 @@ class Feed(Audience):
             if block is None:
                 dispatcher.load(position, self)
                 return more
-            self._offer(block, position)
+            self._offer(block, position, time_ns)
         return True
 
-    def _skip(self, latest: LatestPerKey) -> None:
+    def _skip(self, latest: LatestPerKey, time_ns: int) -> None:
         """Pass what is not the latest of its key."""
         if self.state.next_offset < latest.below:
-            self.state.skip_to(latest.following(self.state.next_offset), time_ns=self._clock.time_ns())
+            self.state.skip_to(latest.following(self.state.next_offset), time_ns=time_ns)
         elif self.state.latest_from is None:
             self._latest = None
 
-    def _bring_back(self) -> bool:
+    def _bring_back(self, time_ns: int) -> bool:
         """Read on in parked lanes that have nothing out. True: there is more to read than one turn gives."""
         state, dispatcher = self.state, self._dispatcher
+        wanted = state.wanted_lanes()
+        if not wanted:
+            return False
         waits = 0
-        for key, position in state.wanted_lanes()[:PUMP_LANES]:
+        for key, position in wanted[:PUMP_LANES]:
             offsets: list[int] = []
             for _ in range(PUMP_BLOCKS):
                 if position >= state.next_offset or len(offsets) >= state.limits.look_ahead.readmit_max:
@@ -202,7 +211,7 @@ class Feed(Audience):
                 end = min(block.end, state.next_offset)
                 offsets += self._of_key(block, key, position, end)
                 position = end
-            state.readmit(key, offsets, position, time_ns=self._clock.time_ns())
+            state.readmit(key, offsets, position, time_ns=time_ns)
         return len(state.wanted_lanes()) > waits
 
     def _of_key(self, block: EventBlock, key: int, first: int, end: int) -> list[int]:
@@ -216,7 +225,7 @@ class Feed(Audience):
         indexes = self._dispatcher.matcher.indexes(block, self._group)
         return indexes if self._latest is None else self._latest.taken(block, indexes)
 
-    def _offer(self, block: EventBlock, position: int) -> None:
+    def _offer(self, block: EventBlock, position: int, time_ns: int) -> None:
         indexes = self._indexes(block)
         offsets = block.offsets
         if isinstance(indexes, range) and len(indexes) == block.count:
@@ -226,7 +235,6 @@ class Feed(Audience):
         before = 0 if position <= block.start else bisect_left(matching, position)
         self.looked_at += block.count
         self.matched += len(matching)
-        time_ns = self._clock.time_ns()
         # Before the first of them may lie a gap of any size.
         end = min(block.end, self.state.reach(matching[before] if before < len(matching) else block.end))
         if before or end < block.end:
@@ -238,12 +246,12 @@ class Feed(Audience):
         keys = block.keys(self.settings.key_attribute)
         self.state.offer(matching, end, time_ns=time_ns, keys=[keys[index] for index in indexes])
 
-    def _send(self, deliveries: Sequence[Delivery]) -> bool:
+    def _send(self, deliveries: Sequence[Delivery], time_ns: int) -> bool:
         """Put each delivery to its consumer; those whose event is not at hand are sent when it has been read, and what goes to
         the same consumer comes behind them. True: some were past their time or gone, and others may have their credit."""
         touched: dict[int, Consumer] = {}
         block: EventBlock | None = None
-        time_ns, counts = self._clock.time_ns(), self.state.counts
+        counts = self.state.counts
         passed = counts.expired + counts.compacted
         behind = {delivery.consumer for delivery in self._loading.values()}
         for delivery in deliveries:
@@ -275,12 +283,12 @@ class Feed(Audience):
             consumer.flush()
         return counts.expired + counts.compacted != passed
 
-    def _send_loaded(self) -> None:
+    def _send_loaded(self, time_ns: int) -> None:
         """Send what waited for its event to be read, unless it was taken back meanwhile."""
         if self._loading:
             deliveries = [delivery for delivery in self._loading.values() if self.state.holds(delivery)]
             self._loading.clear()
-            self._send(deliveries)
+            self._send(deliveries, time_ns)
 
     def _tell(self) -> None:
         """Let the checkpoints know that there is something to save, and people that something was set aside."""
@@ -371,17 +379,6 @@ class Feed(Audience):
         if self.state.limits.ordering is not Ordering.KEYED:
             return NO_KEY
         return block.keys(self.settings.key_attribute)[indexes[place]]
-
-    def _end_those_beyond(self, cut: int) -> None:
-        held_by = self.state.held_by
-        beyond = [one for one in self.consumers.values() if any(offset >= cut for offset in held_by(one.id))]
-        self._dismiss(beyond, history_cut(cut), clean=False)
-
-    def _dismiss(self, consumers: Sequence[Consumer], error: TrunklineError, *, clean: bool) -> None:
-        """They have to come again."""
-        for consumer in consumers:
-            self.leave(consumer.id, clean=clean)
-            consumer.end(error)
 
     # What the dispatcher says.
 

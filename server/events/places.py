@@ -91,6 +91,12 @@ class Places:
         """Those among them that could be delivered."""
         return len(self._order.ready)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether of what was looked at nothing is to be delivered, now or later, but what is in flight."""
+        order = self._order
+        return not (order.ready or order.held or self._waiting or order.parked)
+
     def blocking(self) -> list[tuple[int, int]]:
         """Events that others of their lane wait for, and how many wait for each, the most first."""
         return self._order.blocking()
@@ -115,7 +121,8 @@ class Places:
     @property
     def is_stretched(self) -> bool:
         """Whether it looks no further because of how far it has looked: `make_way` may help when something was delivered."""
-        return self.next_offset - self.floor >= self.limits.look_ahead.look_ahead_max
+        looked_to = self.next_offset
+        return looked_to - self._order.floor(looked_to) >= self.limits.look_ahead.look_ahead_max
 
     def reach(self, following: int) -> int:
         """Up to where may be looked when the next event lies at `following`."""

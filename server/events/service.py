@@ -11,6 +11,7 @@ import grpc
 from trunkline.api import convert
 from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.api.v1.events_pb2_grpc import EventServiceServicer
+from trunkline.core.settlements import Settlement
 from trunkline.core.wire import Scan
 from trunkline.server.chain.call import deadline_ns_of, principal_of
 from trunkline.server.journal.control.requests import request_id_by
@@ -63,16 +64,23 @@ class EventService(EventServiceServicer):
 
     # Consuming.
 
-    async def Subscribe(self, requests: AsyncIterable[events_pb2.SubscribeRequest], context: Context) -> None:  # type: ignore[override]
+    async def Subscribe(  # type: ignore[override]
+        self, requests: AsyncIterable[events_pb2.SubscribeRequest | Settlement], context: Any
+    ) -> None:
         principal = principal_of(context)
         async with sink_of(context, self._sink_config) as sink:
-            await self._bus.serve_session(
-                requests,
+            session = self._bus.open_session(
                 sink,
                 Origin(author=principal.name),
                 allow=_may_subscribe(principal),
                 makes_streams=principal.may(Verb.PUBLISH),
             )
+            clean = False
+            try:
+                await context.answer_each(requests, session.take)
+                clean = True
+            finally:
+                self._bus.close_session(session, clean=clean)
 
     async def Fetch(self, request: events_pb2.FetchRequest, context: Context) -> bytes:  # type: ignore[override]
         _, feed = await self._feed(request, context)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from trunkline.api.v1 import events_pb2
 from trunkline.core.clock import Clock
 from trunkline.core.errors import InvalidArgument, LimitExceeded, TrunklineError
+from trunkline.core.settlements import Settlement
 from trunkline.server.journal.control.sequencer import Origin
 
 from . import notices
@@ -31,6 +32,9 @@ class OpenOne(Protocol):
 
     def add_credit(self, credit: int) -> None: ...
     def settle(self, acknowledgement: events_pb2.Acknowledgement) -> None: ...
+    def done(self, offsets: Sequence[int]) -> None:
+        """What `settle` does with an acknowledgement that says no more."""
+
     def bookmark(self) -> None:
         """Tell how far it is, if it can be resumed by a token."""
 
@@ -68,10 +72,34 @@ class Session:
         self._consumer_ids = consumer_ids
         self._open: dict[int, OpenOne] = {}
 
-    async def handle(self, request: events_pb2.SubscribeRequest) -> None:
-        """Do what a message says. InvalidArgument ends the stream; what concerns one subscription ends that one."""
-        if request.HasField("open"):
-            await self._handle_open(request.open)
+    def take(self, request: events_pb2.SubscribeRequest | Settlement) -> Coroutine[Any, Any, None] | None:
+        """Do what a message says, or give what is to be awaited before the next one is taken.
+
+        InvalidArgument ends the stream; what concerns one subscription ends that one.
+        """
+        if isinstance(request, Settlement):
+            self._settle(request)
+        elif request.HasField("open"):
+            return self._open_first(request)
+        else:
+            self._handle(request)
+        return None
+
+    async def _open_first(self, request: events_pb2.SubscribeRequest) -> None:
+        await self._handle_open(request.open)
+        self._handle(request)
+
+    def _settle(self, settlement: Settlement) -> None:
+        for subscription_id, offsets in settlement.done:
+            found = self._open.get(subscription_id)
+            if found is not None:
+                found.done(offsets)
+        for subscription_id, credit in settlement.credits:
+            found = self._open.get(subscription_id)
+            if found is not None:
+                found.add_credit(credit)
+
+    def _handle(self, request: events_pb2.SubscribeRequest) -> None:
         for acknowledgement in request.acknowledgements:
             found = self._open.get(acknowledgement.subscription_id)
             if found is not None:
@@ -259,6 +287,9 @@ class _OpenFeed:
     def settle(self, acknowledgement: events_pb2.Acknowledgement) -> None:
         self._feed.acknowledge(acknowledgement, self.consumer.id)
 
+    def done(self, offsets: Sequence[int]) -> None:
+        self._feed.settle(events_pb2.Acknowledgement.OUTCOME_ACK, offsets, self.consumer.id)
+
     def bookmark(self) -> None:
         incarnation, floor = self._feed.state.incarnation, self._feed.state.floor
         # Before, a token would not say that of each key only the latest is taken: who has none begins so anew.
@@ -299,6 +330,9 @@ class _OpenTap:
 
     def settle(self, acknowledgement: events_pb2.Acknowledgement) -> None:
         """Nothing is open here: it is ignored."""
+
+    def done(self, offsets: Sequence[int]) -> None:
+        """The same."""
 
     def bookmark(self) -> None:
         if self._tap.latest is not None:  # see _OpenFeed

@@ -10,6 +10,7 @@ from typing import Any
 from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.core.clock import Rng
 from trunkline.core.model import Sync
+from trunkline.core.settlements import read_settlement
 from trunkline.server.events.bounds import DEFAULT, LookAhead
 from trunkline.server.events.bus import BusConfig, EventBus
 from trunkline.server.events.fold import EventsFold
@@ -98,6 +99,12 @@ class Client:
         await self.until(lambda: len(self.deliveries) >= count, seconds=seconds)
         return self.deliveries
 
+    async def handle(self, request: events_pb2.SubscribeRequest) -> None:
+        """As the server takes what comes."""
+        first = self.session.take(read_settlement(request.SerializeToString()) or request)
+        if first is not None:
+            await first
+
     async def open(self, *, subscription_id: int = 1, credit: int = 1_000, config: Any = None, **more: Any) -> None:
         request = events_pb2.SubscribeRequest()
         request.open.subscription_id = subscription_id
@@ -107,7 +114,7 @@ class Client:
             request.open.config.CopyFrom(config)
         for name, value in more.items():
             setattr(request.open, name, value)
-        await self.session.handle(request)
+        await self.handle(request)
 
     async def settle(
         self, outcome: int, *offsets: int, subscription_id: int = 1, delay_s: float = 0, **more: Any
@@ -115,18 +122,18 @@ class Client:
         one = Ack(subscription_id=subscription_id, outcome=Ack.Outcome.ValueType(outcome), offsets=offsets, **more)
         if delay_s:
             one.delay.FromNanoseconds(int(delay_s * 1e9))
-        await self.session.handle(events_pb2.SubscribeRequest(acknowledgements=[one]))
+        await self.handle(events_pb2.SubscribeRequest(acknowledgements=[one]))
 
     async def ack(self, *offsets: int, subscription_id: int = 1) -> None:
         await self.settle(Ack.OUTCOME_ACK, *offsets, subscription_id=subscription_id)
 
     async def give(self, credit: int, *, subscription_id: int = 1) -> None:
         credits = [events_pb2.AddCredit(subscription_id=subscription_id, credit=credit)]
-        await self.session.handle(events_pb2.SubscribeRequest(credits=credits))
+        await self.handle(events_pb2.SubscribeRequest(credits=credits))
 
     async def close(self, *, subscription_id: int = 1) -> None:
         closing = events_pb2.CloseSubscription(subscription_id=subscription_id)
-        await self.session.handle(events_pb2.SubscribeRequest(close=closing))
+        await self.handle(events_pb2.SubscribeRequest(close=closing))
 
 
 class World:

@@ -189,7 +189,8 @@ class Context:
             finally:
                 self._reading = None
             self._raise_if_over()
-        self.connection.want_flush()  # the peer may have got room
+        if self.connection.session.wants_write:  # the peer has got room
+            self.connection.want_flush()
         return request
 
     def take(self) -> Any:
