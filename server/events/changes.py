@@ -169,6 +169,7 @@ class ChangesLog:
         self._changes = changes
         self._control = control
         self._listeners: list[Callable[[ChangeBlock], None]] = []
+        self._told: list[Callable[[], None]] = []
 
     @property
     def first_offset(self) -> int:
@@ -199,9 +200,10 @@ class ChangesLog:
     def last_time_ns(self) -> int:
         return self._control.last_time_ns
 
-    def on_durable(self, listener: Callable[[ChangeBlock], None]) -> None:
-        """Call `listener` with each group's changes."""
+    def on_durable(self, listener: Callable[[ChangeBlock], None], told: Callable[[], None]) -> None:
+        """Call `listener` with each group's changes, and `told` when control is done with the group."""
         self._listeners.append(listener)
+        self._told.append(told)
 
     def tell(self, changes: Sequence[Change]) -> None:
         """Changes of this namespace, or that there were none so far."""
@@ -215,6 +217,8 @@ class ChangesLog:
         for block in in_blocks(events, end=end) or [ChangeBlock((), end=end)]:
             for listener in self._listeners:
                 listener(block)
+        for told in self._told:
+            asyncio.get_running_loop().call_soon(told)
 
     async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> Sequence[ChangeBlock]:
         """Changes from a revision on; PositionOutOfRange when control's history does not reach back so far."""

@@ -27,10 +27,13 @@ class Consumer(Protocol):
         """Whether to give it more."""
 
     def put(self, delivery: Delivery, suffix: bytes) -> None:
-        """A delivery for it; sent with the next `flush`."""
+        """A delivery for it; sent with the next `send`."""
+
+    def send(self) -> None:
+        """Send what was put."""
 
     def flush(self) -> None:
-        """Send what was put."""
+        """Everybody was sent what there is: see Outlet.flush."""
 
     def gap(self, old: tuple[int, int], new: tuple[int, int]) -> None:
         """Delivery goes on at another place; see notices.gap."""
@@ -66,10 +69,13 @@ class PushConsumer:
     def put(self, delivery: Delivery, suffix: bytes) -> None:
         self._pieces.append(encoded_delivery(self._prefix, delivery.credit, delivery.attempt, suffix))
 
-    def flush(self) -> None:
+    def send(self) -> None:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             self._outlet.offer(pieces)
+
+    def flush(self) -> None:
+        self._outlet.flush()
 
     def gap(self, old: tuple[int, int], new: tuple[int, int]) -> None:
         self._outlet.offer(notices.gap(self._subscription_id, old=old, new=new))
@@ -80,7 +86,7 @@ class PushConsumer:
 
 
 class PullConsumer:
-    """One Fetch call: takes at most so many deliveries and bytes, and is done with the first flush that has any."""
+    """One Fetch call: takes at most so many deliveries and bytes, and is done with the first `send` that has any."""
 
     ready = True
 
@@ -103,9 +109,12 @@ class PullConsumer:
         self.taken.append(delivery)
         self.pieces.append(encoded)
 
-    def flush(self) -> None:
+    def send(self) -> None:
         if self.taken and not self.done.done():
             self.done.set_result(None)
+
+    def flush(self) -> None:
+        """The call goes on in a turn of its own."""
 
     def gap(self, old: tuple[int, int], new: tuple[int, int]) -> None:
         """A puller has no channel for it; the subscription's counts show what was missed."""

@@ -34,7 +34,7 @@ class Readable(Protocol[BlockRead]):
     def first_offset(self) -> int: ...
     @property
     def next_offset(self) -> int: ...
-    def on_durable(self, listener: Callable[[BlockRead], None]) -> object: ...
+    def on_durable(self, listener: Callable[[BlockRead], None], told: Callable[[], None]) -> object: ...
     async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> Sequence[BlockRead]: ...
 
 
@@ -43,6 +43,9 @@ class Follower(Protocol):
 
     def pump(self) -> bool:
         """Send what can be sent. True: there is more, and others may go first."""
+
+    def flush(self) -> None:
+        """Everybody has been pumped: let what was sent go out."""
 
     def missing(self, first_offset: int) -> None:
         """What it asked for was removed by retention."""
@@ -93,7 +96,7 @@ class Dispatcher(Generic[Block]):
 
     def start(self) -> None:
         """Listen to the log."""
-        self._log.on_durable(self._on_durable)
+        self._log.on_durable(self._on_durable, self._on_told)
 
     def rejoin(self) -> None:
         """The log was recovered; what was told as durable is there, unless its history was cut."""
@@ -206,28 +209,35 @@ class Dispatcher(Generic[Block]):
         wrapped = self._wrap(block, self.end)
         self.cache.put(wrapped)
         self.end = wrapped.end
-        self._awake.update(self.followers)
-        self._schedule()
+
+    def _on_told(self) -> None:
+        """Followers go on in this very turn: another one is what an event that comes alone waits for longest."""
+        if not self._closed:
+            self._awake.update(self.followers)
+            self._pump()
 
     def _schedule(self) -> None:
         if not self._scheduled and self._awake:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._pump)
+            asyncio.get_running_loop().call_soon(self._pump_as_scheduled)
+
+    def _pump_as_scheduled(self) -> None:
+        self._scheduled = False
+        self._pump()
 
     def _pump(self) -> None:
-        self._scheduled = False
         awake, self._awake = self._awake, {}
         for follower in awake:
             if follower not in self.followers:
                 continue
             try:
-                has_more = follower.pump()
+                if follower.pump():
+                    self._awake[follower] = None
             except Exception as error:  # a bug: it is reported, and the others go on
                 loop = asyncio.get_running_loop()
                 loop.call_exception_handler({"message": "a follower failed", "exception": error})
-                continue
-            if has_more:
-                self._awake[follower] = None
+        for follower in awake:
+            follower.flush()
         self._schedule()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from .latest import LatestPerKey, LatestSearch
 from .order import NO_KEY, Ordering
 from .settings import SubscriptionSettings
 from .subscription import SubscriptionState
+from .wake_up import WakeUp
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class Feed(Audience):
         self._bury = bury
         self._known_aside, self._closed = 0, False
         self._loading: dict[int, Delivery] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = NEVER
+        self._sent_to: dict[int, Consumer] = {}
+        self._wake_up = WakeUp(self.wake)
 
     # Its life.
 
@@ -98,8 +98,7 @@ class Feed(Audience):
         self._closed = True
         self._dispatcher.detach(self)
         self._dispatcher.matcher.leave(self._group)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._wake_up.cancel()
 
     def end(self, error: TrunklineError | None) -> None:
         """Close, and tell the consumers."""
@@ -152,8 +151,13 @@ class Feed(Audience):
             more = more or len(deliveries) == PUMP_DELIVERIES
             more = self._send(deliveries, time_ns) or more or (self.state.is_stretched and self.state.can_deliver)
         self._tell()
-        self._arm(now_ns)
+        self._wake_up.set(self.state.next_deadline_ns(), now_ns)
         return more
+
+    def flush(self) -> None:
+        for consumer in self._sent_to.values():
+            consumer.flush()
+        self._sent_to.clear()
 
     def _respect_readiness(self) -> None:
         """A consumer whose stream is full is left out until it is ready; its credit is kept."""
@@ -249,7 +253,7 @@ class Feed(Audience):
     def _send(self, deliveries: Sequence[Delivery], time_ns: int) -> bool:
         """Put each delivery to its consumer; those whose event is not at hand are sent when it has been read, and what goes to
         the same consumer comes behind them. True: some were past their time or gone, and others may have their credit."""
-        touched: dict[int, Consumer] = {}
+        touched = self._sent_to
         block: EventBlock | None = None
         counts = self.state.counts
         passed = counts.expired + counts.compacted
@@ -280,7 +284,7 @@ class Feed(Audience):
             consumer.put(delivery, suffix)
             touched[consumer.id] = consumer
         for consumer in touched.values():
-            consumer.flush()
+            consumer.send()
         return counts.expired + counts.compacted != passed
 
     def _send_loaded(self, time_ns: int) -> None:
@@ -302,23 +306,6 @@ class Feed(Audience):
     def _bury_aside(self) -> None:
         if self._bury is not None and self.state.set_aside:
             self._bury(self)
-
-    def _arm(self, now_ns: int) -> None:
-        """Wake when the next deadline comes."""
-        due_ns = self.state.next_deadline_ns()
-        if due_ns >= self._timer_ns and self._timer is not None:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_ns = due_ns
-        if due_ns < NEVER:
-            delay_s = max(0.0, (due_ns - now_ns) / 1e9)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer, self._timer_ns = None, NEVER
-        self.wake()
 
     def move(self, incarnation: int, cut: int) -> None:
         """Deliveries in flight are taken back: what they were of may not be there any more.

@@ -15,5 +15,8 @@ class Outlet(Protocol):
     def offer(self, data: bytes | Iterable[bytes]) -> bool:
         """Queue whole fields of the response; returns `ready`. What was offered is taken anyway."""
 
+    def flush(self) -> None:
+        """Let what was offered go out now, if it can, and not when this turn of the loop is over."""
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         """Call back each time it becomes ready again."""

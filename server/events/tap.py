@@ -102,6 +102,9 @@ class Tap:
             outlet.offer(data)
         return True
 
+    def flush(self) -> None:
+        self._outlet.flush()
+
     def _skip(self, latest: LatestPerKey) -> None:
         """Pass what is not the latest of its key."""
         self.position = latest.following(self.position)

@@ -180,8 +180,9 @@ class Log(Protocol):
         """Queue an append; its future is done as `append` returns or raises. What is refused at once is raised:
         PositionMismatch, if it would not get the offset that is expected."""
 
-    def on_durable(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with each durable block, in order, before its append is answered. Returns how to end that."""
+    def on_durable(self, listener: Listener, told: Callable[[], None] | None = None) -> Callable[[], None]:
+        """Call `listener` with each durable block, in order, before its append is answered, and `told` when it was called
+        with all that became durable together. Returns how to end that."""
 
     async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> list[Block]:
         """Blocks from the one that holds `offset`, or the next behind it, on; at least one unless at the end. With

@@ -106,8 +106,8 @@ class MemoryLog:
         if self._queue:  # more than one turn should take
             asyncio.get_running_loop().call_soon(self._publish)
 
-    def on_durable(self, listener: Listener) -> Callable[[], None]:
-        return self._tail.listen(listener)
+    def on_durable(self, listener: Listener, told: Callable[[], None] | None = None) -> Callable[[], None]:
+        return self._tail.listen(listener, told)
 
     async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> list[Block]:
         check_position(self, offset)

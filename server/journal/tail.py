@@ -1,4 +1,4 @@
-"""Who is told when a log has grown: listeners with each block, waiters once."""
+"""Who is told when a log has grown: listeners with each block, then once that it was all; waiters once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ class Tail:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self._told: list[Callable[[], None]] = []
         self._grown: asyncio.Future[None] | None = None
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Add a listener; the returned function removes it."""
+    def listen(self, listener: Listener, told: Callable[[], None] | None = None) -> Callable[[], None]:
+        """Add a listener, and who is to hear when it has been told all there is; the returned function removes both."""
         self._listeners.append(listener)
+        if told is not None:
+            self._told.append(told)
 
         def end() -> None:
             if listener in self._listeners:
                 self._listeners.remove(listener)
+            if told in self._told:
+                self._told.remove(told)
 
         return end
 
@@ -34,12 +39,15 @@ class Tail:
             try:
                 listener(block)
             except Exception as error:
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": f"a listener failed on offsets {block.base_offset} on", "exception": error}
-                )
+                _report(f"a listener failed on offsets {block.base_offset} on", error)
 
     def wake(self) -> None:
-        """Let the waiters look again."""
+        """All there is has been told: let listeners go on with it, and the waiters look again."""
+        for told in tuple(self._told):
+            try:
+                told()
+            except Exception as error:
+                _report("a listener failed on what it was told", error)
         if self._grown is not None and not self._grown.done():
             self._grown.set_result(None)
         self._grown = None
@@ -56,3 +64,7 @@ class Tail:
         if self._grown is None:
             self._grown = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._grown)
+
+
+def _report(message: str, error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})

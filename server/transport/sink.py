@@ -50,6 +50,9 @@ class Sink(Protocol):
     def offer(self, data: bytes | Iterable[bytes]) -> bool:
         """Queue one piece, or several. Returns `ready`; what was offered is taken even when that is False."""
 
+    def flush(self) -> None:
+        """Write what was offered now, if that can be, and not when this turn of the loop is over."""
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         """Call back on the loop each time the sink becomes ready again."""
 
@@ -104,6 +107,9 @@ class StreamSink:
                     self._deadline.reschedule(asyncio.get_running_loop().time())
         self._work.set()
         return self.ready
+
+    def flush(self) -> None:
+        """See Sink. `run` writes as soon as it can."""
 
     def on_ready(self, callback: Callable[[], None]) -> None:
         """See Sink."""

@@ -67,6 +67,9 @@ class Client:
         self._arrived.set()
         return self.ready
 
+    def flush(self) -> None:
+        """It is there already."""
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         self._on_ready.append(callback)
 

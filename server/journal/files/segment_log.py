@@ -293,8 +293,8 @@ class SegmentLog:
 
     # Reading.
 
-    def on_durable(self, listener: Listener) -> Callable[[], None]:
-        return self._tail.listen(listener)
+    def on_durable(self, listener: Listener, told: Callable[[], None] | None = None) -> Callable[[], None]:
+        return self._tail.listen(listener, told)
 
     async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> list[Block]:
         for _ in range(READ_ATTEMPTS):

@@ -177,12 +177,16 @@ class NativeServer:
     def _flush(self) -> None:
         due, self._due = self._due, []
         for connection in due:
-            try:
-                if connection.is_flushing:  # else what it had was written meanwhile
-                    connection.flush()
-            except Exception as error:
-                log.error("a connection failed", exc_info=error)
-                connection.abort()
+            if connection.is_flushing:  # else what it had was written meanwhile
+                self.flush_now(connection)
+
+    def flush_now(self, connection: Connection) -> None:
+        """Let it write."""
+        try:
+            connection.flush()
+        except Exception as error:
+            log.error("a connection failed", exc_info=error)
+            connection.abort()
 
     def connected(self, connection: Connection) -> None:
         """A connection was made; told to go when there are too many."""

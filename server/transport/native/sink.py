@@ -57,6 +57,12 @@ class NativeSink:
             self._watch()
         return self.ready
 
+    def flush(self) -> None:
+        """See Sink."""
+        connection = self._connection
+        if connection.is_flushing:
+            connection.server.flush_now(connection)
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         """See Sink."""
         self._callbacks.append(callback)

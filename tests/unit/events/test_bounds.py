@@ -103,6 +103,9 @@ class Answers:
         self.answers.append(events_pb2.PublishStreamResponse.FromString(whole))
         return self.ready
 
+    def flush(self) -> None:
+        """It is there already."""
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         self._on_ready.append(callback)
 

@@ -25,6 +25,9 @@ class Answers:
         self.offsets[answer.sequence] = answer.published[0].offset
         return True
 
+    def flush(self) -> None:
+        """It is there already."""
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         """It always is."""
 
