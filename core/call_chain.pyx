@@ -331,7 +331,7 @@ cdef class CallChain:
         cdef uint32_t at
         cdef uint64_t _step
         for _step in range(min(<uint64_t>WALK, maglev._size)):
-            at = maglev._table[place]
+            at = maglev._host_at(place)
             if at != last and self._takes(picker, at, avoid, now_ns, permit, rules):
                 return picker._slots[at]
             last = at

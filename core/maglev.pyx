@@ -10,7 +10,7 @@ import cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport ceil
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from trunkline.core.hashing cimport xxh64_raw
 from trunkline.core.tournament cimport index_of, move_winner, start_tournament, turn, uint128_t, when_of
@@ -21,6 +21,7 @@ TABLE_SIZE_MAX = 5_000_011
 
 cdef enum:
     EMPTY = 0xFFFFFF  # no index: there are fewer hosts than that
+    NARROW_HOSTS_MAX = 0x10000
 
 
 cdef bint _is_prime(int64_t n) noexcept nogil:
@@ -74,11 +75,14 @@ cdef class Maglev:
                 raise ValueError(f"table_size is a prime of at most {TABLE_SIZE_MAX}: {table_size}")
             self._size = <uint64_t>table_size
             self._build(addresses, shares, total)
+            if len(addresses) <= NARROW_HOSTS_MAX:
+                self._narrow_table()
         finally:
             PyMem_Free(shares)
 
     def __dealloc__(self):
         PyMem_Free(self._table)
+        PyMem_Free(self._narrow)
 
     cdef int _build(self, list addresses, uint32_t* shares, uint64_t total) except -1:
         cdef list order = sorted(host for host in range(len(addresses)) if shares[<uint32_t>host])
@@ -143,20 +147,29 @@ cdef class Maglev:
             move_winner(nodes, count, turn(_next_round(walk, round), 0, at))
         return 0
 
-    cdef uint32_t _owner_of(self, uint64_t hash) noexcept nogil:
-        return self._table[hash % self._size]
+    cdef int _narrow_table(self) except -1:
+        cdef uint64_t place
+        self._narrow = <uint16_t*>PyMem_Malloc(self._size * sizeof(uint16_t))
+        if self._narrow is NULL:
+            raise MemoryError
+        for place in range(self._size):
+            self._narrow[place] = <uint16_t>self._table[place]
+        PyMem_Free(self._table)
+        self._table = NULL
+        return 0
 
     def locate(self, uint64_t hash):
         """The index of the host that owns `hash`; OverflowError unless it is in [0, 2**64)."""
-        return self._owner_of(hash)
+        return self._host_at(hash % self._size)
 
     def locate_key(self, bytes key not None):
         """The index of the host that owns the XXH64 of `key`."""
-        return self._owner_of(xxh64_raw(<const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), 0))
+        cdef uint64_t hash = xxh64_raw(<const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), 0)
+        return self._host_at(hash % self._size)
 
     def table(self):
         """All places in their order, as indexes of hosts."""
-        return [self._table[place] for place in range(self._size)]
+        return [self._host_at(place) for place in range(self._size)]
 
     @property
     def size(self):

@@ -59,6 +59,16 @@ def test_maglev_and_twin_refuse_the_same(hosts: list[str], weights: list[int], t
     assert tables[0] == tables[1]
 
 
+@pytest.mark.parametrize("count", [65_535, 65_536, 65_537])
+def test_the_last_of_very_many_hosts_is_found(count: int) -> None:
+    hosts = [f"b{index}" for index in range(count - 1)] + ["a"]  # by its address the first, which has places
+    table = Maglev(hosts, [0] * (count - 2) + [1, 3], table_size=101)
+    owners = {count - 2, count - 1}
+    assert set(table.table()) == owners
+    assert {table.locate(hash) for hash in range(101)} == owners
+    assert {table.locate_key(b"%d" % key) for key in range(1_000)} == owners
+
+
 @pytest.mark.parametrize("hash", [-1, 2**64])
 def test_maglev_and_twin_refuse_what_is_no_hash(hash: int) -> None:
     for kind in (Maglev, reference.Maglev):
