@@ -46,10 +46,22 @@ class Answering:
 
     def changed(self) -> None:
         """Take what is there, as long as the client takes the answers."""
+        call, stream = self._call, self._call.stream
         if self._is_over or self._waits:
             return
         try:
-            self._take()
+            while (request := call.take()) is not None:
+                answer = self._answer(request)
+                if answer is None:
+                    continue
+                if isinstance(answer, CoroutineType):
+                    self._work, self._waits = answer, True
+                    self._wanted.set_result(None)
+                    break
+                if call.send(answer) > call.connection.server.config.write_high_water_bytes:
+                    self._waits = True
+                    call.when_relieved(self._go_on, call.connection.server.config.write_high_water_bytes // 4)
+                    break
         except asyncio.CancelledError:  # the call is over
             self._is_over = True
             self._wanted.cancel()
@@ -57,25 +69,10 @@ class Answering:
             self._is_over = True
             self._wanted.set_exception(error)
         else:
-            self._call.connection.want_flush()
-            if self._call.stream.is_ended and not self._waits:
+            call.connection.want_flush()
+            if stream.is_ended and not self._waits:
                 self._is_over = True
                 self._wanted.set_result(None)
-
-    def _take(self) -> None:
-        call = self._call
-        while (request := call.take()) is not None:
-            answer = self._answer(request)
-            if answer is None:
-                continue
-            if isinstance(answer, CoroutineType):
-                self._work, self._waits = answer, True
-                self._wanted.set_result(None)
-                break
-            if call.send(answer) > call.connection.server.config.write_high_water_bytes:
-                self._waits = True
-                call.when_relieved(self._go_on, call.connection.server.config.write_high_water_bytes // 4)
-                break
 
     def _go_on(self) -> None:
         self._waits = False
