@@ -131,9 +131,9 @@ class Feed(Audience):
         self._dispatcher.wake(self)
 
     def settled(self) -> None:
-        if self._loading or self.state.next_offset < self._dispatcher.end or not self.state.is_idle:
+        if self.state.next_offset < self._dispatcher.end or not self.state.is_idle:
             self.wake()
-        else:  # there is nothing to send
+        elif not self._closed:  # there is nothing to send
             self._tell()
 
     def on_saved(self) -> None:

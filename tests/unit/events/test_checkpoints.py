@@ -162,3 +162,26 @@ def test_metrics_and_alarms_say_what_is_there() -> None:
             assert bus.alarms() == []
 
     virtual(main)
+
+
+def test_what_is_said_of_a_subscription_that_was_deleted_is_not_saved() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as bus:
+            stream = await bus.streams.get("shop", "", BY)
+            feed, _ = await bus.subscriptions.create(stream, "billing", EARLIEST, BY)
+            client = world.connect()
+            await client.open(name="billing")
+            await world.publish("a")
+            await client.received(1)
+            consumer = next(iter(feed.consumers))
+            await bus.subscriptions.delete("shop", "events", "billing", BY)
+            await asyncio.sleep(1)
+            log = await world.engine.open_log(SUBSCRIPTIONS, LogConfig())
+            end = log.next_offset
+            assert feed.settle(Ack.OUTCOME_ACK, [0], consumer) == []
+            assert feed.state.dirty
+            await asyncio.sleep(1)
+            assert log.next_offset == end
+
+    virtual(main)
