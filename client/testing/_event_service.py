@@ -8,15 +8,16 @@ from contextlib import suppress
 from typing import Any
 
 from trunkline.api import convert
+from trunkline.api.dead_letters import Subscribed, dead_letter
 from trunkline.api.status import failure_to
 from trunkline.api.v1 import common_pb2, events_pb2, events_pb2_grpc
 from trunkline.api.v1.events_pb2 import Delivery, SubscribeRequest, SubscribeResponse, SubscriptionNotice
 from trunkline.core.clock import Clock
-from trunkline.core.errors import NotSupported, StreamNotFound, SubscriptionNotFound, TrunklineError
+from trunkline.core.errors import InvalidArgument, NotSupported, StreamNotFound, SubscriptionNotFound, TrunklineError
 from trunkline.core.sequences import NumberedRun
 
 from ._registry_service import answered
-from ._streams import MemoryStream, MemorySubscription
+from ._streams import MemoryStream, MemorySubscription, Record, takes_of
 
 STREAM_DEFAULT = "events"
 DELIVERIES_PER_MESSAGE = 100
@@ -188,8 +189,11 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         if opened.name:
             key = opened.namespace, opened.stream or STREAM_DEFAULT, opened.name
             if key not in self.durable:
-                self.durable[key] = self._new_subscription(stream, opened.config, b"")
+                self._make_durable(key, stream, opened.config)
             subscription = self.durable[key]
+        elif opened.config.dead_letter_stream:
+            name = opened.config.dead_letter_stream
+            raise InvalidArgument.of("open.config.dead_letter_stream", "only with a name", name)
         else:
             subscription = self._new_subscription(stream, opened.config, opened.resume_token)
         consumer = consumers[opened.subscription_id] = Consumer(opened, subscription)
@@ -198,17 +202,45 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
     def _new_subscription(
         self, stream: MemoryStream, config: events_pb2.SubscriptionConfig, token: bytes
     ) -> MemorySubscription:
-        if config.HasField("webhook") or config.attribute_filters or config.dead_letter_stream:
-            raise NotSupported(
-                "a control plane for tests has no webhooks, filters on attributes and dead-letter streams"
-            )
+        if config.HasField("webhook"):
+            raise NotSupported("a control plane for tests has no webhooks")
+        takes = takes_of(config)
         incarnation, offset = stream.incarnation, stream.start(config.start)
         if token.startswith(TOKEN_PREFIX):
             incarnation, offset = map(int, token.removeprefix(TOKEN_PREFIX).split(b":"))
-        subscription = MemorySubscription(stream, config, incarnation, offset)
+        subscription = MemorySubscription(stream, config, takes, incarnation, offset)
         if config.start.last_per_key and not token:
-            subscription.latest, subscription.latest_below = stream.latest_per_key(config), stream.next_offset
+            subscription.latest, subscription.latest_below = stream.latest_per_key(takes), stream.next_offset
         return subscription
+
+    def _make_durable(
+        self, key: tuple[str, str, str], stream: MemoryStream, config: events_pb2.SubscriptionConfig
+    ) -> None:
+        namespace, name, subscription = key
+        made = self._new_subscription(stream, config, b"")
+        if config.dead_letter_stream:
+            if config.dead_letter_stream == name:
+                raise InvalidArgument.of("config.dead_letter_stream", "another stream than the subscription's", name)
+            target = self.stream(namespace, config.dead_letter_stream)
+            by = Subscribed(namespace, name, subscription, self._header().revision)
+            made.bury = lambda record, attempts, reason: self._bury(by, stream, target, record, attempts, reason)
+        self.durable[key] = made
+
+    def _bury(
+        self, by: Subscribed, stream: MemoryStream, target: MemoryStream, record: Record, attempts: int, reason: str
+    ) -> None:
+        event, time_ns = events_pb2.CloudEvent(), self._clock.time_ns()
+        event.CopyFrom(record.event)
+        letter = dead_letter(
+            event,
+            by,
+            incarnation=stream.incarnation,
+            offset=record.offset,
+            attempts=attempts,
+            reason=reason,
+            time_ns=time_ns,
+        )
+        target.append([letter], time_ns=time_ns)
 
     def _mark(
         self, consumer: Consumer, kind: SubscriptionNotice.Kind.ValueType, old: tuple[int, int] = (0, 0)
@@ -340,7 +372,7 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
             key = request.namespace, request.stream or STREAM_DEFAULT, request.name
             created = key not in self.durable
             if created:
-                self.durable[key] = self._new_subscription(stream, request.config, b"")
+                self._make_durable(key, stream, request.config)
             return events_pb2.CreateSubscriptionResponse(header=self._header(), created=created)
 
         return await answered(context, answer)

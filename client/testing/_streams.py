@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trunkline.api import convert
+from trunkline.api.attribute_filters import AttributeFilters
 from trunkline.api.v1.events_pb2 import CloudEvent, PublishedRange, StartPosition, SubscriptionConfig
 from trunkline.core.errors import PositionMismatch, SequenceReused
 from trunkline.core.fanout import matches
@@ -25,6 +27,7 @@ class Record:
     event: CloudEvent
 
 
+Takes = Callable[[Record], bool]
 PRODUCERS_MAX = 1_000
 FOR_EVER = 1 << 62
 
@@ -112,9 +115,9 @@ class MemoryStream:
         self._offsets.clear()
         self.forget_producers()
 
-    def latest_per_key(self, config: SubscriptionConfig) -> frozenset[int]:
+    def latest_per_key(self, takes: Takes) -> frozenset[int]:
         """The offsets of the last events of each key among those that a subscription takes."""
-        taken = [record for record in self.records if takes(config, record)]
+        taken = [record for record in self.records if takes(record)]
         return frozenset({key: r.offset for r in taken if (key := text_of(r.event, KEY_ATTRIBUTE))}.values())
 
     def start(self, position: StartPosition) -> int:
@@ -144,6 +147,7 @@ class MemorySubscription:
 
     stream: MemoryStream
     config: SubscriptionConfig
+    filters: Takes
     incarnation: int
     next_offset: int
     open: dict[int, OpenDelivery] = field(default_factory=dict)
@@ -152,6 +156,8 @@ class MemorySubscription:
     attempts: dict[int, int] = field(default_factory=dict)
     set_aside: dict[int, str] = field(default_factory=dict)
     """Offsets, and why."""
+    bury: Callable[[Record, int, str], None] | None = None
+    """Given what would be set aside, its attempts and why, where there is a stream for dead letters."""
     held: list[int] = field(default_factory=list)
     """Offsets behind others of their lane."""
     latest: frozenset[int] | None = None
@@ -191,9 +197,7 @@ class MemorySubscription:
         for offset, not_before_ns in sorted(self.again.items()):
             if not_before_ns <= now_ns:
                 del self.again[offset]
-                if self.attempts.get(offset, 0) < (self.config.max_deliveries or MAX_DELIVERIES_DEFAULT):
-                    return offset
-                self.set_aside[offset] = "delivered too often"
+                return offset
         self.held = [offset for offset in self.held if offset >= self.stream.first_offset]
         busy = {self._lane(offset) for offset in (*self.open, *self.again)} - {None}
         for offset in self.held:
@@ -215,7 +219,7 @@ class MemorySubscription:
     def _takes(self, record: Record) -> bool:
         if self.latest is not None and record.offset < self.latest_below:
             return record.offset in self.latest
-        return takes(self.config, record)
+        return self.filters(record)
 
     def _lane(self, offset: int) -> str | None:
         """Of events with the same one, one is delivered at a time."""
@@ -240,10 +244,26 @@ class MemorySubscription:
             return True
         del self.open[offset]
         if outcome == NACK:
-            self.again[offset] = now_ns + (self._backoff_ns(offset) if delay_ms is None else delay_ms * 1_000_000)
+            delay_ns = self._backoff_ns(offset) if delay_ms is None else delay_ms * 1_000_000
+            why = f"it was refused by its consumer: {reason}" if reason else "it was refused by its consumer"
+            self._put_off(offset, now_ns + delay_ns, why)
         elif outcome == TERM:
-            self.set_aside[offset] = reason
+            self._set_aside(offset, reason or "ended by its consumer")
         return True
+
+    def _put_off(self, offset: int, not_before_ns: int, why: str) -> None:
+        """Deliver again, or no more if that has been done often enough."""
+        attempts = self.attempts[offset]
+        if attempts >= (self.config.max_deliveries or MAX_DELIVERIES_DEFAULT):
+            self._set_aside(offset, f"delivered {attempts} times; at last {why}")
+        else:
+            self.again[offset] = not_before_ns
+
+    def _set_aside(self, offset: int, reason: str) -> None:
+        if self.bury is None:
+            self.set_aside[offset] = reason
+        elif offset >= self.stream.first_offset:
+            self.bury(self.stream.get(offset), self.attempts[offset], reason)
 
     def give_back(self, consumer: object, *, clean: bool, now_ns: int) -> None:
         """The consumer is gone; `clean` if it said so: then it had not begun with what comes back."""
@@ -251,14 +271,14 @@ class MemorySubscription:
             if delivery.consumer is consumer:
                 del self.open[offset]
                 self.attempts[offset] -= clean
-                self.again[offset] = now_ns
+                self._put_off(offset, now_ns, "its consumer went away")
 
     def overdue(self, now_ns: int) -> None:
         """Deliveries that stood open for too long come again."""
         for offset, delivery in list(self.open.items()):
             if delivery.deadline_ns <= now_ns:
                 del self.open[offset]
-                self.again[offset] = now_ns + self._backoff_ns(offset)
+                self._put_off(offset, now_ns + self._backoff_ns(offset), "it was not acknowledged in time")
 
 
 HELD_MAX = 10_000
@@ -267,9 +287,16 @@ ACK, NACK, TERM, PROGRESS = 1, 2, 3, 4
 """Acknowledgement.Outcome."""
 
 
-def takes(config: SubscriptionConfig, record: Record) -> bool:
-    """Whether the filters take it."""
-    return not config.filters or any(matches(one, record.topic) for one in config.filters)
+def takes_of(config: SubscriptionConfig) -> Takes:
+    """What the filters take. InvalidArgument."""
+    topics = tuple(config.filters)
+    attributes = AttributeFilters.of(config.attribute_filters, field="config.attribute_filters")
+
+    def takes(record: Record) -> bool:
+        is_wanted = not topics or any(matches(one, record.topic) for one in topics)
+        return is_wanted and attributes.take(record.event)
+
+    return takes
 
 
 def text_of(event: CloudEvent, name: str) -> str | None:

@@ -1,50 +1,30 @@
-"""What a dead letter is: the event that could not be handled, under a name of its own, with what is known of its end."""
+"""Dead letters of what a subscription has set aside, and whether they can be published."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from trunkline.api import convert
+from trunkline.api import dead_letters
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.wire import Scan, scan_publish
 
 from .progress import SetAside
 
-REASON_BYTES_MAX: Final = 1_024
-
 
 def dead_letter(
     body: bytes, aside: SetAside, *, key: str, created_revision: int, incarnation: int
 ) -> events_pb2.CloudEvent:
-    """The dead letter of a stored event. `incarnation` is the one in which the stream took the event.
-
-    Its topic, key, data and other attributes are the event's. Source and id are made of the subscription and the event's
-    position, so that it is the same dead letter however often it is published; an event that was delivered again on
-    request and failed once more gets another one.
-    """
-    event = events_pb2.CloudEvent.FromString(body)
+    """The dead letter of a stored event; see api/dead_letters.py."""
     _, namespace, stream, subscription = key.split("/", 3)
-    said = {
-        "dlsubscription": subscription,
-        "dlstream": stream,
-        "dlincarnation": str(incarnation),
-        "dloffset": str(aside.offset),
-        "dlreason": aside.reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"),
-        "dlsource": event.source,
-        "dlid": event.id,
-    }
-    for name, text in said.items():
-        event.attributes[name].ce_string = text
-    event.attributes["dlattempts"].ce_integer = aside.attempts
-    event.attributes["dltime"].ce_timestamp.CopyFrom(convert.time_ns_to(aside.time_ns))
-    event.source = f"/trunkline/{namespace}/{stream}/{subscription}"
-    again = f"-{aside.again_ms}" if aside.again_ms else ""
-    event.id = f"{created_revision}-{incarnation:x}-{aside.offset}{again}"
-    if "expirytime" in event.attributes:  # what failed is to be looked at, however late
-        event.attributes["dlexpirytime"].CopyFrom(event.attributes["expirytime"])
-        del event.attributes["expirytime"]
-    return event
+    return dead_letters.dead_letter(
+        events_pb2.CloudEvent.FromString(body),
+        dead_letters.Subscribed(namespace, stream, subscription, created_revision),
+        incarnation=incarnation,
+        offset=aside.offset,
+        attempts=aside.attempts,
+        reason=aside.reason,
+        time_ns=aside.time_ns,
+        again_ms=aside.again_ms,
+    )
 
 
 def scanned(letters: list[events_pb2.CloudEvent], *, namespace: str, stream: str) -> Scan:

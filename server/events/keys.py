@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from typing import Final
 
 from trunkline.core.hashing import xxh64
 
 from .order import NO_KEY
-
-ATTRIBUTE_NAME: Final = re.compile("[a-z0-9]{1,20}", re.ASCII)
-"""CloudEvents 1.0.2, 3.1; that there are at most 20 characters is a SHOULD there and a must here."""
-ATTRIBUTE_NAME_RULE: Final = "1 to 20 lower-case letters and digits"
 
 EXPIRY_ATTRIBUTE: Final = "expirytime"
 """CloudEvents' extension: behind this time an event is worth nothing and is not delivered."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trunkline.api.attribute_filters import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from trunkline.core.fanout import FilterSet
 
-from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from .event_block import EventBlock
 
 EVERYTHING = 0

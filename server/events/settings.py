@@ -9,15 +9,19 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from trunkline.api import convert
+from trunkline.api.attribute_filters import (
+    ATTRIBUTE_NAME,
+    ATTRIBUTE_NAME_RULE,
+    NO_ATTRIBUTE_FILTERS,
+    AttributeFilters,
+)
 from trunkline.api.v1 import common_pb2, events_pb2
 from trunkline.core.errors import InvalidArgument
 from trunkline.core.model import Sync
 from trunkline.server.journal.log import Retention
 
-from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from .bounds import DEFAULT, LookAhead
 from .delivery import Limits
-from .keys import ATTRIBUTE_NAME, ATTRIBUTE_NAME_RULE
 from .order import Ordering
 from .webhook_settings import WebhookSettings
 

@@ -6,11 +6,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trunkline.api.attribute_filters import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from trunkline.core.clock import Clock
 from trunkline.core.deliveries import delivery, subscription_prefix
 from trunkline.core.errors import TrunklineError
 
-from .attribute_filter import NO_ATTRIBUTE_FILTERS, AttributeFilters
 from .delivery import NEVER
 from .dispatcher import Dispatcher, history_cut
 from .event_block import EventBlock

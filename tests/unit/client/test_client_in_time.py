@@ -15,7 +15,7 @@ from trunkline.api.v1 import registry_pb2
 from trunkline.client import BackoffOptions, ClientOptions, Event, Stale, Trunkline
 from trunkline.client.testing import FakeControlPlane
 from trunkline.core.clock import Clock
-from trunkline.core.errors import NotReady, NotSupported, PermissionDenied, Unreachable
+from trunkline.core.errors import InvalidArgument, NotReady, PermissionDenied, Unreachable
 
 
 class LoopClock(Clock):
@@ -284,8 +284,8 @@ def calls_of(plane: Plane) -> int:
 def test_a_refused_subscription_is_left_at_once() -> None:
     async def test(plane: Plane, trunkline: Trunkline) -> None:
         began_s = now_s()
-        with pytest.raises(NotSupported):
-            async with trunkline.subscribe(attribute_filters=[{"exact": {"source": "/a"}}]) as refused:
+        with pytest.raises(InvalidArgument):
+            async with trunkline.subscribe(attribute_filters=[{"exact": {"no-name": "/a"}}]) as refused:
                 await refused.next()
         assert now_s() == began_s
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from trunkline.api.v1 import events_pb2
+from trunkline.core.attributes import attribute_texts
 from trunkline.core.errors import InvalidArgument
 
-from .keys import ATTRIBUTE_NAME, ATTRIBUTE_NAME_RULE
+from .v1 import events_pb2
+
+ATTRIBUTE_NAME: Final = re.compile("[a-z0-9]{1,20}", re.ASCII)
+"""CloudEvents 1.0.2, 3.1; that there are at most 20 characters is a SHOULD there and a must here."""
+ATTRIBUTE_NAME_RULE: Final = "1 to 20 lower-case letters and digits"
 
 FILTERS_MAX = 64
 """Of one subscription, those within others included."""
@@ -45,6 +52,14 @@ class AttributeFilters:
         # protobuf's deterministic form is stable within one version of the library, and compared within one process only.
         kept = sorted({one.SerializeToString(deterministic=True) for one in messages})
         return cls(tuple(kept), tuple(compiler.places), _all(tests))
+
+    def take(self, event: events_pb2.CloudEvent) -> bool:
+        """Whether they hold of an event."""
+        if not self.names:
+            return True
+        frame = events_pb2.Delivery(event=event).SerializeToString()
+        [texts] = attribute_texts(frame, array("I", [len(frame)]), (0,), self.names)
+        return self.hold(texts)
 
     def message(self) -> list[Message]:
         """What asks for the same."""

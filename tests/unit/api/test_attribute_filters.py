@@ -13,9 +13,9 @@ from hypothesis import given
 from reference.attributes import text_of
 from reference.events_world import BY, World, event, publish_request
 from reference.registry_world import virtual
+from trunkline.api.attribute_filters import DEPTH_MAX, FILTERS_MAX, AttributeFilters
 from trunkline.api.v1 import events_pb2
 from trunkline.core.errors import InvalidArgument
-from trunkline.server.events.attribute_filter import DEPTH_MAX, FILTERS_MAX, AttributeFilters
 from trunkline.server.events.settings import SubscriptionSettings
 
 
