@@ -222,6 +222,11 @@ class FakeControlPlane:
         """What callers have said became of their calls, in order."""
         return [outcome for report in self._discovery.reports for outcome in report.outcomes]
 
+    @_on_its_loop
+    def create_stream(self, name: str, *, namespace: str = "default") -> MemoryStream:
+        """Make a stream, or give the one that is there; `events` is there from the beginning."""
+        return self._events.streams.setdefault((namespace, name), MemoryStream())
+
     def stream(self, name: str = "events", *, namespace: str = "default") -> MemoryStream:
         """A stream and its records. StreamNotFound for one that was not made."""
         return self._events.stream(namespace, name)
