@@ -52,6 +52,12 @@ HANDLING_MUTANTS = (
         "        self.counts.given_back += 1\n        if True:\n",
         faults=("client kill", "reset", "partition"),
     ),
+    _Mutant(
+        "what is to be delivered again is forgotten when nothing else is to be sent",
+        f"{EVENTS}.places",
+        "order.held or self._waiting or order.parked",
+        "order.held or order.parked",
+    ),
     # Lanes.
     _Mutant(
         "lanes that are stuck are not parked",
