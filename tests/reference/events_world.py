@@ -13,6 +13,7 @@ from trunkline.core.model import Sync
 from trunkline.core.settlements import read_settlement
 from trunkline.server.events.bounds import DEFAULT, LookAhead
 from trunkline.server.events.bus import BusConfig, EventBus
+from trunkline.server.events.compaction import CompactionConfig
 from trunkline.server.events.fold import EventsFold
 from trunkline.server.events.publishing import Publishing
 from trunkline.server.events.session import Session
@@ -149,12 +150,14 @@ class World:
         offers: Sync = Sync.FSYNCED,
         sender: Any = None,
         look_ahead: LookAhead = DEFAULT,
+        compaction: CompactionConfig | None = None,
     ) -> None:
         self.clock = LoopClock()
         self.rng = Rng(seed)
         self.offers = offers
         self.sender = sender
         self.look_ahead = look_ahead
+        self.config = BusConfig(compaction=compaction or CompactionConfig())
         self.delivered: list[events_pb2.Delivery] = []
         self.engine = MemoryEngine(self.clock, self.rng, offers=offers)
         self.fold: EventsFold
@@ -174,7 +177,7 @@ class World:
             self.control.sequencer,
             self.clock,
             self.rng,
-            BusConfig(),
+            self.config,
             Tasks(),
             promise=Promise(sync=self.offers),
             sender=None if self.sender is None else lambda _config: self.sender,
