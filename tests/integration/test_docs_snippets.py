@@ -20,8 +20,12 @@ from trunkline.server.config import load
 ADDRESS = "127.0.0.1:7400"
 HTTP_ADDRESS = "127.0.0.1:7401"
 WITHIN_S = 30
-RUNNABLE = [snippet for page in [*PAGES, README] for snippet in snippets(page) if snippet.runs]
 METRIC = re.compile(r"`(trunkline_[a-z_]+)")
+
+
+def runnable(page: Path) -> list[Snippet]:
+    """Its programs and commands that are to run."""
+    return [snippet for snippet in snippets(page) if snippet.runs]
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +53,25 @@ def run_program(snippet: Snippet, server: Server, folder: Path) -> subprocess.Co
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("snippet", RUNNABLE, ids=str)
-def test_it_runs_as_printed(snippet: Snippet, server: Server, tmp_path: Path) -> None:
+@pytest.mark.timeout(300)  # each snippet has its own limit
+@pytest.mark.parametrize("page", [page for page in [*PAGES, README] if runnable(page)], ids=lambda page: page.name)
+def test_a_page_runs_as_printed(page: Path, server: Server, tmp_path: Path) -> None:
+    """From its top to its end, as it is read: what stands further down may need what was made above."""
+    for number, snippet in enumerate(runnable(page)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run_as_printed(snippet, server, folder)
+
+
+def run_as_printed(snippet: Snippet, server: Server, folder: Path) -> None:
     if snippet.language == "toml":
-        file = tmp_path / "trunkline.toml"
+        file = folder / "trunkline.toml"
         file.write_text(snippet.text)
         load(ServerConfig, file=file, environment={})
         return
     assert snippet.language in ("python", "sh"), f"{snippet}: no way to run {snippet.language}"
-    (tmp_path / "trunkline-data").symlink_to(server.folder / "data")  # where `trunkline serve` keeps it by default
-    done = run_program(snippet, server, tmp_path)
+    (folder / "trunkline-data").symlink_to(server.folder / "data")  # where `trunkline serve` keeps it by default
+    done = run_program(snippet, server, folder)
     assert done.returncode == 0, f"{snippet}\n{done.stdout}\n{done.stderr}"
     assert done.stdout, f"{snippet} shows a reader nothing"
 
