@@ -96,7 +96,7 @@ class Dispatcher(Generic[Block]):
 
     def start(self) -> None:
         """Listen to the log."""
-        self._log.on_durable(self._on_durable, self._on_told)
+        self._log.on_durable(self._on_durable, self._pump)
 
     def rejoin(self) -> None:
         """The log was recovered; what was told as durable is there, unless its history was cut."""
@@ -209,12 +209,7 @@ class Dispatcher(Generic[Block]):
         wrapped = self._wrap(block, self.end)
         self.cache.put(wrapped)
         self.end = wrapped.end
-
-    def _on_told(self) -> None:
-        """Followers go on in this very turn: another one is what an event that comes alone waits for longest."""
-        if not self._closed:
-            self._awake.update(self.followers)
-            self._pump()
+        self._awake.update(self.followers)
 
     def _schedule(self) -> None:
         if not self._scheduled and self._awake:
@@ -226,6 +221,7 @@ class Dispatcher(Generic[Block]):
         self._pump()
 
     def _pump(self) -> None:
+        """Also in the turn in which events became durable: another one is what those that come alone wait for longest."""
         awake, self._awake = self._awake, {}
         for follower in awake:
             if follower not in self.followers:

@@ -47,7 +47,7 @@ class Answering:
     def changed(self) -> None:
         """Take what is there, as long as the client takes the answers."""
         call, stream = self._call, self._call.stream
-        if self._is_over or self._waits:
+        if self._is_over or self._waits or self._wanted.done():  # done: the handler was cancelled, and has not woken yet
             return
         try:
             while (request := call.take()) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from trunkline.core.clock import ManualClock, Rng
 from trunkline.core.errors import TrunklineError
 from trunkline.core.model import Sync
 from trunkline.server.events.delivery import NEVER
-from trunkline.server.events.dispatcher import Dispatcher
+from trunkline.server.events.dispatcher import Dispatcher, _Nothing
+from trunkline.server.events.event_block import EventBlock
 from trunkline.server.events.stream import wrap_block
 from trunkline.server.events.tasks import Tasks
 from trunkline.server.events.wake_up import WakeUp
@@ -25,7 +27,7 @@ from trunkline.server.journal.memory import MemoryEngine
 class Recorder:
     """A follower that says what is done with it."""
 
-    def __init__(self, name: str, said: list[str], dispatcher: Dispatcher[Block], *, fails: bool = False) -> None:
+    def __init__(self, name: str, said: list[str], dispatcher: Dispatcher[Any], *, fails: bool = False) -> None:
         self.fails = fails
         self._name = name
         self._said = said
@@ -66,8 +68,35 @@ async def test_all_are_pumped_once_and_then_flushed_before_the_append_is_answere
     await small.future
     assert large.future.done()
     assert said == ["pump a to 203", "pump b to 203", "flush a", "flush b", "answered"]
-    await asyncio.sleep(0.01)
+    for _ in range(3):
+        await asyncio.sleep(0)
     assert len(said) == 5, "nobody is pumped once more"
+
+
+async def test_who_is_told_again_of_nothing_new_pumps_nobody() -> None:
+    class Told:
+        """A log that is told of several groups before it says so, as the changes of control are."""
+
+        first_offset = next_offset = 0
+
+        def on_durable(self, listener: Callable[[EventBlock], None], told: Callable[[], None]) -> None:
+            self.listener, self.told = listener, told
+
+        async def read(self, offset: int, *, max_bytes: int, index_only: bool = False) -> list[EventBlock]:
+            return []
+
+    log = Told()
+    dispatcher: Dispatcher[EventBlock] = Dispatcher(log, lambda block, _start: block, Tasks())
+    dispatcher.start()
+    said: list[str] = []
+    dispatcher.attach(Recorder("a", said, dispatcher))
+    await asyncio.sleep(0)
+    said.clear()
+    for end in (1, 2):
+        log.listener(EventBlock(_Nothing(), (), start=end - 1, end=end))
+    log.told()
+    log.told()
+    assert said == ["pump a to 2", "flush a"]
 
 
 async def test_one_that_fails_keeps_nobody_from_going_on() -> None:

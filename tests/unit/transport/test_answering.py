@@ -92,7 +92,8 @@ async def test_the_stream_ends_behind_one_that_waits() -> None:
     arrivals, servant = Arrivals("?", "-"), Servant()
     arrivals.stream.is_ended = True
     _, running = answering(arrivals, servant)
-    await asyncio.sleep(0.01)
+    for _ in range(3):
+        await asyncio.sleep(0)
     assert not running.done()
     servant.may_go_on.set()
     await asyncio.wait_for(running, 1)
@@ -123,6 +124,20 @@ async def test_what_was_not_begun_when_the_call_ends_is_let_go() -> None:
         with pytest.raises(asyncio.CancelledError):
             await running
     assert servant.taken == ["?"]
+
+
+@pytest.mark.parametrize("request_", ["?", "!", "a"])
+async def test_nothing_is_taken_once_the_handler_is_cancelled(request_: str) -> None:
+    arrivals, servant = Arrivals(), Servant()
+    made, running = answering(arrivals, servant)
+    await asyncio.sleep(0)
+    running.cancel()
+    arrivals.here.append(request_)
+    arrivals.stream.is_ended = True
+    made.changed()  # before the handler has woken
+    assert servant.taken == []
+    with pytest.raises(asyncio.CancelledError):
+        await running
 
 
 async def test_a_transport_without_it_takes_them_in_the_same_way() -> None:
