@@ -47,7 +47,8 @@ class Answering:
     def changed(self) -> None:
         """Take what is there, as long as the client takes the answers."""
         call, stream = self._call, self._call.stream
-        if self._is_over or self._waits or self._wanted.done():  # done: the handler was cancelled, and has not woken yet
+        # Done though it waits for nothing: the handler was cancelled, and has not woken yet.
+        if self._is_over or self._waits or self._wanted.done():
             return
         try:
             while (request := call.take()) is not None:
